@@ -1,0 +1,49 @@
+# Everything happens in .venv and, for the demo, in .demo: `make clean` leaves no trace.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# uv does not read pip's configuration: whoever gave pip another index means it for us too.
+PIP_INDEX := $(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)
+ifneq ($(PIP_INDEX),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
+endif
+
+.PHONY: help install demo test lint format constraints clean
+
+help: ## What can be made
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: .venv/installed ## Install the package and its tools into .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.10 to 3.13 is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into .venv, once; this takes a minute or two ..."
+	@$(PYTHON) -m venv --clear .venv || \
+		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running
+	@$(BIN)/airflow-training demo $(ARGS)
+
+test: lint ## Everything that CI checks
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: install ## Choose new versions of everything, for all supported Pythons
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file constraints.txt
+
+clean: ## Remove what was installed and what the demo left
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
