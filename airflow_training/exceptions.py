@@ -1,0 +1,123 @@
+"""The errors of this package, one tree.
+
+```
+TrainingError
+├── InvalidParameters      what was asked for cannot be a job; lists every mistake
+├── InvalidConnection      the Airflow connection lacks something or contradicts itself
+├── AuthenticationError    the token endpoint or the job API does not accept the credentials
+├── ServiceError
+│   ├── ServiceUnavailable no answer, or none but "try again", for as long as we were ready to wait
+│   ├── RequestRejected    the service understood and said no; carries its status and its own words
+│   └── InvalidReply       the service answered with something that is not the job API
+├── StorageError           the storage of the service cannot be used
+└── JobError               the job itself; carries its id
+    ├── JobFailed          it ended, and not well
+    ├── JobCanceled        somebody ended it
+    ├── JobLost            the service does not know it any more
+    └── SavedModelMissing  it ended well and left no SavedModel
+```
+
+Every message is one sentence, or two, that say what happened, with what, and what to do; none holds a
+secret. The cause is chained. `retryable` tells whether the same attempt may go better later: Airflow's
+`retries` apply to those errors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TrainingError(Exception):
+    """What every error of this package is.
+
+    Attributes:
+        retryable: Whether the same attempt, later and unchanged, may succeed.
+    """
+
+    retryable = False
+
+
+class InvalidParameters(TrainingError):
+    """What was asked for cannot be a job.
+
+    Attributes:
+        mistakes: One sentence for each mistake, all of them.
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        listed = "; ".join(self.mistakes)
+        super().__init__(f"The job was not submitted, its description has {count}: {listed}.")
+
+
+class InvalidConnection(TrainingError):
+    """The Airflow connection lacks something or contradicts itself."""
+
+
+class AuthenticationError(TrainingError):
+    """The token endpoint or the job API does not accept the credentials."""
+
+
+class ServiceError(TrainingError):
+    """The job API did not do what was asked."""
+
+
+class ServiceUnavailable(ServiceError):
+    """No answer, or none but "try again", for as long as we were ready to wait."""
+
+    retryable = True
+
+
+class RequestRejected(ServiceError):
+    """The service understood the request and refused it.
+
+    Attributes:
+        status: The HTTP status of the reply.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class InvalidReply(ServiceError):
+    """The service answered with something that is not the job API."""
+
+    retryable = True
+
+
+class StorageError(TrainingError):
+    """The storage of the service cannot be used."""
+
+    retryable = True
+
+
+class JobError(TrainingError):
+    """What went wrong lies in the job itself.
+
+    Attributes:
+        job_id: The job's id on the service.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(message)
+
+
+class JobFailed(JobError):
+    """The job ended, and not well."""
+
+
+class JobCanceled(JobError):
+    """Somebody ended the job."""
+
+
+class JobLost(JobError):
+    """The service does not know the job any more."""
+
+
+class SavedModelMissing(JobError):
+    """The job ended well and left no SavedModel."""
