@@ -1,0 +1,69 @@
+"""Where a training service is and how it wants to be spoken to."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+TokenAuthMethod = Literal["client_secret_basic", "client_secret_post"]
+TokenHttpMethod = Literal["POST", "GET"]
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Everything a client needs to know of one training service and its OAuth2 server.
+
+    Attributes:
+        base_url: The job API without its path: `https://api.example.com`.
+        client_id: OAuth2 client id.
+        client_secret: OAuth2 client secret; never shown by `repr`.
+        token_url: OAuth2 token endpoint; `{base_url}/oauth/token` where it is empty.
+        token_auth_method: How the credentials are sent, by their names in RFC 8414: as HTTP Basic, or in the
+            form.
+        token_http_method: The request that fetches the token. With GET the credentials are always Basic, since
+            a URL is no place for a secret.
+        api_version: The version in the API's paths.
+        headers: Headers of every request.
+        verify: Whether certificates are checked; or the path of a file of certificates to trust.
+        cert: A client certificate, as `requests` takes it: a path, or a pair of paths (certificate, key).
+        proxies: Proxies by scheme, as `requests` takes them.
+        timeout: Seconds to wait for a reply.
+    """
+
+    base_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    token_url: str = ""
+    token_auth_method: TokenAuthMethod = "client_secret_basic"
+    token_http_method: TokenHttpMethod = "POST"
+    api_version: str = "v2"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: bool | str = True
+    cert: str | tuple[str, str] | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 60.0
+
+    @property
+    def token_endpoint(self) -> str:
+        """The URL that tokens come from."""
+        return self.token_url or f"{self.base_url.rstrip('/')}/oauth/token"
+
+    @property
+    def api_url(self) -> str:
+        """The URL that the API's paths are appended to."""
+        return f"{self.base_url.rstrip('/')}/api/{self.api_version}"
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """TLS as `verify` and `cert` ask for."""
+        trusted = self.verify if isinstance(self.verify, str) else None
+        folder = trusted is not None and Path(trusted).is_dir()
+        context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+        if self.verify is False:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert:
+            context.load_cert_chain(*([self.cert] if isinstance(self.cert, str) else self.cert))
+        return context

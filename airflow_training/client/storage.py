@@ -1,0 +1,167 @@
+"""The bucket of a training service: S3, path style, one bucket called `data`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.fsspec import FsspecStore
+from obstore.store import S3Store
+from pydantic import BaseModel, ConfigDict, Field
+
+from airflow_training.client.settings import ClientSettings
+from airflow_training.exceptions import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+
+BUCKET = "data"
+
+
+class StorageAccess(BaseModel):
+    """The storage as the job API describes it: where it is, and its keys once it is ready."""
+
+    model_config = ConfigDict(populate_by_name=True, extra="ignore", frozen=True)
+
+    status: str = ""
+    message: str | None = ""
+    endpoint: str | None = ""
+    access_key: str | None = Field("", alias="accessKey", repr=False)
+    secret_key: str | None = Field("", alias="secretKey", repr=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used now."""
+        return self.status.lower() == "ready" and bool(self.endpoint)
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is on its way."""
+        return self.status.lower() == "pending"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it never will be ready."""
+        return self.status.lower() == "error"
+
+    @property
+    def url(self) -> str:
+        """The endpoint with its scheme: an endpoint without one speaks TLS."""
+        endpoint = self.endpoint or ""
+        return endpoint if "://" in endpoint else f"https://{endpoint}"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file on its way into a job folder.
+
+    Attributes:
+        name: Its name in the job folder.
+        source: What it holds: bytes, or a function that opens it.
+    """
+
+    name: str
+    source: bytes | Callable[[], BinaryIO]
+
+
+class JobStorage:
+    """Files of jobs in the service's bucket.
+
+    Args:
+        access: Endpoint and keys.
+        settings: The service, for its rules on certificates and proxies.
+
+    Every method raises StorageError.
+    """
+
+    # Files beside each other, parts of one file beside each other, and the size of a part: together they bound
+    # the memory that an upload takes, whatever the size of the files.
+    _FILES = 4
+    _PARTS = 4
+    _PART_SIZE = 8 * 1024 * 1024
+
+    def __init__(self, access: StorageAccess, settings: ClientSettings) -> None:
+        self.endpoint = access.url
+        self._config: S3Config = {
+            "endpoint": access.url,
+            "access_key_id": access.access_key or "",
+            "secret_access_key": access.secret_key or "",
+            "region": "us-east-1",  # S3-compatible endpoints have no regions, the signature needs one
+            "virtual_hosted_style_request": False,
+        }
+        self._options = _client_options(access, settings)
+        self._store = S3Store(BUCKET, config=self._config, client_options=self._options)
+
+    def filesystem(self, **options: Any) -> FsspecStore:
+        """The storage as a file system of fsspec; its paths begin with the bucket."""
+        return FsspecStore("s3", config=self._config, client_options=self._options, **options)
+
+    async def upload(
+        self, folder: str, files: Sequence[Upload], done: Callable[[Upload, int], None] = lambda *_: None
+    ) -> None:
+        """Put files into a job folder, several at a time, in constant memory.
+
+        Args:
+            folder: The job folder.
+            files: What is uploaded.
+            done: Is told of each file that has arrived, with its size in bytes.
+        """
+        places = asyncio.Semaphore(self._FILES)
+
+        async def put(file: Upload) -> None:
+            async with places:
+                size = await self._put(f"{folder}/{file.name}", file)
+            done(file, size)
+
+        await asyncio.gather(*(put(file) for file in files))
+
+    async def _put(self, key: str, file: Upload) -> int:
+        content = file.source if isinstance(file.source, bytes) else await asyncio.to_thread(file.source)
+        try:
+            await obstore.put_async(self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS)
+            return len(content) if isinstance(content, bytes) else content.tell()
+        except BaseError as error:
+            raise self._failed(f"{file.name} could not be uploaded to", error) from error
+        finally:
+            if not isinstance(content, bytes):
+                content.close()
+
+    async def keys(self, folder: str) -> list[str]:
+        """List the files of a folder, those in its subfolders too."""
+        try:
+            return [entry["path"] async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
+        except BaseError as error:
+            raise self._failed(f"The folder {folder} could not be listed in", error) from error
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Read a file piece by piece."""
+        try:
+            answer = await obstore.get_async(self._store, key)
+            async for piece in answer.stream():
+                yield bytes(piece)
+        except BaseError as error:
+            raise self._failed(f"The file {key} could not be read from", error) from error
+
+    def _failed(self, what: str, error: BaseError) -> StorageError:
+        # The library's text goes on with a dump of its state; its first line says what happened.
+        said = str(error).splitlines()[0]
+        return StorageError(f"{what} the storage at {self.endpoint}: {said}")
+
+
+def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientConfig:
+    options: ClientConfig = {
+        "allow_http": access.url.startswith("http://"),
+        "allow_invalid_certificates": settings.verify is False,
+        "connect_timeout": timedelta(seconds=10),
+        # A part must arrive within this time; the default of 30 s fails on slow lines.
+        "timeout": timedelta(minutes=10),
+    }
+    if isinstance(settings.verify, str) and Path(settings.verify).is_file():
+        options["root_certificate"] = Path(settings.verify).read_bytes()
+    return options

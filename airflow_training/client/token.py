@@ -1,0 +1,167 @@
+"""The OAuth2 access token: fetched by the client-credentials grant, kept until shortly before it expires.
+
+Source: RFC 6749 section 4.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from oauthlib.oauth2 import BackendApplicationClient, MissingTokenError, OAuth2Error
+from requests import PreparedRequest, RequestException, Response
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests_oauthlib import OAuth2Session
+from tenacity import Retrying
+
+from airflow_training.client.retry import AGAIN, RetryPolicy, TryAgain, retry_after
+from airflow_training.client.settings import ClientSettings
+from airflow_training.exceptions import AuthenticationError, InvalidReply, ServiceUnavailable
+
+# At DEBUG these write the request with its credentials, and the token that comes back.
+for _talkative in ("requests_oauthlib", "oauthlib"):
+    logging.getLogger(_talkative).setLevel(logging.INFO)
+
+_INSECURE_TRANSPORT = "OAUTHLIB_INSECURE_TRANSPORT"
+_environment = threading.Lock()
+
+
+class TokenSource(AuthBase):
+    """Gives out one token to all who ask, and fetches a new one before it expires.
+
+    However many ask at once, in threads and on an event loop, the token is fetched once. It is an
+    authentication of `requests` as well.
+
+    Args:
+        settings: The OAuth2 server and the credentials.
+        policy: How long an OAuth2 server that does not answer is asked again.
+
+    Raises:
+        AuthenticationError: The server refuses the credentials.
+        ServiceUnavailable: It does not answer.
+        InvalidReply: It answers with something that is no token.
+    """
+
+    # A token is renewed when a tenth of its life is left, and at most a minute before its end.
+    _LONGEST_LEEWAY = 60.0
+    _UNTOLD_LIFETIME = 300.0
+
+    def __init__(self, settings: ClientSettings, policy: RetryPolicy | None = None) -> None:
+        self._settings = settings
+        self._policy = policy or RetryPolicy()
+        self._token = ""
+        self._good_until = 0.0
+        self._threads = threading.Lock()
+        self._tasks = asyncio.Lock()
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.token()}"
+        return request
+
+    def token(self) -> str:
+        """Return a token that is good for a while; blocks while one is fetched."""
+        with self._threads:
+            if time.monotonic() >= self._good_until:
+                self._renew()
+            return self._token
+
+    async def atoken(self) -> str:
+        """Return a token that is good for a while, without blocking the event loop."""
+        async with self._tasks:
+            if time.monotonic() < self._good_until:
+                return self._token
+            return await asyncio.to_thread(self.token)
+
+    def discard(self, token: str) -> None:
+        """Forget a token that was refused, unless it has been renewed meanwhile."""
+        with self._threads:
+            if token == self._token:
+                self._good_until = 0.0
+
+    def _renew(self) -> None:
+        try:
+            answer = Retrying(**self._policy.tenacity())(self._fetch)
+        except TryAgain as error:
+            raise ServiceUnavailable(
+                f"No token could be fetched from {self._settings.token_endpoint}: {error.reason}. Check that the"
+                " OAuth2 server runs and that `oauth_token_url` of the connection points to it."
+            ) from error
+        lifetime = float(answer.get("expires_in", self._UNTOLD_LIFETIME))
+        self._token = str(answer["access_token"])
+        self._good_until = time.monotonic() + lifetime - min(self._LONGEST_LEEWAY, lifetime / 10)
+
+    def _fetch(self) -> dict[str, Any]:
+        settings, url = self._settings, self._settings.token_endpoint
+        in_form = settings.token_auth_method == "client_secret_post"
+        credentials: dict[str, Any] = (
+            {"include_client_id": True, "client_secret": settings.client_secret}
+            if in_form
+            else {"auth": HTTPBasicAuth(settings.client_id, settings.client_secret)}
+        )
+        session = OAuth2Session(client=BackendApplicationClient(client_id=settings.client_id))
+        session.register_compliance_hook("access_token_response", _come_back_later)
+        session.trust_env = False  # the settings say which proxies there are; a .netrc must not answer for them
+        try:
+            with _transport_allowed(url), session:
+                token: dict[str, Any] = session.fetch_token(
+                    url,
+                    method=settings.token_http_method,
+                    timeout=settings.timeout,
+                    **credentials,
+                )
+        except RequestException as error:
+            raise TryAgain(describe(error)) from error
+        except (MissingTokenError, ValueError) as error:
+            raise InvalidReply(
+                f"{url} did not answer with a token. Check that `oauth_token_url` of the connection is the token"
+                " endpoint of the OAuth2 server."
+            ) from error
+        except OAuth2Error as error:
+            said = error.description or error.error
+            raise AuthenticationError(
+                f"The OAuth2 server at {url} refused the client {settings.client_id!r}: {said}."
+                " Check login and password of the connection."
+            ) from error
+        return token
+
+
+def _come_back_later(reply: Response) -> Response:
+    if reply.status_code in AGAIN:
+        raise TryAgain(f"it answered {reply.status_code}", after=retry_after(reply.headers))
+    return reply
+
+
+@contextmanager
+def _transport_allowed(url: str) -> Iterator[None]:
+    """Let oauthlib speak plain HTTP where the connection says `http`; it knows only an environment variable."""
+    if not url.startswith("http://"):
+        yield
+        return
+    with _environment:
+        before = os.environ.get(_INSECURE_TRANSPORT)
+        os.environ[_INSECURE_TRANSPORT] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_INSECURE_TRANSPORT]
+            else:
+                os.environ[_INSECURE_TRANSPORT] = before
+
+
+def describe(error: BaseException) -> str:
+    """Say in a few words what went wrong on the wire: libraries wrap the one useful sentence several times."""
+    while inner := error.__cause__ or error.__context__ or _wrapped(error):
+        error = inner
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+    return inner if isinstance(inner, BaseException) else None

@@ -1,0 +1,172 @@
+"""The job API: what a training service can be asked to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.storage import JobStorage, StorageAccess
+from airflow_training.client.transport import Reply, Transport
+from airflow_training.exceptions import InvalidReply, JobLost, RequestRejected, StorageError
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.log import NDJSON
+from airflow_training.jobs.status import JobStatus
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NOTHING_NEW = 416
+_NOT_FOUND = 404
+_STORAGE_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """A piece of a job's log.
+
+    Attributes:
+        content: The bytes, none where there is nothing new.
+        ndjson: Whether they are NDJSON records; otherwise they are plain text.
+    """
+
+    content: bytes
+    ndjson: bool
+
+
+class TrainingClient:
+    """A training service. An async context manager.
+
+    Args:
+        settings: Where it is and how it is spoken to.
+        policy: When a request is made again.
+
+    Every method raises AuthenticationError, ServiceUnavailable, RequestRejected or InvalidReply.
+
+    Example:
+        >>> async def names(settings: ClientSettings) -> list[str]:
+        ...     async with TrainingClient(settings) as client:
+        ...         return [status.name for status in await client.jobs()]
+    """
+
+    LOG_CHUNK = 4 * 1024 * 1024
+    """The most bytes of a log that one request asks for."""
+
+    def __init__(self, settings: ClientSettings, policy: RetryPolicy | None = None) -> None:
+        self.settings = settings
+        self._transport = Transport(settings, policy)
+
+    async def __aenter__(self) -> TrainingClient:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.__aexit__()
+
+    async def storage(self, *, timeout: float = 300.0) -> JobStorage:
+        """Acquire the storage, have it created where there is none, and wait until it is ready.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Raises:
+            StorageError: It is not ready in time, or never will be; with the service's reason.
+        """
+        deadline = time.monotonic() + timeout
+        access = await self._storage_access("GET")
+        if not access.pending:
+            access = access if access.ready else await self._storage_access("POST")
+        while not access.ready:
+            if access.failed or time.monotonic() > deadline:
+                raise StorageError(
+                    f"The storage of {self.settings.base_url} is not ready, it is {access.status or 'not there'}:"
+                    f" {access.message or 'the service gives no reason'}. Ask whoever runs the service."
+                )
+            await asyncio.sleep(_STORAGE_INTERVAL)
+            access = await self._storage_access("GET")
+        return JobStorage(access, self.settings)
+
+    async def _storage_access(self, method: str) -> StorageAccess:
+        reply = await self._transport.request(method, "/storage", expect=(200, 201, 202, _NOT_FOUND))
+        return StorageAccess() if reply.status == _NOT_FOUND else _read(StorageAccess, reply, reply.json())
+
+    async def submit(self, job_id: str, description: JobDescription) -> JobStatus:
+        """Submit a job under an id of our choice. To repeat it does not make a second job."""
+        try:
+            reply = await self._transport.request(
+                "POST",
+                f"/jobs/{job_id}",
+                body=json.dumps(description.to_wire()).encode(),
+                headers={"Content-Type": "application/json"},
+                expect=(200, 201, 202),
+            )
+        except RequestRejected as error:
+            # A service that does not know repeated submits calls ours a conflict when the first reply was lost.
+            if error.status != 409 or (found := await self._known(job_id)) is None or found.name != description.name:
+                raise
+            return found
+        document = {"job_id": job_id, "name": description.name, **reply.json()}
+        return _read(JobStatus, reply, document)
+
+    async def _known(self, job_id: str) -> JobStatus | None:
+        try:
+            return await self.status(job_id)
+        except JobLost:
+            return None
+
+    async def status(self, job_id: str) -> JobStatus:
+        """Tell where a job stands.
+
+        Raises:
+            JobLost: The service does not know it.
+        """
+        reply = await self._transport.request("GET", f"/jobs/{job_id}", expect=(200, _NOT_FOUND))
+        if reply.status == _NOT_FOUND:
+            raise JobLost(
+                f"The training service does not know the job {job_id}: {reply.said()}. It may have been removed;"
+                " clear the task to train again.",
+                job_id=job_id,
+            )
+        return _read(JobStatus, reply, {"job_id": job_id, **reply.json()})
+
+    async def jobs(self) -> list[JobStatus]:
+        """List the jobs; a finished one may have dropped off the list."""
+        reply = await self._transport.request("GET", "/jobs")
+        entries = reply.json().get("jobs") or []
+        return [_read(JobStatus, reply, entry) for entry in entries]
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job; one that has ended, or that nobody knows, needs no ending."""
+        await self._transport.request("DELETE", f"/jobs/{job_id}", expect=(200, 202, 204, _NOT_FOUND))
+
+    async def log(self, job_id: str, offset: int) -> LogChunk:
+        """Read a job's log from a byte on, as far as it goes but at most `LOG_CHUNK` bytes."""
+        reply = await self._transport.request(
+            "GET",
+            f"/jobs/{job_id}/logs",
+            headers={
+                "Accept": f"{NDJSON}, text/plain;q=0.5",
+                "Range": f"bytes={offset}-{offset + self.LOG_CHUNK - 1}",
+            },
+            expect=(200, 206, _NOTHING_NEW, _NOT_FOUND),
+        )
+        ndjson = reply.headers.get("Content-Type", "").startswith(NDJSON)
+        if reply.status == 206:
+            return LogChunk(reply.body, ndjson)
+        # A service without byte ranges sends the whole log each time.
+        return LogChunk(reply.body[offset:] if reply.status == 200 else b"", ndjson)
+
+
+def _read(model: type[Model], reply: Reply, document: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise InvalidReply(
+            f"{reply.url} answered with an object that is not the job API's {model.__name__}."
+            " Check host, schema and port of the connection."
+        ) from error

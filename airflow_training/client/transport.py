@@ -1,0 +1,179 @@
+"""One HTTP request to the job API: authenticated, repeated as the policy says, its refusal put in words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from requests.utils import select_proxy
+from tenacity import AsyncRetrying
+
+from airflow_training.client.retry import AGAIN, TOKEN_REFUSED, RetryPolicy, TryAgain, retry_after
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.token import TokenSource, describe
+from airflow_training.exceptions import (
+    AuthenticationError,
+    InvalidReply,
+    RequestRejected,
+    ServiceUnavailable,
+)
+
+# Far more than any reply of the API; a reply that is longer is not one of its.
+_LONGEST_REPLY = 16 * 1024 * 1024
+_LONGEST_QUOTE = 300
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the service answered.
+
+    Attributes:
+        url: What was asked.
+        status: The HTTP status.
+        headers: Its headers; names in any case.
+        body: Its body, whole.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; raises InvalidReply where it is none."""
+        try:
+            document = json.loads(self.body)
+        except ValueError as error:
+            raise self._not_the_api() from error
+        if not isinstance(document, dict):
+            raise self._not_the_api()
+        return document
+
+    def said(self) -> str:
+        """The service's own words, out of `{"error": {"code": …, "message": …}}` or out of plain text."""
+        try:
+            error = json.loads(self.body)["error"]
+            text = str(error["message"])
+        except (ValueError, KeyError, TypeError):
+            html = "html" in self.headers.get("Content-Type", "")
+            text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
+        return " ".join(text.split())[:_LONGEST_QUOTE] or HTTPStatus(self.status).phrase
+
+    def _not_the_api(self) -> InvalidReply:
+        return InvalidReply(
+            f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
+            f", {len(self.body)} bytes). Check host, schema and port of the connection."
+        )
+
+
+class Transport:
+    """Requests to one training service, over connections that are kept open. An async context manager.
+
+    Args:
+        settings: The service.
+        policy: When a request is made again.
+    """
+
+    def __init__(self, settings: ClientSettings, policy: RetryPolicy | None = None) -> None:
+        self.settings = settings
+        self.policy = policy or RetryPolicy()
+        self._tokens = TokenSource(settings, self.policy)
+        self._proxy = select_proxy(settings.api_url, dict(settings.proxies))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Transport:
+        context = self.settings.ssl_context() if self.settings.base_url.startswith("https") else True
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context),
+            timeout=aiohttp.ClientTimeout(total=self.settings.timeout),
+            headers=self.settings.headers,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: Collection[int] = (200,),
+    ) -> Reply:
+        """Make a request until it is answered, refused, or the policy's budget is used up.
+
+        Every request of the API may be repeated: ids are chosen by the client.
+
+        Args:
+            method: GET, POST or DELETE.
+            path: Below the API's version, such as `/jobs`.
+            body: What is sent.
+            headers: Headers of this request.
+            expect: The statuses that are an answer; every other one is an error.
+
+        Raises:
+            AuthenticationError: The credentials or a fresh token were refused.
+            ServiceUnavailable: No answer within the budget.
+            RequestRejected: The service said no.
+        """
+        url = f"{self.settings.api_url}{path}"
+        try:
+            reply: Reply = await AsyncRetrying(**self.policy.tenacity())(
+                self._attempt, method, url, body, headers or {}
+            )
+        except TryAgain as error:
+            raise ServiceUnavailable(
+                f"The training service did not answer {method} {url}: {error.reason}. Check that it runs and that"
+                " host, schema and port of the connection point to it."
+            ) from error
+        if reply.status in expect:
+            return reply
+        if reply.status == TOKEN_REFUSED:
+            raise AuthenticationError(
+                f"The training service refused a fresh token for {method} {url}: {reply.said()}."
+                " Check that `oauth_token_url` of the connection belongs to this service."
+            )
+        raise RequestRejected(
+            f"The training service refused {method} {url} with {reply.status}: {reply.said()}.",
+            status=reply.status,
+        )
+
+    async def _attempt(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        token = await self._tokens.atoken()
+        reply = await self._send(method, url, body, headers, token)
+        if reply.status == TOKEN_REFUSED:
+            # It may have been revoked, or the service's keys renewed: one fresh token, then it is final.
+            self._tokens.discard(token)
+            reply = await self._send(method, url, body, headers, await self._tokens.atoken())
+        if reply.status in AGAIN:
+            raise TryAgain(f"it answered {reply.status}, {reply.said()}", after=retry_after(reply.headers))
+        return reply
+
+    async def _send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], token: str) -> Reply:
+        assert self._session is not None, "a Transport is used within `async with`"  # noqa: S101 - misuse by us
+        headers = {**headers, "Authorization": f"Bearer {token}"}
+        try:
+            async with self._session.request(method, url, data=body, headers=headers, proxy=self._proxy) as answer:
+                return Reply(url, answer.status, answer.headers, await _read(answer.content))
+        except asyncio.TimeoutError as error:
+            raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error
+        except aiohttp.ClientError as error:
+            raise TryAgain(describe(error)) from error
+
+
+async def _read(stream: aiohttp.StreamReader) -> bytes:
+    """Read a reply; what is longer than any of the API's is left unread."""
+    content = bytearray()
+    async for piece in stream.iter_any():
+        content += piece
+        if len(content) > _LONGEST_REPLY:
+            break
+    return bytes(content)

@@ -1,0 +1,144 @@
+"""The job API against a real service: submit, follow, cancel, and the files of a job."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO, cast
+from uuid import uuid4
+
+import pytest
+
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.storage import Upload
+from airflow_training.client.training import TrainingClient
+from airflow_training.client.watch import News, follow
+from airflow_training.exceptions import JobLost, RequestRejected
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.identity import job_folder
+from airflow_training.jobs.status import JobState
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def client(settings: ClientSettings) -> AsyncIterator[TrainingClient]:
+    async with TrainingClient(settings) as client:
+        yield client
+
+
+def job(command: str) -> JobDescription:
+    return JobDescription.from_wire({"name": "test", "execution": {"command": command, "completionTime": 60}})
+
+
+async def to_the_end(client: TrainingClient, job_id: str, offset: int = 0) -> list[News]:
+    return [news async for news in follow(client, job_id, offset)]
+
+
+async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(client: TrainingClient) -> None:
+    began = datetime.now(timezone.utc)
+    job_id = str(uuid4())
+    submitted = await client.submit(job_id, job("for i in 1 2 3 4; do echo line $i; sleep 0.7; done; printf end"))
+
+    news = await to_the_end(client, job_id)
+
+    assert submitted.state in {JobState.PENDING, JobState.RUNNING}
+    assert news[-1].status.state is JobState.SUCCEEDED
+    written = [record for piece in news for record in piece.records]
+    lines = [record for record in written if record.line.startswith(("line", "end"))]
+    assert [record.line for record in lines] == ["line 1", "line 2", "line 3", "line 4", "end"]
+    times = [record.time for record in lines if record.time]
+    assert len(times) == 5
+    assert began < times[0] < times[1] < times[2] < times[3] <= times[4]
+    assert sum(1 for piece in news if piece.records) > 1, "lines come while the job runs"
+
+
+async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line(client: TrainingClient) -> None:
+    job_id = str(uuid4())
+    await client.submit(job_id, job("for i in 1 2 3 4 5; do echo line $i; sleep 0.7; done"))
+
+    seen: list[str] = []
+    offset = 0
+    async for news in follow(client, job_id):
+        seen += [record.line for record in news.records]
+        offset = news.offset
+        if "line 2" in seen:
+            break
+    seen += [record.line for news in await to_the_end(client, job_id, offset) for record in news.records]
+
+    assert [line for line in seen if line.startswith("line")] == [f"line {i}" for i in range(1, 6)]
+
+
+async def test_a_job_that_fails_says_why(client: TrainingClient) -> None:
+    job_id = str(uuid4())
+    await client.submit(job_id, job("echo about to fail; exit 3"))
+
+    last = (await to_the_end(client, job_id))[-1]
+
+    assert last.status.state is JobState.FAILED
+    assert "3" in last.status.message
+
+
+async def test_a_repeated_submit_makes_no_second_job(client: TrainingClient) -> None:
+    job_id = str(uuid4())
+    await client.submit(job_id, job("true"))
+    await client.submit(job_id, job("true"))
+
+    assert [status.job_id for status in await client.jobs()].count(job_id) == 1
+    with pytest.raises(RequestRejected, match="409"):
+        await client.submit(job_id, job("false").model_copy(update={"name": "other"}))
+
+
+async def test_a_canceled_job_ends(client: TrainingClient) -> None:
+    job_id = str(uuid4())
+    await client.submit(job_id, job("sleep 600"))
+    await client.cancel(job_id)
+
+    assert (await to_the_end(client, job_id))[-1].status.state is JobState.CANCELED
+    await client.cancel(job_id)
+    await client.cancel(str(uuid4()))
+
+
+async def test_an_unknown_job_is_lost(client: TrainingClient) -> None:
+    with pytest.raises(JobLost, match="does not know the job"):
+        await to_the_end(client, str(uuid4()))
+
+
+async def test_a_job_finds_its_files_and_leaves_its_own(client: TrainingClient, tmp_path: Path) -> None:
+    job_id = str(uuid4())
+    folder = job_folder("test", job_id)
+    (tmp_path / "data.csv").write_text("1,2,3")
+    storage = await client.storage()
+    arrived: list[tuple[str, int]] = []
+
+    await storage.upload(
+        folder,
+        [
+            Upload("train.py", b"print(open('in put/d\xc3\xa4ta.csv').read())"),
+            Upload("in put/däta.csv", lambda: cast("BinaryIO", (tmp_path / "data.csv").open("rb"))),
+        ],
+        lambda file, size: arrived.append((file.name, size)),
+    )
+    await client.submit(job_id, job("python3 train.py && mkdir -p model/1 && echo pb > model/1/saved_model.pb"))
+    news = await to_the_end(client, job_id)
+
+    assert sorted(arrived) == [("in put/däta.csv", 5), ("train.py", 38)]
+    assert "1,2,3" in [record.line for piece in news for record in piece.records]
+    assert f"{folder}/model/1/saved_model.pb" in await storage.keys(folder)
+    content = b"".join([piece async for piece in storage.read(f"{folder}/model/1/saved_model.pb")])
+    assert content == b"pb\n"
+
+
+async def test_a_large_file_is_streamed_and_arrives_whole(client: TrainingClient) -> None:
+    storage = await client.storage()
+    folder = job_folder("test", str(uuid4()))
+    size = 40 * 1024 * 1024 + 7
+
+    await storage.upload(folder, [Upload("large.bin", lambda: io.BytesIO(b"x" * size))])
+
+    arrived = 0
+    async for piece in storage.read(f"{folder}/large.bin"):
+        arrived += len(piece)
+    assert arrived == size

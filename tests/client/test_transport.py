@@ -1,0 +1,104 @@
+"""Requests of the job API when the service is not at its best."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.training import TrainingClient
+from airflow_training.exceptions import AuthenticationError, InvalidReply, RequestRejected, ServiceUnavailable
+from airflow_training.jobs.description import JobDescription
+from tests.client.faulty import Answer, FaultyService, answer, token
+
+pytestmark = pytest.mark.anyio
+QUICK = RetryPolicy(budget=20, first=0.01)
+IMPATIENT = RetryPolicy(budget=0.5, first=0.01)
+JOBS = answer(200, '{"jobs": []}')
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_a_passing_fault_is_not_noticed(status: int) -> None:
+    faulty = FaultyService(answers=[answer(status), answer(status, Retry_After="0"), JOBS])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert await client.jobs() == []
+
+    assert len(faulty.requests) == 3
+
+
+async def test_a_lasting_fault_is_told_in_the_services_words() -> None:
+    down = answer(503, '{"error": {"code": "503", "message": "Down for\\nmaintenance"}}')
+    async with FaultyService(answers=[down]).running() as settings, TrainingClient(settings, IMPATIENT) as client:
+        with pytest.raises(ServiceUnavailable, match=r"it answered 503, Down for maintenance\. Check that it runs"):
+            await client.jobs()
+
+
+async def test_a_service_that_is_not_there_is_named_with_what_to_check(unused_port: int) -> None:
+    async with FaultyService().running() as settings:
+        elsewhere = ClientSettings(
+            f"http://127.0.0.1:{unused_port}", "client", "s3cr3t", token_url=settings.token_endpoint
+        )
+        async with TrainingClient(elsewhere, IMPATIENT) as client:
+            with pytest.raises(ServiceUnavailable, match=r"did not answer GET http.*/jobs: .*[Cc]onnect.*Check that"):
+                await client.jobs()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 422])
+async def test_a_refusal_is_final_and_told_in_the_services_words(status: int) -> None:
+    faulty = FaultyService(answers=[answer(status, '{"error": {"code": "1", "message": "No tenant found"}}')])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        with pytest.raises(RequestRejected, match=rf"with {status}: No tenant found\.") as raised:
+            await client.jobs()
+
+    assert raised.value.status == status
+    assert len(faulty.requests) == 1
+
+
+async def test_a_refused_token_is_renewed_once() -> None:
+    faulty = FaultyService(answers=[answer(401), JOBS], tokens=[token("old"), token("new")])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert await client.jobs() == []
+
+    assert [request.headers["Authorization"] for request in faulty.requests] == ["Bearer old", "Bearer new"]
+
+
+async def test_a_refused_fresh_token_is_final() -> None:
+    faulty = FaultyService(answers=[answer(401, '{"error": {"code": "401", "message": "Unknown issuer"}}')])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        with pytest.raises(AuthenticationError, match=r"refused a fresh token .*: Unknown issuer.*oauth_token_url"):
+            await client.jobs()
+
+    assert len(faulty.requests) == 2
+    assert len(faulty.token_requests) == 2
+
+
+@pytest.mark.parametrize(
+    "page",
+    [answer(200, "<html>Welcome</html>", "text/html"), answer(200, '{"jobs": ['), answer(200, "[]"), answer(200, "")],
+)
+async def test_what_is_not_the_job_api_is_called_so(page: Answer) -> None:
+    async with FaultyService(answers=[page]).running() as settings, TrainingClient(settings, QUICK) as client:
+        with pytest.raises(InvalidReply, match=r"not the job API.*Check host, schema and port"):
+            await client.jobs()
+
+
+async def test_headers_of_the_connection_are_sent() -> None:
+    faulty = FaultyService()
+    async with faulty.running() as settings:
+        tagged = ClientSettings(settings.base_url, "client", "s3cr3t", headers={"X-Team": "vision"})
+        async with TrainingClient(tagged) as client:
+            await client.jobs()
+
+    assert faulty.requests[0].headers["X-Team"] == "vision"
+
+
+async def test_a_lost_reply_to_a_submit_on_a_service_that_knows_no_repeats() -> None:
+    """The old service calls the repeated submit a conflict; the job is there, so it is no error."""
+    known = answer(200, '{"job_id": "1", "name": "a", "status": "RUNNING"}')
+    description = JobDescription.from_wire({"name": "a", "execution": {"command": "true", "completionTime": 1}})
+    faulty = FaultyService(answers=[answer(502), answer(409), known])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        status = await client.submit("1", description)
+
+    assert status.state.value == "RUNNING"
+    assert [request.method for request in faulty.requests] == ["POST", "POST", "GET"]
