@@ -1,0 +1,1 @@
+"""The storage of training services as file systems of Airflow."""

@@ -1,0 +1,161 @@
+"""The connection to a training service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from airflow.providers.http.hooks.http import HttpHook
+from requests import Session
+
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
+from airflow_training.client.token import TokenSource
+from airflow_training.client.training import TrainingClient
+from airflow_training.exceptions import InvalidConnection, TrainingError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+# What the extra of a connection may hold beside what HttpHook reads.
+EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version"})
+
+
+class TrainingHook(HttpHook):
+    """A training service, reached by an Airflow connection of the type `training`.
+
+    Host, schema, port and the extra's headers, `verify`, `cert`, `proxies` and `timeout` mean what they mean
+    in a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra
+    holds `oauth_token_url` as well, and where they differ from the defaults `api_version` ("v2"),
+    `oauth_auth_method` ("client_secret_basic" or "client_secret_post") and `oauth_http_method` ("POST", "GET").
+
+    Args:
+        training_conn_id: The connection.
+        method: The method of `run`, which makes any request of the job API with a token.
+
+    Example:
+        >>> hook = TrainingHook("training_default", method="GET")  # doctest: +SKIP
+        >>> hook.run("api/v2/jobs").json()  # doctest: +SKIP
+        {'jobs': []}
+    """
+
+    conn_name_attr = "training_conn_id"
+    default_conn_name = "training_default"
+    conn_type = "training"
+    hook_name = "Training service"
+
+    def __init__(self, training_conn_id: str = default_conn_name, method: str = "GET", **kwargs: Any) -> None:
+        super().__init__(method=method, http_conn_id=training_conn_id, **kwargs)
+        self.training_conn_id = training_conn_id
+
+    def client(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
+        """Make a client of the job API; for workers.
+
+        Args:
+            version: The API's version, where it is not the connection's.
+            policy: When a request is made again.
+
+        Raises:
+            InvalidConnection: The connection lacks something.
+        """
+        return self._client(self.get_connection(self.training_conn_id), version, policy)
+
+    async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
+        """Make a client of the job API; for the triggerer, whose loop must not wait for the database."""
+        return self._client(await self.aget_connection(self.training_conn_id), version, policy)
+
+    def _client(self, connection: Connection, version: str | None, policy: RetryPolicy | None) -> TrainingClient:
+        settings = self._settings(connection)
+        return TrainingClient(replace(settings, api_version=version) if version else settings, policy)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try token, job API and storage, one after another; the message names the one that fails."""
+        try:
+            return True, asyncio.run(_try_out(self.client(policy=RetryPolicy(budget=5))))
+        except TrainingError as error:
+            return False, str(error)
+
+    def _settings(self, connection: Connection) -> ClientSettings:
+        extra = connection.extra_dejson
+        if missing := [
+            name
+            for name, value in (
+                ("host", connection.host),
+                ("login (the OAuth2 client id)", connection.login),
+                ("password (the OAuth2 client secret)", connection.password),
+            )
+            if not value
+        ]:
+            raise InvalidConnection(f"The connection {connection.conn_id!r} has no {', no '.join(missing)}.")
+        auth_method = _one_of(TokenAuthMethod, extra, "oauth_auth_method", connection)
+        http_method = _one_of(TokenHttpMethod, extra, "oauth_http_method", connection)
+        if (auth_method, http_method) == ("client_secret_post", "GET"):
+            raise InvalidConnection(
+                f"oauth_http_method GET of the connection {connection.conn_id!r} would put the client secret into a URL:"
+                " use it with oauth_auth_method client_secret_basic."
+            )
+        self._set_base_url(connection)
+        # HttpHook's reading of the extra, and requests' reading of the environment's proxies and certificates.
+        session = self._configure_session_from_extra(Session(), connection, {})
+        found = session.merge_environment_settings(
+            self.base_url, session.proxies, session.stream, session.verify, session.cert
+        )
+        headers = dict(session.headers.items() - Session().headers.items())
+        return ClientSettings(
+            base_url=self.base_url,
+            client_id=connection.login or "",
+            client_secret=connection.password or "",
+            token_url=str(extra.get("oauth_token_url") or ""),
+            token_auth_method=auth_method,
+            token_http_method=http_method,
+            api_version=str(extra.get("api_version") or "v2"),
+            headers={name: str(value) for name, value in headers.items()},
+            verify=found["verify"] if found["verify"] is not None else True,
+            cert=found["cert"],
+            proxies=found["proxies"],
+            timeout=_seconds(self.merged_extra.get("timeout"), connection),
+        )
+
+    def _configure_session_from_auth(self, session: Session, connection: Connection) -> Session:
+        session.auth = TokenSource(self._settings(connection))
+        return session
+
+    def _configure_session_from_extra(
+        self, session: Session, connection: Connection, extra_options: dict[str, Any]
+    ) -> Session:
+        # HttpHook takes what it does not know for headers.
+        theirs = copy(connection)
+        theirs.extra = json.dumps({k: v for k, v in connection.extra_dejson.items() if k not in EXTRA_FIELDS})
+        return super()._configure_session_from_extra(session, theirs, extra_options)
+
+
+def _one_of(choices: Any, extra: Mapping[str, Any], name: str, connection: Connection) -> Any:
+    """Read a field of the extra that has few possible values; the first is the default."""
+    allowed = get_args(choices)
+    value = extra.get(name) or allowed[0]
+    if value not in allowed:
+        raise InvalidConnection(
+            f"{name} of the connection {connection.conn_id!r} must be {' or '.join(allowed)}, not {value!r}."
+        )
+    return value
+
+
+def _seconds(value: Any, connection: Connection) -> float:
+    try:
+        return float(value) if value else ClientSettings.timeout
+    except (TypeError, ValueError) as error:
+        raise InvalidConnection(
+            f"timeout of the connection {connection.conn_id!r} must be a number of seconds, not {value!r}."
+        ) from error
+
+
+async def _try_out(client: TrainingClient) -> str:
+    async with client:
+        jobs = await client.jobs()
+        storage = await client.storage(timeout=20)
+        await storage.keys("jobs")
+    return f"Token, job API ({len(jobs)} jobs) and storage ({storage.endpoint}) of {client.settings.base_url} work."

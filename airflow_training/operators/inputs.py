@@ -1,0 +1,74 @@
+"""What a training reads, found before anything is sent: the script and the data files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from airflow.sdk import Asset, ObjectStoragePath
+
+from airflow_training.client.storage import Upload
+from airflow_training.jobs.parameters import REQUIREMENTS_FILE, TrainingParameters, script_file, script_is_text
+
+
+def find_mistakes(values: Mapping[str, Any], folder: Path) -> list[str]:
+    """Tell which of the script and the data files are not there.
+
+    Args:
+        values: The parameters, which may be wrong in any way.
+        folder: What relative paths are relative to.
+    """
+    script, data = values.get("script"), values.get("data")
+    wanted = {} if not isinstance(script, str) or script_is_text(script) else {"script": script}
+    if isinstance(data, Mapping):
+        wanted |= {f"data {name!r}": place for name, place in data.items() if not isinstance(place, bytes)}
+    return [mistake for what, place in wanted.items() for mistake in _missing(what, place, folder)]
+
+
+def uploads(parameters: TrainingParameters, folder: Path) -> list[Upload]:
+    """List the files that the job folder must hold before the job starts."""
+    script = parameters.script.encode() if script_is_text(parameters.script) else parameters.script
+    files = [*_files(script_file(parameters.script), script, folder)]
+    if REQUIREMENTS_FILE in parameters.folder_files:
+        files.append(Upload(REQUIREMENTS_FILE, parameters.requirements.encode()))
+    for name, place in parameters.data.items():
+        files += _files(name, place, folder)
+    return files
+
+
+def _missing(what: str, place: Any, folder: Path) -> Iterator[str]:
+    if not isinstance(place, (str, os.PathLike, Asset, ObjectStoragePath)) or not place:
+        return  # not a place at all: the vocabulary says so
+    try:
+        if not _path(place, folder).exists():
+            yield f"{what} is not there: {_path(place, folder)} does not exist"
+    except (OSError, ValueError, ImportError) as error:
+        yield f"{what} cannot be read from {place}: {error}"
+
+
+def _files(name: str, place: Any, folder: Path) -> Iterator[Upload]:
+    """The files behind one value: itself, or all that a directory holds."""
+    if isinstance(place, bytes):
+        yield Upload(name, place)
+        return
+    path = _path(place, folder)
+    if not path.is_dir():
+        yield Upload(name, partial(_open, path))
+        return
+    for file in sorted(path.rglob("*"), key=str):
+        if file.is_file():
+            yield Upload(f"{name}/{file.relative_to(path)}", partial(_open, file))
+
+
+def _path(place: Any, folder: Path) -> ObjectStoragePath:
+    if isinstance(place, ObjectStoragePath):
+        return place
+    uri = place.uri if isinstance(place, Asset) else os.fspath(place)
+    return ObjectStoragePath(uri if "://" in uri else str(folder / uri))
+
+
+def _open(path: ObjectStoragePath) -> BinaryIO:
+    return cast("BinaryIO", path.open("rb"))

@@ -1,0 +1,1 @@
+"""What follows a training while no worker is busy with it."""
