@@ -1,0 +1,93 @@
+"""The tables: OAuth2 clients and jobs. SQLite in the data folder; PostgreSQL by another URL."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Engine, Enum, Index, String, Text, TypeDecorator, create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from airflow_training.jobs.status import JobState
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time in UTC: SQLite forgets time zones, so none is stored and all are UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Write a time."""
+        return value.astimezone(timezone.utc).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Read a time."""
+        return value.replace(tzinfo=timezone.utc) if value else None
+
+
+class Table(DeclarativeBase):
+    """What every table is."""
+
+
+class Client(Table):
+    """An OAuth2 client; its secret is known by its hash only."""
+
+    __tablename__ = "clients"
+
+    client_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(255))
+    tenant: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Job(Table):
+    """A job. Clients choose the ids, so two tenants may choose the same."""
+
+    __tablename__ = "jobs"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    description: Mapped[str] = mapped_column(Text)
+    state: Mapped[JobState] = mapped_column(Enum(JobState, native_enum=False, length=16), default=JobState.PENDING)
+    # A runner has it. Between this and RUNNING the job is still PENDING for its tenant: nothing of it runs yet.
+    claimed: Mapped[bool] = mapped_column(default=False)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    container_id: Mapped[str] = mapped_column(String(128), default="")
+    submitted: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    started: Mapped[datetime | None] = mapped_column(UtcTime)
+    finished: Mapped[datetime | None] = mapped_column(UtcTime)
+    exit_code: Mapped[int | None]
+    message: Mapped[str] = mapped_column(Text, default="")
+
+    __table_args__ = (Index("jobs_by_state", "state", "claimed", "submitted"),)
+
+
+def open_database(url: str) -> sessionmaker[Session]:
+    """Open the database and make what is missing in it.
+
+    Several processes may use it at once: the service, and the command that adds clients.
+    """
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+    _create_tables(engine)
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Readers go on while one writes, and writers wait for each other.
+    cursor.execute("PRAGMA busy_timeout=20000")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _create_tables(engine: Engine) -> None:
+    Table.metadata.create_all(engine)

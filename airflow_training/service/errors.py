@@ -1,0 +1,50 @@
+"""The errors of the service: what its operator and its clients are told.
+
+```
+TrainingError
+├── ServiceNotStarted  the service cannot serve as it was asked to
+├── ClientNotAdded     the OAuth2 client that is to be added is there already, or has no good name
+├── InvalidDescription the body of a submit is not a job
+└── ApiError           a request is answered with an error; carries its HTTP status
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airflow_training.exceptions import TrainingError
+
+
+class ServiceNotStarted(TrainingError):
+    """The service cannot serve as it was asked to."""
+
+
+class ClientNotAdded(TrainingError):
+    """The OAuth2 client that is to be added is there already, or has no good name."""
+
+
+class InvalidDescription(TrainingError):
+    """The body of a submit is not a job.
+
+    Attributes:
+        status: 400 where it cannot be read, 422 where it was read and is no job.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class ApiError(TrainingError):
+    """A request is answered with an error.
+
+    Attributes:
+        status: The HTTP status of the reply.
+        headers: Headers of the reply.
+    """
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.headers = dict(headers or {})
+        super().__init__(message)

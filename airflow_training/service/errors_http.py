@@ -1,0 +1,51 @@
+"""Errors on the wire: one shape for all of them, whoever found the mistake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from airflow_training.service.errors import ApiError, InvalidDescription
+
+_logger = logging.getLogger(__name__)
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The error object of the job API; its code is a text."""
+    return JSONResponse({"error": {"code": str(status), "message": message}}, status, headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of an application with the error object."""
+
+    @app.exception_handler(ApiError)
+    def _api_error(_request: Request, error: ApiError) -> JSONResponse:
+        return error_response(error.status, str(error), error.headers)
+
+    @app.exception_handler(InvalidDescription)
+    def _invalid_description(_request: Request, error: InvalidDescription) -> JSONResponse:
+        return error_response(error.status, str(error))
+
+    @app.exception_handler(HTTPException)
+    def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+        what = f"{request.method} {request.url.path}"
+        message = {
+            404: f"There is nothing at {request.url.path}: the job API begins with /api/v2/.",
+            405: f"{what} is not possible; the header Allow tells what is.",
+        }.get(error.status_code, f"{what} failed: {error.detail}.")
+        return error_response(error.status_code, message, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
+        listed = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
+        return error_response(422, f"The request is not valid: {listed}.")
+
+    @app.exception_handler(Exception)
+    def _bug(request: Request, error: Exception) -> JSONResponse:
+        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return error_response(500, "The service failed to answer this request; its log tells why.")

@@ -1,0 +1,47 @@
+"""Sockets that the service listens on."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from airflow_training.service.errors import ServiceNotStarted
+
+_BACKLOG = 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket to listen on; port 0 takes a free one.
+
+    Raises:
+        ServiceNotStarted: The port is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # A port in the pause that TCP makes after a connection's end is not taken.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ServiceNotStarted(
+            f"The service cannot listen on {host} port {port} ({error.strerror}): stop what uses the port, or choose"
+            " another, 0 for any that is free."
+        ) from error
+    return listener
+
+
+def url(listener: socket.socket, host: str) -> str:
+    """The URL at which a socket is reached, by a given name or address."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def reachable(listener: socket.socket, by: str) -> str:
+    """The name to tell to a client that came in under the name `by`: where all addresses are listened on, just that."""
+    own: str = listener.getsockname()[0]
+    return by if ip_address(own).is_unspecified else own

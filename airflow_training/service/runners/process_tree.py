@@ -1,0 +1,174 @@
+"""Running one program, with all that it starts, to the end of the last of them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+_READ_SIZE = 64 * 1024
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none can slip away.
+
+    Source: prctl(2), PR_SET_CHILD_SUBREAPER. Elsewhere than on Linux a process that leaves its parents is not found.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended.
+
+    Attributes:
+        status: Its exit status; negative where a signal ended it.
+        stopped: Whether it ended because it was to stop.
+    """
+
+    status: int
+    stopped: bool
+
+
+class ProcessTree:
+    """Runs programs one after the other, each to the end of its last descendant.
+
+    It takes over SIGTERM and SIGCHLD of this process: SIGTERM ends the program that runs.
+
+    Args:
+        output: Is given what the programs write, both streams as one.
+        grace: Seconds between the request to end and the end by force.
+
+    Attributes:
+        stopping: Whether the end was asked for.
+    """
+
+    _POLL = 0.05
+
+    def __init__(self, output: Callable[[bytes], None], grace: float) -> None:
+        self.stopping = False
+        self._output = output
+        self._grace = grace
+        self._selector = selectors.DefaultSelector()
+        # A signal makes a byte appear here, so that one wait covers signals and output.
+        self._signals, signals_in = os.pipe()
+        for end in (self._signals, signals_in):
+            os.set_blocking(end, False)
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        signal.set_wakeup_fd(signals_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+
+    def stop(self) -> None:
+        """End what runs, and run nothing more."""
+        self.stopping = True
+
+    def run(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        started: Callable[[int], None] = lambda _: None,
+    ) -> Ended:
+        """Run a program to its end.
+
+        Args:
+            command: Program and arguments.
+            folder: Where it runs.
+            environment: All of its environment.
+            started: Is told the process id once it runs.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        output, output_in = os.pipe()
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output_in,
+                stderr=output_in,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(output_in)
+        os.set_blocking(output, False)
+        self._selector.register(output, selectors.EVENT_READ)
+        try:
+            started(process.pid)
+            return self._follow(process, output)
+        finally:
+            _signal_all(signal.SIGKILL)
+            if output in self._selector.get_map():
+                self._selector.unregister(output)
+            os.close(output)
+
+    def _follow(self, process: subprocess.Popen[bytes], output: int) -> Ended:
+        kill_after = give_up_after = float("inf")
+        stopped: bool | None = None
+        while True:
+            for key, _ in self._selector.select(None if stopped is None else self._POLL):
+                if key.fd == self._signals:
+                    os.read(self._signals, _READ_SIZE)
+                elif not self._pass_on(output):
+                    self._selector.unregister(output)
+            _reap(process)
+            ended = process.returncode is not None
+            if stopped is None and (ended or self.stopping):
+                # What a command leaves behind when it ends is ended as a command is that is to stop.
+                stopped = not ended
+                kill_after = time.monotonic() + self._grace
+                give_up_after = kill_after + self._grace
+                _signal_all(signal.SIGTERM)
+            if (ended and not _descendants()) or time.monotonic() > give_up_after:
+                break
+            if time.monotonic() > kill_after:
+                _signal_all(signal.SIGKILL)
+        while self._pass_on(output):
+            pass
+        return Ended(-signal.SIGKILL if process.returncode is None else process.returncode, bool(stopped))
+
+    def _pass_on(self, output: int) -> bool:
+        """Hand the next piece of output on; False where there is none."""
+        try:
+            piece = os.read(output, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        if piece:
+            self._output(piece)
+        return bool(piece)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Take note of all children that have ended, adopted ones too."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(ended[1])
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _signal_all(number: signal.Signals) -> None:
+    for process in _descendants():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

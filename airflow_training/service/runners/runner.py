@@ -1,0 +1,63 @@
+"""What the scheduler asks of a runner, whatever it runs jobs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.status import JobState
+
+
+class JobKey(NamedTuple):
+    """What tells one job from every other: the ids are chosen by clients, each for its tenant."""
+
+    tenant: str
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job that is to be run."""
+
+    key: JobKey
+    description: JobDescription
+
+    @property
+    def cpus(self) -> int:
+        """How many cpus it asks for."""
+        return self.description.execution.resources.cpus
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a runner is with a job.
+
+    Attributes:
+        state: PENDING while it is prepared, RUNNING once its command runs, and how it ended.
+        container_id: What holds the job, in the runner's own words.
+    """
+
+    state: JobState
+    message: str = ""
+    container_id: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    exit_code: int | None = None
+
+
+class Runner(Protocol):
+    """Runs jobs in a way that survives the service.
+
+    The scheduler calls it from one thread. No method waits for a job.
+    """
+
+    def start(self, order: Order) -> None:
+        """Start a job; safe to repeat, after a restart of the service too: no job is ever run twice."""
+
+    def look(self, key: JobKey) -> Progress:
+        """Tell how far a job is. A job is not said to have ended before its log is complete."""
+
+    def cancel(self, key: JobKey) -> None:
+        """Ask for the end of a job; safe to repeat."""

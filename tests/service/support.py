@@ -1,0 +1,187 @@
+"""A real service for the tests: the process that `airflow-training serve` is, and the tenants that use it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import obstore
+import psutil
+from obstore.store import S3Store
+
+from airflow_training.service.clients import Clients, Credentials
+from airflow_training.service.database import open_database
+from airflow_training.service.settings import DataFolder
+
+T = TypeVar("T")
+PATIENCE = 30.0
+
+
+def wait_for(look: Callable[[], T | None], what: str) -> T:
+    """Look until there is something to see."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if seen := look():
+            return seen
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {what}")
+
+
+class RunningService:
+    """A service process and its data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = DataFolder(folder)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.output = folder.with_suffix(".out")
+
+    def start(self, **environment: str) -> RunningService:
+        with self.output.open("ab") as output:
+            self.process = process = subprocess.Popen(
+                serve_command(self.data.root), stdout=output, stderr=output, env={**os.environ, **environment}
+            )
+
+        def announcement() -> dict[str, Any] | None:
+            assert process.poll() is None, self.output.read_text()
+            facts: dict[str, Any] = {}
+            with contextlib.suppress(FileNotFoundError):
+                facts = json.loads(self.data.announcement.read_bytes())
+            return facts if facts.get("pid") == process.pid else None
+
+        self.facts = wait_for(announcement, "the service")
+        return self
+
+    @property
+    def url(self) -> str:
+        return str(self.facts["url"])
+
+    def stop(self) -> int:
+        assert self.process
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def add_client(self, tenant: str | None = None) -> Credentials:
+        return Clients(open_database(f"sqlite:///{self.data.database}")).add(tenant or f"tenant-{uuid4().hex[:8]}")
+
+    def supervisors(self) -> list[psutil.Process]:
+        mine = str(self.data.root / "jobs")
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(word.startswith(mine) for word in process.cmdline()):
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        if self.process and self.process.poll() is None:
+            assert self.stop() == 0, self.output.read_text()
+        left = [child for supervisor in self.supervisors() for child in (supervisor, *supervisor.children(True))]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+class Tenant:
+    """A tenant with a client and a token."""
+
+    def __init__(self, service: RunningService, credentials: Credentials) -> None:
+        self.service = service
+        self.credentials = credentials
+        self.http = httpx.Client(timeout=30)
+        self.connect()
+
+    def connect(self) -> None:
+        """Fetch a token; again after the service came back on another port."""
+        reply = self.http.get(
+            f"{self.service.url}/oauth/token",
+            params={"grant_type": "client_credentials"},
+            auth=(self.credentials.client_id, self.credentials.client_secret),
+        )
+        self.http.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
+        self.http.base_url = httpx.URL(f"{self.service.url}/api/v2/")
+
+    def leave(self) -> None:
+        """End what still runs, so that the next test has the machine for itself."""
+        with contextlib.suppress(httpx.TransportError):
+            for job in self.http.get("jobs").json()["jobs"]:
+                self.http.delete(f"jobs/{job['job_id']}")
+        self.http.close()
+
+    def submit(self, command: str, job_id: str | None = None, name: str = "job", **execution: Any) -> str:
+        job_id = job_id or str(uuid4())
+        env = execution.pop("env", [])
+        job = {"name": name, "env": env, "execution": {"command": command, "completionTime": "1h", **execution}}
+        reply = self.http.post(f"jobs/{job_id}", content=json.dumps({"job": job}))
+        assert reply.status_code == 202, reply.text
+        return job_id
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.http.get(f"jobs/{job_id}").raise_for_status().json()
+        return status
+
+    def wait(self, job_id: str, *states: str) -> dict[str, Any]:
+        """Wait for a job to reach one of some states; to end, where none is named."""
+        wanted = states or ("SUCCEEDED", "FAILED", "CANCELED")
+
+        def reached() -> dict[str, Any] | None:
+            status = self.status(job_id)
+            return status if status["status"] in wanted else None
+
+        return wait_for(reached, f"{job_id} to be {' or '.join(wanted)}")
+
+    def log(self, job_id: str) -> str:
+        """What the job itself wrote."""
+        lines = self.whole_log(job_id).splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("[service] "))
+
+    def whole_log(self, job_id: str) -> str:
+        return self.http.get(f"jobs/{job_id}/logs").raise_for_status().text
+
+    def folder(self, job_id: str, name: str = "job") -> Path:
+        """The job's folder, as a job sees it; made as an upload would make it."""
+        folder = self.service.data.job_folder(self.credentials.tenant, name, job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def storage(self) -> S3Store:
+        def ready() -> dict[str, Any] | None:
+            access: dict[str, Any] = self.http.get("storage").raise_for_status().json()
+            return access if access["status"] == "Ready" else None
+
+        access = wait_for(ready, "the storage")
+        return bucket(access["endpoint"], access["accessKey"], access["secretKey"])
+
+
+def bucket(endpoint: str, access_key: str, secret_key: str) -> S3Store:
+    return S3Store(
+        "data",
+        endpoint=endpoint,
+        access_key_id=access_key,
+        secret_access_key=secret_key,
+        region="us-east-1",
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+
+
+def keys(store: S3Store, prefix: str | None = None) -> list[str]:
+    return sorted(entry["path"] for entry in obstore.list(store, prefix).collect())
+
+
+def serve_command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(folder), "--port", "0"]

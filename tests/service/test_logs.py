@@ -1,0 +1,129 @@
+"""The log of a job, over the wire and as it is written."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from airflow_training.jobs.log import NDJSON, LogDecoder
+from airflow_training.service.runners.job_log import JobLog
+from tests.service.support import Tenant, wait_for
+
+
+def test_a_log_can_be_read_from_any_byte(tenant: Tenant) -> None:
+    job_id = tenant.submit("seq 1 20")
+    tenant.wait(job_id)
+    url = f"jobs/{job_id}/logs"
+    for accept in ("text/plain", NDJSON):
+        headers = {"Accept": accept}
+        whole = tenant.http.get(url, headers=headers)
+        size = len(whole.content)
+        assert whole.status_code == 200
+        assert whole.headers["Content-Type"].startswith(accept)
+        for wanted, start, end in (
+            ("bytes=0-", 0, size),
+            ("bytes=7-", 7, size),
+            ("bytes=3-9", 3, 10),
+            ("bytes=3-999999", 3, size),
+            (f"bytes={size - 1}-", size - 1, size),
+            ("bytes=-5", size - 5, size),
+        ):
+            part = tenant.http.get(url, headers=headers | {"Range": wanted})
+            assert (part.status_code, part.content) == (206, whole.content[start:end])
+            assert part.headers["Content-Range"] == f"bytes {start}-{end - 1}/{size}"
+        for first in (size, size + 100):
+            nothing = tenant.http.get(url, headers=headers | {"Range": f"bytes={first}-"})
+            assert (nothing.status_code, nothing.headers["Content-Range"]) == (416, f"bytes */{size}")
+            assert nothing.json()["error"]["code"] == "416"
+        for unreadable in ("lines=1-", "bytes=9-3", "bytes=0-1,4-5", "bytes=-"):
+            assert tenant.http.get(url, headers=headers | {"Range": unreadable}).content == whole.content
+
+
+def test_a_job_that_waits_has_an_empty_log(tenant: Tenant) -> None:
+    running = tenant.submit("while ! test -e go; do sleep 0.05; done", resources={"cpus": 100_000})
+    waiting = tenant.submit("true", resources={"cpus": 100_000})
+    assert tenant.http.get(f"jobs/{waiting}/logs").content == b""
+    nothing = tenant.http.get(f"jobs/{waiting}/logs", headers={"Range": "bytes=0-"})
+    assert (nothing.status_code, nothing.headers["Content-Range"]) == (416, "bytes */0")
+    (tenant.folder(running) / "go").touch()
+    tenant.wait(waiting)
+
+
+def test_a_line_can_be_read_while_the_job_runs_and_tells_when_it_was_written(tenant: Tenant) -> None:
+    before = datetime.now(timezone.utc)
+    job_id = tenant.submit("echo one; while ! test -e go; do sleep 0.05; done; echo two")
+    wait_for(lambda: tenant.log(job_id) == "one\n", "the first line")
+    between = datetime.now(timezone.utc)
+    tenant.wait(job_id, "RUNNING")
+    (tenant.folder(job_id) / "go").touch()
+    tenant.wait(job_id)
+    records = LogDecoder(ndjson=True).feed(tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).content)
+    times = {record.line: record.time for record in records}
+    assert times["one"]
+    assert times["two"]
+    assert before < times["one"] < between < times["two"] < datetime.now(timezone.utc)
+
+
+def test_the_log_is_complete_when_the_job_has_ended(tenant: Tenant) -> None:
+    job_id = tenant.submit("seq 1 200000")
+    tenant.wait(job_id)
+    assert tenant.log(job_id).split() == [str(number) for number in range(1, 200_001)]
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).content.splitlines()
+    assert [json.loads(record)["line"] for record in records][-200_000:] == tenant.log(job_id).splitlines()
+
+
+def test_a_log_is_read_correctly_while_it_grows(tenant: Tenant) -> None:
+    job_id = tenant.submit("while ! test -e go; do seq 1 1000; done")
+    wait_for(lambda: len(tenant.log(job_id)) > 100_000, "a long log")
+    first = tenant.http.get(f"jobs/{job_id}/logs").content
+    rest = wait_for(lambda: log_from(tenant, job_id, len(first)), "more of the log")
+    (tenant.folder(job_id) / "go").touch()
+    tenant.wait(job_id)
+    assert tenant.http.get(f"jobs/{job_id}/logs").content.startswith(first + rest)
+
+
+def log_from(tenant: Tenant, job_id: str, byte: int) -> bytes:
+    reply = tenant.http.get(f"jobs/{job_id}/logs", headers={"Range": f"bytes={byte}-"})
+    return reply.content if reply.status_code == 206 else b""
+
+
+def test_a_line_of_ten_megabytes_arrives(tenant: Tenant) -> None:
+    job_id = tenant.submit("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo end")
+    tenant.wait(job_id)
+    assert tenant.log(job_id) == "x" * 10_000_000 + "\nend\n"
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).content.splitlines()
+    lines = [json.loads(record)["line"] for record in records[1:]]
+    assert max(map(len, lines)) <= 64 * 1024
+    assert "".join(lines) == "x" * 10_000_000 + "end"
+
+
+def test_binary_output_arrives_as_it_is(tenant: Tenant) -> None:
+    job_id = tenant.submit("printf 'a\\377\\000b\\r\\n\\033[1mc'")
+    tenant.wait(job_id)
+    assert tenant.http.get(f"jobs/{job_id}/logs").content.endswith(b"\na\xff\x00b\r\n\x1b[1mc")
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).content.splitlines()
+    assert [json.loads(record)["line"] for record in records[1:]] == ["a�\x00b", "\x1b[1mc"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_records_and_text_agree_wherever_the_output_is_cut(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a test's chance need not be a secret
+    lines = [chance.choice(["", "é", "a\tb", "日本"]) * chance.choice([1, 20, 40_000]) for _ in range(40)]
+    content = "\n".join(lines).encode()
+    log = JobLog(tmp_path)
+    position = 0
+    while position < len(content):
+        step = chance.choice([1, 5, 1000, 64 * 1024])
+        log.write(content[position : position + step])
+        position += step
+    log.close()
+    assert (tmp_path / "log.txt").read_bytes() == content
+    records = LogDecoder(ndjson=True).feed((tmp_path / "log.ndjson").read_bytes())
+    assert "".join(record.line for record in records) == "".join(lines)
+    assert not [record for record in records if "�" in record.line]
+    short = [record.line for record in records if len(record.line.encode()) < 1000]
+    assert short[:3] == [line for line in lines if len(line.encode()) < 1000][:3]

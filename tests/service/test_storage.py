@@ -1,0 +1,106 @@
+"""The S3 endpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+
+import obstore
+import psutil
+import pytest
+from obstore.exceptions import BaseError
+
+from tests.service.support import RunningService, Tenant, bucket, keys, wait_for
+
+
+def test_storage_is_ready_when_it_says_so(own_service: RunningService, own_tenant: Tenant) -> None:
+    assert own_tenant.http.post("storage").status_code == 202
+    store = own_tenant.storage()
+    # No bucket has to be made, and nothing has to be tried twice.
+    assert keys(store) == []
+    obstore.put(store, "a", b"1")
+    obstore.delete(store, ["a"])
+    assert keys(store) == []
+
+
+@pytest.mark.parametrize("key", ["a", "with space/and more", "ünï/日本.csv", "a+b%20c&d='e'.txt", "deep/" * 30 + "x"])
+def test_any_key_comes_back(tenant: Tenant, key: str) -> None:
+    store = tenant.storage()
+    put = obstore.put(store, key, b"first")
+    assert put["e_tag"] == f'"{hashlib.md5(b"first", usedforsecurity=False).hexdigest()}"'
+    obstore.put(store, key, b"second")
+    assert keys(store) == [key]
+    assert bytes(obstore.get(store, key).bytes()) == b"second"
+    obstore.delete(store, [key])
+    assert keys(store) == []
+
+
+def test_what_a_job_writes_is_seen_at_once(tenant: Tenant) -> None:
+    store = tenant.storage()
+    folder = tenant.folder("x")
+    for number in range(5):
+        content = os.urandom(10)
+        (folder / f"{number}.bin").write_bytes(content)
+        (folder / "same.bin").write_bytes(content)
+        assert keys(store, "jobs/job-x")[: number + 1] == [f"jobs/job-x/{i}.bin" for i in range(number + 1)]
+        head = obstore.head(store, "jobs/job-x/same.bin")
+        assert head["e_tag"] == f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+        assert bytes(obstore.get(store, "jobs/job-x/same.bin").bytes()) == content
+    (folder / "0.bin").unlink()
+    assert "jobs/job-x/0.bin" not in keys(store)
+
+
+def test_a_large_file_is_uploaded_in_parts_and_bounded_memory(tenant: Tenant) -> None:
+    store = tenant.storage()
+    content = os.urandom(1024 * 1024) * 200
+    obstore.put(store, "large", io.BytesIO(content), chunk_size=8 * 1024 * 1024, max_concurrency=4)
+    assert hashlib.sha256(obstore.get(store, "large").bytes()).digest() == hashlib.sha256(content).digest()
+    # Less than the file and what the endpoint takes anyhow.
+    assert rclone_of(tenant.service).memory_info().rss < 300 * 1024 * 1024
+
+
+def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Tenant]) -> None:
+    one, other = new_tenant(), new_tenant()
+    mine, theirs = one.storage(), other.storage()
+    obstore.put(mine, "file", b"mine")
+    obstore.put(theirs, "file", b"theirs")
+    access, foreign = (tenant.http.get("storage").json() for tenant in (one, other))
+    for access_key, secret_key in (
+        (access["accessKey"], foreign["secretKey"]),
+        (access["accessKey"], ""),
+        ("UNKNOWN", foreign["secretKey"]),
+        ("UNKNOWN", ""),
+    ):
+        with pytest.raises(BaseError):
+            keys(bucket(access["endpoint"], access_key, secret_key))
+    for path in ("../other/data/file", f"../{other.credentials.tenant}/data/file", "../../service.db"):
+        with pytest.raises((BaseError, ValueError)):
+            obstore.get(mine, path)
+    assert bytes(obstore.get(mine, "file").bytes()) == b"mine"
+
+
+def test_no_key_is_seen_in_the_process_list(tenant: Tenant) -> None:
+    tenant.storage()
+    access = tenant.http.get("storage").json()
+    process = rclone_of(tenant.service)
+    words = [*process.cmdline(), *process.environ().values()]
+    assert not [word for word in words if access["secretKey"] in word or access["accessKey"] in word]
+
+
+def test_an_endpoint_that_dies_comes_back_with_the_same_keys(own_service: RunningService, own_tenant: Tenant) -> None:
+    obstore.put(own_tenant.storage(), "file", b"1")
+    access = own_tenant.http.get("storage").json()
+    dead = rclone_of(own_service)
+    dead.kill()
+    wait_for(lambda: not dead.is_running(), "its end")
+    assert keys(own_tenant.storage()) == ["file"]
+    assert own_tenant.http.get("storage").json() == access
+    assert rclone_of(own_service).pid != dead.pid
+
+
+def rclone_of(service: RunningService) -> psutil.Process:
+    assert service.process
+    children = psutil.Process(service.process.pid).children()
+    return next(child for child in children if child.name() == "rclone")

@@ -1,0 +1,128 @@
+"""The body of a submit: what is taken, and what is said to what is not."""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.service.support import Tenant
+
+YAML = b"""
+job:
+  name: train-census
+  env: [{name: TRAIN_DATA, value: adult.data}, {name: EPOCHS, value: 50}]
+  execution:
+    image: tensorflow/tensorflow:1.6.0-gpu-py3
+    command: echo "$TRAIN_DATA $EPOCHS"
+    completionTime: 10000
+    resources: {cpus: 1, gpus: 0, memory: 32000}
+    retries: 0
+"""
+YAML_2019 = YAML.replace(b"resources: {cpus: 1, gpus: 0, memory: 32000}", b"resourcePlanId: basic")
+EXECUTION = {"command": "echo \U0001f600\t'x'", "completionTime": "20h"}
+JSON = json.dumps({"job": {"name": "a", "execution": EXECUTION}}).encode()
+JSON_WITH_TABS = json.dumps({"job": {"name": "a", "execution": EXECUTION}}, indent="\t").encode()
+
+
+@pytest.mark.parametrize("content_type", [None, "application/x-yaml", "application/json", "text/plain; charset=x"])
+@pytest.mark.parametrize("body", [YAML, YAML_2019, JSON, JSON_WITH_TABS], ids=["2018", "2019", "json", "tabs"])
+def test_old_clients_submit_as_they_always_did(tenant: Tenant, body: bytes, content_type: str | None) -> None:
+    job_id = str(uuid4())
+    headers = {"Content-Type": content_type} if content_type else {}
+    reply = tenant.http.post(f"jobs/{job_id}", content=body, headers=headers)
+    assert reply.status_code == 202, reply.text
+    assert reply.json()["job_id"] == job_id
+    assert reply.json()["status"] in ("PENDING", "RUNNING")
+    assert tenant.http.delete(f"jobs/{job_id}").status_code == 202
+
+
+def test_text_arrives_in_the_job_as_it_was_written(tenant: Tenant) -> None:
+    job_id = str(uuid4())
+    tenant.http.post(f"jobs/{job_id}", content=JSON).raise_for_status()
+    tenant.wait(job_id)
+    assert tenant.log(job_id) == "\U0001f600 x\n"
+
+
+def job(**changes: object) -> bytes:
+    return json.dumps({"job": {"name": "a", "execution": EXECUTION} | changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "part"),
+    [
+        (b"", 422, "the document"),
+        (b"[]", 422, "the document"),
+        (b"just text", 422, "the document"),
+        (b"{job: {name: a}}", 422, "execution: field required"),
+        (b"\x00\x01", 400, "neither YAML nor JSON"),
+        (b"\xff\xfe\xff", 400, "neither YAML nor JSON"),
+        (b"job: [", 400, "in line 2"),
+        (b"a: 2020-99-99", 400, "neither YAML nor JSON"),
+        (b"a: " + b"9" * 5000, 400, "neither YAML nor JSON"),
+        (b"[" * 50_000, 400, "neither YAML nor JSON"),
+        (b"a: &a [x]\nb: [*a, *a]", 400, "references are not taken"),
+        (b"a: !!python/object:os.system x", 400, "tags are not taken"),
+        (b"a: !!int ''", 400, "tags are not taken"),
+        (b"job: {name: a, execution: {command: x, completionTime: 2020-01-01}}", 422, "execution.completionTime"),
+        (
+            b"job: {name: a, env: [{name: A, value: 2020-01-01}], execution: {command: x}}",
+            422,
+            "env[0]",
+        ),
+        (job(env=[{"name": "A", "value": "a\0b"}]), 422, "env[0].value: holds a NUL"),
+        (job(env=[{"name": "1A", "value": 1}]), 422, "env[0].name"),
+        (job(env=[{"name": "A", "value": "\ud800"}]), 422, "half a character"),
+        (job(execution=EXECUTION | {"command": "a\0b"}), 422, "execution.command"),
+        (job(execution=EXECUTION | {"command": "\ud800"}), 422, "execution.command"),
+        (job(execution=EXECUTION | {"command": ""}), 422, "execution.command"),
+        (job(name="../x"), 422, "name"),
+        (job(name="a/b"), 422, "name"),
+        (job(name="a\n"), 422, "name"),
+        (b"x" * (1024 * 1024 + 1), 413, "larger than"),
+    ],
+)
+def test_a_bad_body_is_refused_in_one_sentence(tenant: Tenant, body: bytes, status: int, part: str) -> None:
+    reply = tenant.http.post(f"jobs/{uuid4()}", content=body)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (status, str(status))
+    assert part in error["message"]
+    assert "\n" not in error["message"]
+
+
+def test_all_mistakes_are_told_at_once(tenant: Tenant) -> None:
+    wrong = {"name": "", "execution": {"command": 1, "resources": {"cpus": 0}}}
+    message = tenant.http.post(f"jobs/{uuid4()}", json={"job": wrong}).json()["error"]["message"]
+    for place in ("name: ", "execution.command: ", "execution.completionTime: ", "execution.resources.cpus: "):
+        assert place in message
+
+
+@pytest.mark.parametrize("job_id", ["a_b", "a.b", "x" * 65, "%2e%2e", "a%00", "é"])
+def test_an_id_that_could_be_a_path_is_refused(tenant: Tenant, job_id: str) -> None:
+    reply = tenant.http.post(f"jobs/{job_id}", content=JSON)
+    assert reply.status_code in (404, 405, 422)
+    assert reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/api/v2/nothing", 404),
+        ("PUT", "/api/v2/jobs", 405),
+        ("POST", "/healthz", 405),
+    ],
+)
+def test_errors_of_every_kind_have_one_shape(tenant: Tenant, method: str, path: str, status: int) -> None:
+    reply = httpx.request(method, f"{tenant.service.url}{path}")
+    assert reply.status_code == status
+    assert reply.json()["error"]["code"] == str(status)
+    assert reply.json()["error"]["message"]
+
+
+def test_the_contract_is_served(tenant: Tenant) -> None:
+    document = httpx.get(f"{tenant.service.url}/api/v2/openapi.json").json()
+    assert {"/api/v2/jobs/{job_id}", "/api/v2/storage", "/oauth/token"} <= document["paths"].keys()
+    assert httpx.get(f"{tenant.service.url}/healthz").json() == {"status": "ok"}
