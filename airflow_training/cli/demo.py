@@ -1,0 +1,181 @@
+"""`airflow-training demo`: a whole Airflow and a whole training service, for one training, on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from airflow_training.exceptions import TrainingError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from airflow_training.local.airflow import LocalAirflow
+
+_CHECKOUT = Path(__file__).parents[2]
+_CONNECTION = "training_default"
+_DAG = "train_census"
+_ENDED = frozenset({"success", "failed"})
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave Airflow and the service running afterwards, until Ctrl+C.")
+    ] = False,
+) -> None:
+    """Train a model on the census data, in a real Airflow on this machine, and show how it goes."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupted)
+    try:
+        _run(console, keep=keep)
+    except KeyboardInterrupt:
+        console.print("[yellow]Stopped.[/] Nothing that the demo started is running any more.")
+        raise typer.Exit(130) from None
+    except TrainingError as error:
+        console.print(f"[red]✗[/] {error}", markup=True)
+        raise typer.Exit(1) from None
+
+
+def _run(console: Console, *, keep: bool) -> None:
+    from airflow_training.local.airflow import LocalAirflow
+    from airflow_training.local.service import LocalService
+
+    dags = _CHECKOUT / "dags"
+    if not (dags / f"{_DAG}.py").is_file():
+        raise TrainingError("The demo needs the Dags of the project's checkout: clone it and run `make demo` there.")
+    began = time.monotonic()
+    with ExitStack() as cleanup:
+        folder = cleanup.enter_context(_folder_of_its_own())
+        service = LocalService(folder / "service")
+        airflow = LocalAirflow(folder / "airflow", dags)
+        # Undone in reverse, whatever happens: an impatient second Ctrl+C changes nothing.
+        cleanup.callback(service.remove)
+        cleanup.callback(airflow.stop)
+        cleanup.callback(_ignore_interrupts)
+
+        console.print(f"[bold]airflow-training demo[/]: everything happens in {_shown(folder)}")
+        with _step(console, "Training service"):
+            service.start()
+            credentials = service.add_client("demo")
+        with _step(console, "Airflow's database"):
+            airflow.migrate()
+        with _step(console, "Airflow: api-server, scheduler, dag-processor, triggerer"):
+            airflow.start()
+        with _step(console, f"Connection {_CONNECTION}"):
+            airflow.connect(_CONNECTION, service.url, credentials)
+        with _step(console, f"Dag {_DAG}"):
+            airflow.wait_for_dag(_DAG)
+        run = airflow.trigger(_DAG)
+        console.print(f"[green]✓[/] Run {run} triggered. The log of its task `train`, as Airflow has it:")
+        _show_run(console, airflow, run)
+        _show_result(console, airflow, run, service.data, began)
+        if keep:
+            console.print(
+                f"\nAirflow's UI is at [bold]{airflow.url}[/]: user [bold]admin[/], password [bold]{airflow.password}[/]."
+                "\nCtrl+C stops everything."
+            )
+            signal.pause()
+        console.print("Stopping everything …")
+
+
+def _show_run(console: Console, airflow: LocalAirflow, run: str) -> None:
+    """Print the training's log lines as they come, until the run has ended."""
+    shown = 0
+    with console.status("") as status:
+        while True:
+            # The state is read before the log: when the task has ended, the log is complete.
+            task = airflow.task(_DAG, run, "train")
+            for entry in (lines := _lines_of_the_training(airflow, run, task))[shown:]:
+                console.print(f"  [dim]{_clock(entry['timestamp'])}[/]  ", end="")
+                console.print(entry["event"], markup=False)
+            shown = len(lines)
+            state = airflow.api("GET", f"/dags/{_DAG}/dagRuns/{run}")["state"]
+            status.update(f"Task `train` is {task['state'] or 'waiting'}, the run is {state}")
+            if state in _ENDED:
+                break
+            time.sleep(0.5)
+    if state != "success":
+        raise TrainingError(f"The run {run} failed: the task log above says why; Airflow's logs are in {airflow.home}.")
+
+
+def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+    """What this package wrote into the task log: its own lines and those of the job."""
+    if task["state"] in {None, "scheduled", "queued"}:
+        return []
+    entries = airflow.log(_DAG, run, "train", task["try_number"])
+    return [entry for entry in entries if "airflow_training." in str(entry.get("logger"))]
+
+
+def _show_result(console: Console, airflow: LocalAirflow, run: str, data: Path, began: float) -> None:
+    from rich.panel import Panel
+
+    location = airflow.xcom(_DAG, run, "train")
+    accuracy = airflow.xcom(_DAG, run, "evaluate")
+    (on_disk,) = data.glob(f"tenants/*/data/{location.partition('@data/')[2]}")
+    console.print(
+        Panel.fit(
+            f"SavedModel   {location}\nOn disk      {_shown(on_disk)}\n"
+            f"Accuracy     [bold]{accuracy:.2%}[/] on the 16,281 rows of the test set\n"
+            f"Time         {time.monotonic() - began:.0f} s",
+            title="A model has been trained",
+            border_style="green",
+        )
+    )
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[None]:
+    began = time.monotonic()
+    with console.status(what):
+        yield
+    console.print(f"[green]✓[/] {what} [dim]({time.monotonic() - began:.0f} s)[/]")
+
+
+@contextmanager
+def _folder_of_its_own() -> Iterator[Path]:
+    """A new folder below `.demo`; those of earlier demos go, unless they still run."""
+    home = _CHECKOUT / ".demo"
+    home.mkdir(exist_ok=True)
+    for earlier in home.iterdir():
+        with (earlier / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(earlier)
+    folder = home / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{os.getpid()}"
+    folder.mkdir()
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _clock(timestamp: str) -> str:
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).astimezone().strftime("%H:%M:%S")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore_interrupts() -> None:
+    """An impatient second Ctrl+C must not leave half of the processes behind."""
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.SIG_IGN)

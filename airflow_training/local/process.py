@@ -1,0 +1,150 @@
+"""Processes that are started here and are gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from airflow_training.exceptions import TrainingError
+
+_GRACE = 15.0
+
+
+class LocalProcessError(TrainingError):
+    """A process that was started here ended, or did not come up."""
+
+
+class LocalProcess:
+    """One program, with its output in a file.
+
+    Args:
+        command: The program and its arguments.
+        folder: Where it runs, and where its output goes.
+        name: What to call it: the output is in `{name}.log`.
+        env: Its environment.
+    """
+
+    def __init__(self, command: Sequence[str], *, folder: Path, name: str, env: Mapping[str, str]) -> None:
+        self.command = list(command)
+        self.name = name
+        self.output = folder / f"{name}.log"
+        self._folder = folder
+        self._env = dict(env)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it in a session of its own, out of reach of a Ctrl+C that is meant for us."""
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self._folder,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        if self._process is None:
+            raise LocalProcessError(f"{self.name} was not started.")
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ask it to end, and after a grace time end it and all that it started."""
+        stop([self])
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self._process:
+            self._process.terminate()
+
+    def wait_or_kill(self) -> None:
+        """Wait for its end for a grace time, then end it by force."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def check(self) -> None:
+        """Raise LocalProcessError, with the end of its output, where it ended by itself."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            raise LocalProcessError(
+                f"{self.name} ended by itself with status {status}. Its output is in {self.output} and ends with:\n"
+                f"{self.tail()}"
+            )
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its output."""
+        return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
+
+
+def stop(processes: Sequence[LocalProcess]) -> None:
+    """Stop several at once: what one started ends with it."""
+    families = [
+        child for process in processes if process.running for child in psutil.Process(process.pid).children(True)
+    ]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait_or_kill()
+    end(families)
+
+
+def end(processes: Sequence[psutil.Process]) -> None:
+    """End processes: politely first, by force after a grace time."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=_GRACE)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_GRACE)
+
+
+def end_all_in(folder: Path) -> None:
+    """End every process that works in a folder, or that is named there: also those whose parents are gone."""
+    here = str(folder)
+
+    def belongs(process: psutil.Process) -> bool:
+        try:
+            return process.cwd().startswith(here) or any(here in word for word in process.cmdline())
+        except psutil.Error:
+            return False
+
+    end([process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)])
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, timeout: float, interval: float = 0.1) -> None:
+    """Wait for a state; raises LocalProcessError when it does not come within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LocalProcessError(f"{what} did not come within {timeout:g} s.")
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,77 @@
+"""The embedded training service as a process of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from airflow_training.local.process import LocalProcess, LocalProcessError, end_all_in, free_port, wait_until
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """An OAuth2 client of the service."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+class LocalService:
+    """A training service in a folder, on a free port of the loopback interface.
+
+    Args:
+        folder: Where it keeps everything.
+        options: More options of `airflow-training serve`.
+    """
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.data = folder / "data"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = LocalProcess(
+            _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0", *options),
+            folder=folder,
+            name="service",
+            env=os.environ,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers; after a stop it is found at the same URL again."""
+        self.process.start()
+        wait_until(self._answers, "An answer of the training service", timeout=60)
+
+    def stop(self) -> None:
+        """Stop it. Jobs that run go on."""
+        self.process.stop()
+
+    def remove(self) -> None:
+        """Stop it, and its jobs too."""
+        self.stop()
+        end_all_in(self.data)
+
+    def add_client(self, client_id: str, tenant: str = "default") -> Credentials:
+        """Register an OAuth2 client."""
+        command = _program("clients", "add", client_id, "--tenant", tenant, "--data", str(self.data), "--json")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LocalProcessError(f"The client {client_id} could not be added: {done.stderr.strip()}")
+        answer = json.loads(done.stdout)
+        return Credentials(answer["client_id"], answer["client_secret"])
+
+    def _answers(self) -> bool:
+        self.process.check()
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+
+def _program(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "airflow_training.cli.main", *arguments]
