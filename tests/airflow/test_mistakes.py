@@ -1,0 +1,78 @@
+"""What a user reads when a training goes wrong: one clear sentence, and no secret."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.service import Credentials, LocalService
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+DAG = "mistakes"
+SENTENCES = {
+    "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\.$",
+    "no-service": r"No token could be fetched from http://127.*Connection refused.*Check that the OAuth2 server runs",
+    "no-connection": r"The conn_id `training_not_there` isn't defined",
+    "unknown-script": r"1 mistake: script is not there: .*/no_such_script\.py does not exist\.$",
+    "many-mistakes": (
+        r"3 mistakes: resources\.cpus must be a whole number, 1 or more, not 'many'; "
+        r"python_major_version must be 2 or 3, not 4; data 'a\.csv' is not there: .*no_such\.csv does not exist\.$"
+    ),
+    "exits-3": r"The training job exits-3 .* failed: .*3.* Its log ends with:\n(.*\n)*the last line",
+    "no-model": r"succeeded but left no SavedModel.*The script must save its model in its working directory\.$",
+    "no-model-in-the-worker": r"succeeded but left no SavedModel",
+}
+NEVER_SENT = ("wrong-secret", "no-service", "no-connection", "unknown-script", "many-mistakes")
+
+
+@pytest.fixture(scope="module")
+def run(airflow: LocalAirflow) -> str:
+    """A run in which every task fails."""
+    airflow.wait_for_dag(DAG)
+    run = airflow.trigger(DAG)
+    assert airflow.wait_for_run(DAG, run) == "failed"
+    return run
+
+
+def failure(airflow: LocalAirflow, run: str, task_id: str) -> list[dict[str, Any]]:
+    """The exceptions that the task log shows, the last one first."""
+    (entry,) = [entry for entry in airflow.log(DAG, run, task_id) if entry.get("error_detail")]
+    details: list[dict[str, Any]] = entry["error_detail"]
+    return details
+
+
+@pytest.mark.parametrize("task_id", sorted(SENTENCES))
+def test_the_task_fails_with_one_sentence_that_says_what_to_do(airflow: LocalAirflow, run: str, task_id: str) -> None:
+    assert airflow.task(DAG, run, task_id)["state"] == "failed"
+    details = failure(airflow, run, task_id)
+
+    assert len(details) == 1, "no chain of causes is shown"
+    assert re.search(SENTENCES[task_id], details[0]["exc_value"]), details[0]["exc_value"]
+
+
+@pytest.mark.parametrize("task_id", sorted(SENTENCES))
+def test_no_stack_of_somebody_elses_library_is_shown(airflow: LocalAirflow, run: str, task_id: str) -> None:
+    (detail,) = failure(airflow, run, task_id)
+
+    files = [frame["filename"] for frame in detail["frames"]]
+    assert all("/airflow" in file for file in files), files
+
+
+@pytest.mark.parametrize("task_id", sorted(SENTENCES))
+def test_no_secret_is_in_the_log(
+    airflow: LocalAirflow, run: str, task_id: str, credentials: Credentials, service: LocalService
+) -> None:
+    text = str(airflow.log(DAG, run, task_id))
+
+    assert credentials.client_secret not in text
+    assert "wr0ng-s3cr3t" not in text
+    assert "eyJ" not in text, "no token either"
+
+
+@pytest.mark.parametrize("task_id", NEVER_SENT)
+def test_nothing_is_uploaded_for_what_can_be_rejected_before(service: LocalService, run: str, task_id: str) -> None:
+    assert not list(service.data.glob(f"tenants/*/data/jobs/{task_id}-*"))

@@ -1,0 +1,39 @@
+"""What many tests need: a real training service of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_training.client.settings import ClientSettings
+from airflow_training.local.service import Credentials, LocalService
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
+    """A running service, one for each process of the test run."""
+    service = LocalService(tmp_path_factory.mktemp("service"))
+    try:
+        service.start()
+        yield service
+    finally:
+        service.remove()
+
+
+@pytest.fixture(scope="session")
+def credentials(service: LocalService) -> Credentials:
+    """An OAuth2 client of the service."""
+    return service.add_client("tests")
+
+
+@pytest.fixture(scope="session")
+def settings(service: LocalService, credentials: Credentials) -> ClientSettings:
+    """How a client reaches the service."""
+    return ClientSettings(service.url, credentials.client_id, credentials.client_secret)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio, as the triggerer does."""
+    return "asyncio"
