@@ -84,8 +84,8 @@ def _run(console: Console, *, keep: bool) -> None:
         _show_result(console, airflow, run, service.data, began)
         if keep:
             console.print(
-                f"\nAirflow's UI is at [bold]{airflow.url}[/]: user [bold]admin[/], password [bold]{airflow.password}[/]."
-                "\nCtrl+C stops everything."
+                f"\nAirflow's UI is at [bold]{airflow.url}[/]: user [bold]admin[/],"
+                f" password [bold]{airflow.password}[/].\nCtrl+C stops everything."
             )
             signal.pause()
         console.print("Stopping everything …")

@@ -95,8 +95,8 @@ class TrainingHook(HttpHook):
         http_method = _one_of(TokenHttpMethod, extra, "oauth_http_method", connection)
         if (auth_method, http_method) == ("client_secret_post", "GET"):
             raise InvalidConnection(
-                f"oauth_http_method GET of the connection {connection.conn_id!r} would put the client secret into a URL:"
-                " use it with oauth_auth_method client_secret_basic."
+                f"oauth_http_method GET of the connection {connection.conn_id!r} would put the client secret into a"
+                " URL: use it with oauth_auth_method client_secret_basic."
             )
         self._set_base_url(connection)
         # HttpHook's reading of the extra, and requests' reading of the environment's proxies and certificates.

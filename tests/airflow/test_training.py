@@ -91,6 +91,8 @@ def test_mapped_tasks_train_one_model_each(airflow: LocalAirflow, service: Local
     run = airflow.trigger("mapped")
 
     assert airflow.wait_for_run("mapped", run) == "success"
-    models = [folder / "model/1/saved_model.pb" for name in ("first", "second") for folder in job_folders(service, name)]
+    models = [
+        folder / "model/1/saved_model.pb" for name in ("first", "second") for folder in job_folders(service, name)
+    ]
     assert len(models) == 2
     assert all(model.is_file() for model in models)

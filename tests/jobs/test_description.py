@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_every_value_arrives_unchanged_whatever_it_holds(tmp_path: Path, texts: 
     run = subprocess.run(
         ["/bin/sh", "-c", command_line(read(env=env))],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONUTF8": "1"},
+        env={"PATH": str(Path(sys.executable).parent), "PYTHONUTF8": "1"},
         capture_output=True,
         check=True,
     )

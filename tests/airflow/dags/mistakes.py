@@ -11,7 +11,7 @@ from airflow_training.operators.training import TrainingOperator
 common: dict[str, Any] = {"script": "print('no model here')\n", "image": "python:3", "completion_time": "10m"}
 
 with DAG("mistakes", schedule=None, max_active_tasks=8):
-    for name, wrong in {
+    wrong: dict[str, dict[str, Any]] = {
         "wrong-secret": {"training_conn_id": "training_wrong_secret"},
         "no-service": {"training_conn_id": "training_no_service"},
         "no-connection": {"training_conn_id": "training_not_there"},
@@ -20,5 +20,6 @@ with DAG("mistakes", schedule=None, max_active_tasks=8):
         "exits-3": {"script": "import sys\nprint('the last line')\nsys.exit(3)\n"},
         "no-model": {},
         "no-model-in-the-worker": {"deferrable": False},
-    }.items():
-        TrainingOperator(task_id=name, job_name=name, **{**common, **wrong})
+    }
+    for name, parameters in wrong.items():
+        TrainingOperator(task_id=name, job_name=name, **{**common, **parameters})

@@ -27,7 +27,7 @@ with DAG("waiting", schedule=None):
         """What the next task does with the location."""
         return (ObjectStoragePath(location) / "saved_model.pb").read_text()
 
-    read_model(train.output)
+    read_model(location=train.output)  # type: ignore[arg-type]  # Airflow's decorator does not type XComs
 
 with DAG("in_the_worker", schedule=None):
     TrainingOperator(task_id="train", job_name="in-the-worker", script=SAVE, deferrable=False, **common)
