@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from airflow_training.client.settings import ClientSettings
 from airflow_training.local.service import Credentials, LocalService
+
+# Airflow makes itself a home as soon as it is imported; that of the user is none of the tests' business.
+_airflow_home = TemporaryDirectory(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = _airflow_home.name
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from airflow_training.local.airflow import LocalAirflow
+    from airflow_training.local.service import LocalService
 
 _CHECKOUT = Path(__file__).parents[2]
 _CONNECTION = "training_default"
@@ -45,7 +46,8 @@ def demo(
         console.print("[yellow]Stopped.[/] Nothing that the demo started is running any more.")
         raise typer.Exit(130) from None
     except TrainingError as error:
-        console.print(f"[red]✗[/] {error}", markup=True)
+        console.print("[red]✗[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -61,11 +63,7 @@ def _run(console: Console, *, keep: bool) -> None:
         folder = cleanup.enter_context(_folder_of_its_own())
         service = LocalService(folder / "service")
         airflow = LocalAirflow(folder / "airflow", dags)
-        # Undone in reverse, whatever happens: an impatient second Ctrl+C changes nothing.
-        cleanup.callback(service.remove)
-        cleanup.callback(airflow.stop)
-        cleanup.callback(_ignore_interrupts)
-
+        cleanup.callback(_stop, console, airflow, service)
         console.print(f"[bold]airflow-training demo[/]: everything happens in {_shown(folder)}")
         with _step(console, "Training service"):
             service.start()
@@ -80,18 +78,20 @@ def _run(console: Console, *, keep: bool) -> None:
             airflow.wait_for_dag(_DAG)
         run = airflow.trigger(_DAG)
         console.print(f"[green]✓[/] Run {run} triggered. The log of its task `train`, as Airflow has it:")
-        _show_run(console, airflow, run)
-        _show_result(console, airflow, run, service.data, began)
+        _show_run(console, airflow, service, run)
+        result = f"{_result(airflow, run, service.data)}\nTime        {time.monotonic() - began:.0f} s"
+        console.print("[green]✓[/] A model has been trained:")
+        console.print(result, markup=False, soft_wrap=True)
         if keep:
             console.print(
                 f"\nAirflow's UI is at [bold]{airflow.url}[/]: user [bold]admin[/],"
                 f" password [bold]{airflow.password}[/].\nCtrl+C stops everything."
             )
-            signal.pause()
-        console.print("Stopping everything …")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
 
 
-def _show_run(console: Console, airflow: LocalAirflow, run: str) -> None:
+def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, run: str) -> None:
     """Print the training's log lines as they come, until the run has ended."""
     shown = 0
     with console.status("") as status:
@@ -100,15 +100,30 @@ def _show_run(console: Console, airflow: LocalAirflow, run: str) -> None:
             task = airflow.task(_DAG, run, "train")
             for entry in (lines := _lines_of_the_training(airflow, run, task))[shown:]:
                 console.print(f"  [dim]{_clock(entry['timestamp'])}[/]  ", end="")
-                console.print(entry["event"], markup=False)
+                console.print(entry["event"], markup=False, soft_wrap=True)
             shown = len(lines)
             state = airflow.api("GET", f"/dags/{_DAG}/dagRuns/{run}")["state"]
             status.update(f"Task `train` is {task['state'] or 'waiting'}, the run is {state}")
             if state in _ENDED:
                 break
+            airflow.check()
+            service.check()
             time.sleep(0.5)
     if state != "success":
-        raise TrainingError(f"The run {run} failed: the task log above says why; Airflow's logs are in {airflow.home}.")
+        raise TrainingError(f"The run {run} failed. {_failures(airflow, run)}\nAirflow's logs are in {airflow.home}.")
+
+
+def _failures(airflow: LocalAirflow, run: str) -> str:
+    """What the failed tasks say of themselves."""
+    failed = [task for task in airflow.tasks(_DAG, run) if task["state"] == "failed"]
+    logs = [(task["task_id"], airflow.log(_DAG, run, task["task_id"], task["try_number"])) for task in failed]
+    errors = [f"{name}: {_error(entry)}" for name, log in logs for entry in log if entry.get("level") == "error"]
+    return "\n".join(errors)
+
+
+def _error(entry: dict[str, Any]) -> str:
+    details = entry.get("error_detail") or [{"exc_value": entry["event"]}]
+    return str(details[-1]["exc_value"])
 
 
 def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -119,21 +134,12 @@ def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]
     return [entry for entry in entries if "airflow_training." in str(entry.get("logger"))]
 
 
-def _show_result(console: Console, airflow: LocalAirflow, run: str, data: Path, began: float) -> None:
-    from rich.panel import Panel
-
+def _result(airflow: LocalAirflow, run: str, data: Path) -> str:
+    """What the run handed on through XCom."""
     location = airflow.xcom(_DAG, run, "train")
     accuracy = airflow.xcom(_DAG, run, "evaluate")
     (on_disk,) = data.glob(f"tenants/*/data/{location.partition('@data/')[2]}")
-    console.print(
-        Panel.fit(
-            f"SavedModel   {location}\nOn disk      {_shown(on_disk)}\n"
-            f"Accuracy     [bold]{accuracy:.2%}[/] on the 16,281 rows of the test set\n"
-            f"Time         {time.monotonic() - began:.0f} s",
-            title="A model has been trained",
-            border_style="green",
-        )
-    )
+    return f"SavedModel  {location}\nOn disk     {_shown(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
 
 
 @contextmanager
@@ -175,7 +181,10 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _ignore_interrupts() -> None:
-    """An impatient second Ctrl+C must not leave half of the processes behind."""
+def _stop(console: Console, airflow: LocalAirflow, service: LocalService) -> None:
+    # An impatient second Ctrl+C must not leave half of the processes behind.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.SIG_IGN)
+    with console.status("Stopping everything"):
+        airflow.stop()
+        service.remove()

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.fsspec import FsspecStore
 from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -96,11 +95,11 @@ class JobStorage:
             "virtual_hosted_style_request": False,
         }
         self._options = _client_options(access, settings)
-        self._store = S3Store(BUCKET, config=self._config, client_options=self._options)
+        self._store = self.bucket()
 
-    def filesystem(self, **options: Any) -> FsspecStore:
-        """The storage as a file system of fsspec; its paths begin with the bucket."""
-        return FsspecStore("s3", config=self._config, client_options=self._options, **options)
+    def bucket(self, name: str = BUCKET) -> S3Store:
+        """Open a bucket; job folders lie in the bucket `data`."""
+        return S3Store(name, config=self._config, client_options=self._options)
 
     async def upload(
         self, folder: str, files: Sequence[Upload], done: Callable[[Upload, int], None] = lambda *_: None

@@ -74,19 +74,31 @@ class LocalAirflow:
         stop(list(self.components.values()))
         end_all_in(self.home)
 
+    def check(self) -> None:
+        """Raise LocalProcessError where a part of it ended by itself."""
+        for component in self.components.values():
+            component.check()
+
     def api(self, method: str, path: str, *, body: Any = None, **params: Any) -> Any:
         """Make a request of the REST API (`/api/v2`) and return the JSON it answers with.
 
         Raises:
             LocalProcessError: It answers with an error.
         """
-        reply = self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=60)
+        reply = self._request(method, path, body, params)
         if reply.status_code == requests.codes.unauthorized:
             self._log_in()
-            reply = self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=60)
+            reply = self._request(method, path, body, params)
         if not reply.ok:
             raise LocalProcessError(f"Airflow answered {method} {path} with {reply.status_code}: {reply.text[:500]}")
         return reply.json() if reply.content else None
+
+    def _request(self, method: str, path: str, body: Any, params: Mapping[str, Any]) -> requests.Response:
+        try:
+            return self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=60)
+        except requests.RequestException as error:
+            self.check()
+            raise LocalProcessError(f"Airflow did not answer {method} {path}: {error}") from error
 
     def connect(self, conn_id: str, service_url: str, credentials: Credentials) -> None:
         """Create the connection to a training service."""
@@ -133,6 +145,13 @@ class LocalAirflow:
         found: dict[str, Any] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
         return found
 
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a run."""
+        found: list[dict[str, Any]] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")[
+            "task_instances"
+        ]
+        return found
+
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[dict[str, Any]]:
         """The task log as the UI shows it: one entry per line, with `event`, `timestamp` and `level`."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
@@ -152,8 +171,7 @@ class LocalAirflow:
         self._session.headers["Authorization"] = f"Bearer {reply.json()['access_token']}"
 
     def _healthy(self) -> bool:
-        for component in self.components.values():
-            component.check()
+        self.check()
         try:
             health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
         except requests.ConnectionError:

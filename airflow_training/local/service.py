@@ -65,8 +65,12 @@ class LocalService:
         answer = json.loads(done.stdout)
         return Credentials(answer["client_id"], answer["client_secret"])
 
-    def _answers(self) -> bool:
+    def check(self) -> None:
+        """Raise LocalProcessError where it ended by itself."""
         self.process.check()
+
+    def _answers(self) -> bool:
+        self.check()
         try:
             return requests.get(f"{self.url}/healthz", timeout=5).ok
         except requests.ConnectionError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_training.client import blocking
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
@@ -157,9 +157,7 @@ class TrainingOperator(BaseOperator):
     def on_kill(self) -> None:
         """Cancel the job of a task that is ended while it holds a worker."""
         if self._submitted:
-            # The signal arrives while this thread's event loop runs: the request needs one of its own.
-            with ThreadPoolExecutor(max_workers=1) as pool:
-                pool.submit(asyncio.run, _cancel(*self._submitted)).result()
+            blocking.run(_cancel(*self._submitted))
 
     def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
         """Find every mistake there is, before a byte is sent."""

@@ -28,13 +28,16 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.defpath, **for_uv, **passed_on}
 
 
-def job_environment(base: Mapping[str, str], python: Path, variables: Mapping[str, str]) -> dict[str, str]:
+def job_environment(
+    base: Mapping[str, str], python: Path, variables: Mapping[str, str], *, installed: bool
+) -> dict[str, str]:
     """Make the variables of a job's command.
 
     Args:
         base: What `clean_environment` left.
         python: The folder of the job's Python environment.
         variables: The job's own.
+        installed: Whether its requirements are in there already.
     """
     return {
         **base,
@@ -42,6 +45,8 @@ def job_environment(base: Mapping[str, str], python: Path, variables: Mapping[st
         "VIRTUAL_ENV": str(python),
         # Lines appear in the log when they are printed, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
+        # The command's own `pip install` has nothing to do then, and would say so for every package.
+        **({"PIP_QUIET": "1"} if installed else {}),
         **variables,
     }
 

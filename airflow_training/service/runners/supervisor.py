@@ -96,11 +96,11 @@ class Supervisor:
         if self._image:
             self._log.say(f"The image {self._image} is recorded; jobs run as processes here, which use no images.")
         self._job_folder.mkdir(parents=True, exist_ok=True)
-        self._prepare()
+        installed = self._prepare()
         if self._tree.stopping:
             return self._stopped(None)
         self._log.say(f"Running: {self._command}")
-        environment = job_environment(os.environ, self._python, self._variables)
+        environment = job_environment(os.environ, self._python, self._variables, installed=installed)
         ended = self._tree.run(["/bin/sh", "-c", self._command], self._job_folder, environment, self._on_start)
         if ended.stopped:
             return self._stopped(ended.status)
@@ -108,16 +108,20 @@ class Supervisor:
             return {"state": "SUCCEEDED", "exit_code": 0, "message": ""}
         return {"state": "FAILED", "exit_code": ended.status, "message": f"the command {in_words(ended.status)}"}
 
-    def _prepare(self) -> None:
-        """Make the Python environment of the job, with its requirements in it."""
+    def _prepare(self) -> bool:
+        """Make the Python environment of the job, and tell whether its requirements are in it."""
         uv = find_uv_bin()
         if self._do(create_command(uv, self._python)).status:
             self._do(create_without_index_command(self._python))
         requirements = self._job_folder / _REQUIREMENTS
-        if requirements.is_file() and not self._tree.stopping:
-            self._log.say(f"Installing {_REQUIREMENTS}")
-            if self._do(install_command(uv, self._python, _REQUIREMENTS)).status and not self._tree.stopping:
-                self._log.say("That failed; the command goes on without it, and may install what it needs itself.")
+        if not requirements.is_file() or self._tree.stopping:
+            return False
+        self._log.say(f"Installing {_REQUIREMENTS}")
+        if not self._do(install_command(uv, self._python, _REQUIREMENTS)).status:
+            return True
+        if not self._tree.stopping:
+            self._log.say("That failed; the command goes on without it, and may install what it needs itself.")
+        return False
 
     def _do(self, command: list[str]) -> Ended:
         if self._tree.stopping:

@@ -1,0 +1,73 @@
+"""`training://` locations, as any Airflow task uses them, on the storage of a service that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+
+from airflow_training.client.settings import ClientSettings
+
+LARGE = os.urandom(3 * 1024 * 1024)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, settings: ClientSettings) -> ObjectStoragePath:
+    """A model in a folder of its own."""
+    url = urlsplit(settings.base_url)
+    login = {"login": settings.client_id, "password": settings.client_secret}
+    connection = {"conn_type": "training", "schema": url.scheme, "host": url.hostname, "port": url.port, **login}
+    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", json.dumps(connection))
+    model = ObjectStoragePath(f"training://training_test@data/jobs/{uuid4()}/model/1")
+    (model / "saved_model.pb").write_bytes(b"model")
+    (model / "variables" / "large").write_bytes(LARGE)
+    return model
+
+
+def names(folder: ObjectStoragePath) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_model_can_be_listed_and_read(model: ObjectStoragePath) -> None:
+    assert model.is_dir()
+    assert names(model) == ["saved_model.pb", "variables"]
+    assert (model / "saved_model.pb").read_text() == "model"
+    assert (model / "variables" / "large").read_bytes() == LARGE
+
+
+def test_a_part_of_a_file_can_be_read(model: ObjectStoragePath) -> None:
+    with (model / "variables" / "large").open("rb") as file:
+        file.seek(-10, os.SEEK_END)
+
+        assert file.read() == LARGE[-10:]
+
+
+def test_what_lies_beside_the_model_is_found_by_its_path(model: ObjectStoragePath) -> None:
+    (model.parent.parent / "metrics.json").write_text("{}")
+
+    assert names(model.parent.parent) == ["metrics.json", "model"]
+
+
+def test_a_model_can_be_copied_to_a_folder(model: ObjectStoragePath, tmp_path: Path) -> None:
+    model.copy(ObjectStoragePath(f"file://{tmp_path}/copy"), recursive=True)
+
+    assert (tmp_path / "copy" / "saved_model.pb").read_bytes() == b"model"
+    assert (tmp_path / "copy" / "variables" / "large").read_bytes() == LARGE
+
+
+def test_a_file_that_is_not_there_is_not_found(model: ObjectStoragePath) -> None:
+    missing = model / "no_such_file"
+
+    assert not missing.exists()
+    with pytest.raises(FileNotFoundError, match="no_such_file"):
+        missing.read_text()
+
+
+@pytest.mark.anyio
+async def test_an_async_task_can_read_it_too(model: ObjectStoragePath) -> None:
+    assert ObjectStoragePath(str(model / "saved_model.pb")).read_text() == "model"
