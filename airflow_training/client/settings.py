@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 TokenAuthMethod = Literal["client_secret_basic", "client_secret_post"]
 TokenHttpMethod = Literal["POST", "GET"]
@@ -50,6 +51,12 @@ class ClientSettings:
     def token_endpoint(self) -> str:
         """The URL that tokens come from."""
         return self.token_url or f"{self.base_url.rstrip('/')}/oauth/token"
+
+    @property
+    def token_server(self) -> str:
+        """The server of that URL, for messages: Airflow masks the whole URL, since "token" is in its field's name."""
+        url = urlsplit(self.token_endpoint)
+        return f"{url.scheme}://{url.hostname or ''}" + (f":{url.port}" if url.port else "")
 
     @property
     def api_url(self) -> str:

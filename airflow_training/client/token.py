@@ -89,7 +89,7 @@ class TokenSource(AuthBase):
             answer = Retrying(**self._policy.tenacity())(self._fetch)
         except TryAgain as error:
             raise ServiceUnavailable(
-                f"No token could be fetched from {self._settings.token_endpoint}: {error.reason}. Check that the"
+                f"No token could be fetched from {self._settings.token_server}: {error.reason}. Check that the"
                 " OAuth2 server runs and that `oauth_token_url` of the connection points to it."
             ) from error
         lifetime = float(answer.get("expires_in", self._UNTOLD_LIFETIME))
@@ -119,13 +119,13 @@ class TokenSource(AuthBase):
             raise TryAgain(describe(error)) from error
         except (MissingTokenError, ValueError) as error:
             raise InvalidReply(
-                f"{url} did not answer with a token. Check that `oauth_token_url` of the connection is the token"
-                " endpoint of the OAuth2 server."
+                f"{settings.token_server} did not answer with a token. Check that `oauth_token_url` of the connection"
+                " is the token endpoint of the OAuth2 server."
             ) from error
         except OAuth2Error as error:
-            said = error.description or error.error
+            said = str(error.description or error.error).rstrip(".")
             raise AuthenticationError(
-                f"The OAuth2 server at {url} refused the client {settings.client_id!r}: {said}."
+                f"The OAuth2 server at {settings.token_server} refused the client {settings.client_id!r}: {said}."
                 " Check login and password of the connection."
             ) from error
         return token

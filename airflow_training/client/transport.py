@@ -62,7 +62,7 @@ class Reply:
         except (ValueError, KeyError, TypeError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
-        return " ".join(text.split())[:_LONGEST_QUOTE] or HTTPStatus(self.status).phrase
+        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or HTTPStatus(self.status).phrase
 
     def _not_the_api(self) -> InvalidReply:
         return InvalidReply(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from airflow.providers.http.hooks.http import HttpHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from requests import Session
 
 from airflow_training.client.retry import RetryPolicy
@@ -60,13 +62,27 @@ class TrainingHook(HttpHook):
             policy: When a request is made again.
 
         Raises:
-            InvalidConnection: The connection lacks something.
+            InvalidConnection: The connection is not there, or lacks something.
         """
-        return self._client(self.get_connection(self.training_conn_id), version, policy)
+        with self._known():
+            connection = self.get_connection(self.training_conn_id)
+        return self._client(connection, version, policy)
 
     async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
         """Make a client of the job API; for the triggerer, whose loop must not wait for the database."""
-        return self._client(await self.aget_connection(self.training_conn_id), version, policy)
+        with self._known():
+            connection = await self.aget_connection(self.training_conn_id)
+        return self._client(connection, version, policy)
+
+    @contextmanager
+    def _known(self) -> Iterator[None]:
+        try:
+            yield
+        except AirflowNotFoundException as error:
+            raise InvalidConnection(
+                f"There is no connection {self.training_conn_id!r}: create it under Admin, Connections, with the type"
+                f" {self.hook_name}."
+            ) from error
 
     def _client(self, connection: Connection, version: str | None, policy: RetryPolicy | None) -> TrainingClient:
         settings = self._settings(connection)

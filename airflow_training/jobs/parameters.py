@@ -44,7 +44,7 @@ CONNECTION_PARAMETERS = frozenset({"oauthClientId", "oauthClientSecret", "oauthT
 
 
 def script_is_text(script: str) -> bool:
-    """Whether a script is the program itself and not the place where it lies."""
+    """Whether a script is the program itself, of two lines or more, and not the place where it lies."""
     return "\n" in script
 
 
@@ -184,7 +184,7 @@ class TrainingParameters(_Vocabulary):
         requirements: Python requirements of the script, as in a requirements.txt.
         python_major_version: 2 runs `pip` and `python`, 3 runs `pip3` and `python3`.
         version: Version of the job API; that of the connection where it is not given.
-        script: The training script: a path, a URI, or the program text itself.
+        script: The training script: a path, a URI, or the program text itself, which has two lines or more.
         data: What the script reads: file name in the job folder → path, URI, directory or bytes.
 
     Example:

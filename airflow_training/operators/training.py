@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,7 +42,7 @@ class TrainingOperator(BaseOperator):
     Args:
         job_name: Internal name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
         script: The training script: a path (relative ones start at the Dag file's folder), a URI that
-            `ObjectStoragePath` takes, or the program text.
+            `ObjectStoragePath` takes, or the program text, which has two lines or more.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
         completion_time: Time allotted to the job, such as "20h", or seconds.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
@@ -130,11 +129,12 @@ class TrainingOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
-        with _errors_for_airflow():
+        with _ErrorsForAirflow():
             parameters, files = self._describe()
             name = parameters.job_name
             identity = self._job_id(context)
-            asyncio.run(self._start(parameters, files, identity))
+            client = self._hook().client(version=parameters.version)
+            asyncio.run(self._start(client, parameters, files, identity))
             folder = job_folder(name, identity)
         if self.deferrable:
             self.defer(
@@ -142,8 +142,9 @@ class TrainingOperator(BaseOperator):
                 method_name=self.execute_complete.__name__,
                 kwargs={"folder": folder, "version": parameters.version},
             )
-        with _errors_for_airflow():
-            outcome = asyncio.run(self._follow(context, parameters, identity))
+        with _ErrorsForAirflow():
+            client = self._hook().client(version=parameters.version, policy=PATIENCE)
+            outcome = asyncio.run(self._follow(context, client, identity))
             return self._finish(context, outcome, folder, parameters.version)
 
     def execute_complete(self, context: Context, event: dict[str, Any], folder: str, version: str | None) -> str:
@@ -151,7 +152,7 @@ class TrainingOperator(BaseOperator):
         if error := event.get("error"):
             raise TrainingError(error) if event.get("retryable") else AirflowFailException(error)
         outcome = Outcome(JobStatus.model_validate(event["status"]), event["last_lines"])
-        with _errors_for_airflow():
+        with _ErrorsForAirflow():
             return self._finish(context, outcome, folder, version)
 
     def on_kill(self) -> None:
@@ -185,11 +186,13 @@ class TrainingOperator(BaseOperator):
     def _hook(self) -> TrainingHook:
         return TrainingHook(self.training_conn_id)
 
-    async def _start(self, parameters: TrainingParameters, files: list[Upload], identity: str) -> None:
+    async def _start(
+        self, client: TrainingClient, parameters: TrainingParameters, files: list[Upload], identity: str
+    ) -> None:
         folder = job_folder(parameters.job_name, identity)
-        async with self._hook().client(version=parameters.version) as client:
+        async with client:
             storage = await client.storage()
-            self.log.info("Uploading %d files to %s", len(files), folder)
+            self.log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", folder)
             await storage.upload(folder, files, self._uploaded)
             self._submitted = (client.settings, identity)
             status = await client.submit(identity, JobDescription.of(parameters))
@@ -198,11 +201,11 @@ class TrainingOperator(BaseOperator):
     def _uploaded(self, file: Upload, size: int) -> None:
         self.log.info("Uploaded %s (%s bytes)", file.name, f"{size:,}")
 
-    async def _follow(self, context: Context, parameters: TrainingParameters, identity: str) -> Outcome:
+    async def _follow(self, context: Context, client: TrainingClient, identity: str) -> Outcome:
         async def publish(status: dict[str, Any]) -> None:
             context["ti"].xcom_push(STATUS_KEY, status)
 
-        async with self._hook().client(version=parameters.version, policy=PATIENCE) as client:
+        async with client:
             return await report(client, identity, log=self.log, publish=publish)
 
     def _finish(self, context: Context, outcome: Outcome, folder: str, version: str | None) -> str:
@@ -218,18 +221,20 @@ class TrainingOperator(BaseOperator):
         return location
 
 
-@contextmanager
-def _errors_for_airflow() -> Iterator[None]:
-    """Give Airflow one clear sentence, and no retries where a retry cannot help.
+class _ErrorsForAirflow:
+    """Gives Airflow one clear sentence, and no retries where a retry cannot help.
 
     The cause stays at hand for a debugger (`__context__`), but the task log is spared its stack.
     """
-    try:
-        yield
-    except TrainingError as error:
-        if error.retryable:
-            raise error.with_traceback(None) from None
-        raise AirflowFailException(str(error)) from None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, TrainingError):
+            if error.retryable:
+                raise error.with_traceback(None) from None
+            raise AirflowFailException(str(error)) from None
 
 
 async def _cancel(settings: ClientSettings, identity: str) -> None:
@@ -246,7 +251,8 @@ def _check_success(outcome: Outcome) -> None:
         raise JobCanceled(f"{job} was canceled: {status.message or 'no reason given'}.", job_id=status.job_id)
     end = "\n".join(outcome.last_lines)
     raise JobFailed(
-        f"{job} failed: {status.message or 'the service gives no reason'}. Its log ends with:\n{end}",
+        f"{job} failed: {status.message or 'the service gives no reason'}. Mend what the end of its log tells, then"
+        f" clear the task to train again:\n{end}",
         job_id=status.job_id,
     )
 

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.xdist_group("airflow")
 DAG = "mistakes"
 SENTENCES = {
     "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\.$",
-    "no-service": r"No token could be fetched from http://127.*Connection refused.*Check that the OAuth2 server runs",
-    "no-connection": r"The conn_id `training_not_there` isn't defined",
+    "no-service": r"No token could be fetched from http://127\.0\.0\.1:\d+: Connection refused\. Check that the OAuth2",
+    "no-connection": r"There is no connection 'training_not_there': create it",
     "unknown-script": r"1 mistake: script is not there: .*/no_such_script\.py does not exist\.$",
     "many-mistakes": (
         r"3 mistakes: resources\.cpus must be a whole number, 1 or more, not 'many'; "
         r"python_major_version must be 2 or 3, not 4; data 'a\.csv' is not there: .*no_such\.csv does not exist\.$"
     ),
-    "exits-3": r"The training job exits-3 .* failed: .*3.* Its log ends with:\n(.*\n)*the last line",
+    "exits-3": r"The training job exits-3 .* failed: .* status 3\. Mend .* clear the task .*:\n(.*\n)*the last line$",
     "no-model": r"succeeded but left no SavedModel.*The script must save its model in its working directory\.$",
     "no-model-in-the-worker": r"succeeded but left no SavedModel",
 }

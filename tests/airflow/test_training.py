@@ -67,7 +67,7 @@ def test_lines_keep_the_time_at_which_they_were_written(airflow: LocalAirflow) -
     run = run_to_the_end(airflow, "by_hand", {})
     result = airflow.xcom("by_hand", run, "train", "training_job")
 
-    times = [e["timestamp"] for e in airflow.log("by_hand", run, "train") if e["event"].startswith("Running")]
+    times = [e["timestamp"] for e in airflow.log("by_hand", run, "train") if e["event"].startswith("[service] Running")]
 
     assert len(times) == 1
     assert result["status"]["submissionTime"][:19] <= times[0][:19] <= result["status"]["finishTime"][:19]

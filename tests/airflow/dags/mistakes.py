@@ -8,7 +8,11 @@ from airflow.sdk import DAG
 
 from airflow_training.operators.training import TrainingOperator
 
-common: dict[str, Any] = {"script": "print('no model here')\n", "image": "python:3", "completion_time": "10m"}
+common: dict[str, Any] = {
+    "script": "# A script.\nprint('no model here')\n",
+    "image": "python:3",
+    "completion_time": "10m",
+}
 
 with DAG("mistakes", schedule=None, max_active_tasks=8):
     wrong: dict[str, dict[str, Any]] = {
