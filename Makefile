@@ -31,7 +31,7 @@ demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep le
 test: lint ## Everything that CI checks
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-lint: install
+lint: install ## Format, mistakes, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
