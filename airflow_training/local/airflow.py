@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from airflow_training.local.process import LocalProcess, LocalProcessError, end_all_in, free_port, stop, wait_until
+from airflow_training.local.process import LocalProcess, LocalProcessError, end_all_in, free_port, wait_until
 from airflow_training.local.service import Credentials
 
 _USER = "admin"
@@ -71,8 +71,10 @@ class LocalAirflow:
     def stop(self) -> None:
         """Stop everything, and whatever it started."""
         self._session.close()
-        stop(list(self.components.values()))
+        # All at once: one that waited for another would wait in vain.
         end_all_in(self.home)
+        for component in self.components.values():
+            component.stop()
 
     def check(self) -> None:
         """Raise LocalProcessError where a part of it ended by itself."""

@@ -14,7 +14,8 @@ import psutil
 
 from airflow_training.exceptions import TrainingError
 
-_GRACE = 15.0
+# Between the request to end and the end by force.
+_GRACE = 5.0
 
 
 class LocalProcessError(TrainingError):
@@ -53,11 +54,6 @@ class LocalProcess:
             )
 
     @property
-    def running(self) -> bool:
-        """Whether it has been started and has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
     def pid(self) -> int:
         """Its process id."""
         if self._process is None:
@@ -65,18 +61,10 @@ class LocalProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Ask it to end, and after a grace time end it and all that it started."""
-        stop([self])
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        if self._process:
-            self._process.terminate()
-
-    def wait_or_kill(self) -> None:
-        """Wait for its end for a grace time, then end it by force."""
+        """Ask it to end, and after a grace time end it by force."""
         if self._process is None:
             return
+        self._process.terminate()
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
@@ -96,32 +84,8 @@ class LocalProcess:
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
 
 
-def stop(processes: Sequence[LocalProcess]) -> None:
-    """Stop several at once: what one started ends with it."""
-    families = [
-        child for process in processes if process.running for child in psutil.Process(process.pid).children(True)
-    ]
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait_or_kill()
-    end(families)
-
-
-def end(processes: Sequence[psutil.Process]) -> None:
-    """End processes: politely first, by force after a grace time."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=_GRACE)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=_GRACE)
-
-
 def end_all_in(folder: Path) -> None:
-    """End every process that works in a folder, or that is named there: also those whose parents are gone."""
+    """End every process that works in a folder, or that names it: also those whose parents are gone."""
     here = str(folder)
 
     def belongs(process: psutil.Process) -> bool:
@@ -130,7 +94,15 @@ def end_all_in(folder: Path) -> None:
         except psutil.Error:
             return False
 
-    end([process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)])
+    processes = [process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=_GRACE)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_GRACE)
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout: float, interval: float = 0.1) -> None:
