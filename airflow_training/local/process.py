@@ -68,6 +68,11 @@ class LocalProcess:
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it by force, as a crash would."""
+        if self._process is not None:
             self._process.kill()
             self._process.wait()
 

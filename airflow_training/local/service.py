@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,19 +28,24 @@ class LocalService:
 
     Args:
         folder: Where it keeps everything.
-        options: More options of `airflow-training serve`.
+        environment: What its environment has beside that of this process.
+
+    Attributes:
+        data: Its data folder.
+        url: Where it answers.
+        process: The process.
     """
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data = folder / "data"
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = LocalProcess(
-            _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0", *options),
+            _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0"),
             folder=folder,
             name="service",
-            env=os.environ,
+            env={**os.environ, **(environment or {})},
         )
 
     def start(self) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -17,7 +18,6 @@ from airflow_training.service.clients import Clients
 from airflow_training.service.context import Service
 from airflow_training.service.database import open_database
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.files import write_json
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.process import ProcessRunner
@@ -46,18 +46,12 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         storage = Storage(data, settings.host, settings.storage_port)
         service = _service(settings, data, storage)
         own_url = url(listener, reachable(listener, "127.0.0.1"))
-
-        def announce() -> None:
-            write_json(data.announcement, {"url": own_url, "storage_url": storage.url, "pid": os.getpid()})
-            ready(own_url)
-
-        server = _Server(service, announce)
+        server = _Server(service, partial(ready, own_url))
         storage.start()
         service.scheduler.start()
         try:
             server.run([listener])
         finally:
-            data.announcement.unlink(missing_ok=True)
             service.scheduler.stop()
             storage.stop()
 
@@ -92,7 +86,7 @@ def _held(data: DataFolder) -> Iterator[None]:
 class _Server(uvicorn.Server):
     """A server that tells when it answers, and that ends without an error when it is told to stop."""
 
-    def __init__(self, service: Service, announce: Callable[[], None]) -> None:
+    def __init__(self, service: Service, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(service),
@@ -102,7 +96,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._announce = announce
+        self._ready = ready
         # uvicorn raises the signal that stopped it once more when it is done, for whoever was there before it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -114,4 +108,4 @@ class _Server(uvicorn.Server):
         """Start to answer, and say so."""
         await super().startup(sockets)
         if self.started:
-            self._announce()
+            self._ready()

@@ -79,11 +79,6 @@ class DataFolder:
         return self.root / "signing.key"
 
     @property
-    def announcement(self) -> Path:
-        """Where a running service can be reached, as JSON."""
-        return self.root / "service.json"
-
-    @property
     def storage(self) -> Path:
         """What the S3 endpoint needs: keys, cache, log."""
         return self.root / "storage"

@@ -13,11 +13,18 @@ from tests.service.support import RunningService, Tenant
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """One service for the tests that need no other; what must not reach a job stands in its environment."""
-    running = RunningService(tmp_path_factory.mktemp("service") / "data folder")
+    environment = {
+        "AIRFLOW__CORE__FERNET_KEY": "secret",
+        "CLOUD_TOKEN": "secret",
+        "PYTHONPATH": "/nowhere",
+        "TZ": "UTC",
+    }
+    running = RunningService(tmp_path_factory.mktemp("service") / "with a space", environment)
     try:
-        yield running.start(AIRFLOW__CORE__FERNET_KEY="secret", CLOUD_TOKEN="secret", PYTHONPATH="/nowhere", TZ="UTC")
+        running.start()
+        yield running
     finally:
-        running.end()
+        running.remove()
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def new_tenant(service: RunningService) -> Iterator[Callable[[], Tenant]]:
     tenants: list[Tenant] = []
 
     def make() -> Tenant:
-        tenants.append(Tenant(service, service.add_client()))
+        tenants.append(Tenant(service))
         return tenants[-1]
 
     yield make
@@ -43,16 +50,17 @@ def tenant(new_tenant: Callable[[], Tenant]) -> Tenant:
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[RunningService]:
     """A service that the test may stop and kill."""
-    running = RunningService(tmp_path / "data")
+    running = RunningService(tmp_path)
     try:
-        yield running.start()
+        running.start()
+        yield running
     finally:
-        running.end()
+        running.remove()
 
 
 @pytest.fixture
 def own_tenant(own_service: RunningService) -> Iterator[Tenant]:
     """A tenant of the service that the test may stop and kill."""
-    tenant = Tenant(own_service, own_service.add_client())
+    tenant = Tenant(own_service)
     yield tenant
     tenant.leave()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,8 +15,7 @@ import obstore
 import psutil
 from obstore.store import S3Store
 
-from airflow_training.service.clients import Clients, Credentials
-from airflow_training.service.database import open_database
+from airflow_training.local.service import LocalService
 from airflow_training.service.settings import DataFolder
 
 T = TypeVar("T")
@@ -36,49 +32,19 @@ def wait_for(look: Callable[[], T | None], what: str) -> T:
     raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {what}")
 
 
-class RunningService:
-    """A service process and its data folder."""
+class RunningService(LocalService):
+    """A service that can be looked into, and killed.
 
-    def __init__(self, folder: Path) -> None:
-        self.data = DataFolder(folder)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.output = folder.with_suffix(".out")
+    Attributes:
+        files: What lies where in its data folder.
+    """
 
-    def start(self, **environment: str) -> RunningService:
-        with self.output.open("ab") as output:
-            self.process = process = subprocess.Popen(
-                serve_command(self.data.root), stdout=output, stderr=output, env={**os.environ, **environment}
-            )
-
-        def announcement() -> dict[str, Any] | None:
-            assert process.poll() is None, self.output.read_text()
-            facts: dict[str, Any] = {}
-            with contextlib.suppress(FileNotFoundError):
-                facts = json.loads(self.data.announcement.read_bytes())
-            return facts if facts.get("pid") == process.pid else None
-
-        self.facts = wait_for(announcement, "the service")
-        return self
-
-    @property
-    def url(self) -> str:
-        return str(self.facts["url"])
-
-    def stop(self) -> int:
-        assert self.process
-        self.process.terminate()
-        return self.process.wait(PATIENCE)
-
-    def kill(self) -> None:
-        assert self.process
-        self.process.kill()
-        self.process.wait(PATIENCE)
-
-    def add_client(self, tenant: str | None = None) -> Credentials:
-        return Clients(open_database(f"sqlite:///{self.data.database}")).add(tenant or f"tenant-{uuid4().hex[:8]}")
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, environment)
+        self.files = DataFolder(self.data)
 
     def supervisors(self) -> list[psutil.Process]:
-        mine = str(self.data.root / "jobs")
+        mine = str(self.data / "jobs")
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -86,33 +52,25 @@ class RunningService:
                     found.append(process)
         return found
 
-    def end(self) -> None:
-        if self.process and self.process.poll() is None:
-            assert self.stop() == 0, self.output.read_text()
-        left = [child for supervisor in self.supervisors() for child in (supervisor, *supervisor.children(True))]
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+    def storage_endpoint(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.name() == "rclone")
 
 
 class Tenant:
     """A tenant with a client and a token."""
 
-    def __init__(self, service: RunningService, credentials: Credentials) -> None:
+    def __init__(self, service: RunningService) -> None:
         self.service = service
-        self.credentials = credentials
-        self.http = httpx.Client(timeout=30)
-        self.connect()
-
-    def connect(self) -> None:
-        """Fetch a token; again after the service came back on another port."""
+        self.name = f"tenant-{uuid4().hex[:8]}"
+        self.credentials = service.add_client(f"client-of-{self.name}", self.name)
+        self.http = httpx.Client(base_url=f"{service.url}/api/v2/", timeout=30)
         reply = self.http.get(
-            f"{self.service.url}/oauth/token",
+            f"{service.url}/oauth/token",
             params={"grant_type": "client_credentials"},
             auth=(self.credentials.client_id, self.credentials.client_secret),
         )
         self.http.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
-        self.http.base_url = httpx.URL(f"{self.service.url}/api/v2/")
 
     def leave(self) -> None:
         """End what still runs, so that the next test has the machine for itself."""
@@ -153,7 +111,7 @@ class Tenant:
 
     def folder(self, job_id: str, name: str = "job") -> Path:
         """The job's folder, as a job sees it; made as an upload would make it."""
-        folder = self.service.data.job_folder(self.credentials.tenant, name, job_id)
+        folder = self.service.files.job_folder(self.name, name, job_id)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -181,7 +139,3 @@ def bucket(endpoint: str, access_key: str, secret_key: str) -> S3Store:
 
 def keys(store: S3Store, prefix: str | None = None) -> list[str]:
     return sorted(entry["path"] for entry in obstore.list(store, prefix).collect())
-
-
-def serve_command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(folder), "--port", "0"]

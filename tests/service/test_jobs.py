@@ -77,7 +77,7 @@ def test_requirements_are_installed_for_the_job(tenant: Tenant) -> None:
 def test_the_environment_of_a_job_is_gone_after_it(tenant: Tenant) -> None:
     job_id = tenant.submit("true")
     tenant.wait(job_id)
-    environment = tenant.service.data.job_state(tenant.credentials.tenant, job_id) / "env"
+    environment = tenant.service.files.job_state(tenant.name, job_id) / "env"
     wait_for(lambda: not environment.exists(), "the environment to be removed")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.service.support import RunningService, Tenant, serve_command, wait_for
-from tests.service.test_storage import rclone_of
+from tests.service.support import RunningService, Tenant, wait_for
 
 UNTIL_TOLD = "i=0; while ! test -e go; do i=$((i+1)); echo $i; sleep 0.02; done; echo end; exit 7"
 
@@ -25,14 +25,13 @@ def test_jobs_survive_a_restart_of_the_service(own_service: RunningService, own_
         wait_for(lambda job_id=job_id: "2\n" in own_tenant.log(job_id), "the job to run")  # type: ignore[misc] # mypy cannot infer a lambda with a default
     before = own_tenant.wait(goes_on, "RUNNING")
     if how == "killed":
-        own_service.kill()
+        own_service.process.kill()
     else:
-        assert own_service.stop() == 0
+        own_service.stop()
     (own_tenant.folder(ends_meanwhile) / "go").touch()
-    state = own_service.data.job_state(own_tenant.credentials.tenant, ends_meanwhile)
+    state = own_service.files.job_state(own_tenant.name, ends_meanwhile)
     wait_for((state / "exit.json").exists, "the end of a job while no service runs")
     own_service.start()
-    own_tenant.connect()
     assert own_tenant.wait(goes_on, "RUNNING", "FAILED") == before
     assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7"
     (own_tenant.folder(goes_on) / "go").touch()
@@ -49,11 +48,10 @@ def test_a_job_whose_supervisor_was_killed_is_reported_honestly(
 ) -> None:
     job_id = own_tenant.submit("echo $$; exec sleep 4321")
     command = psutil.Process(wait_for(lambda: int(own_tenant.log(job_id) or 0), "the job to run"))
-    own_service.kill()
+    own_service.process.kill()
     (supervisor,) = own_service.supervisors()
     supervisor.kill()
     own_service.start()
-    own_tenant.connect()
     status = own_tenant.wait(job_id)
     assert status["status"] == "FAILED"
     assert status["message"] == "the machine or the job's supervisor was stopped while the job ran"
@@ -79,9 +77,8 @@ def test_a_cancelled_job_stays_cancelled_when_the_service_is_killed_just_then(
     job_id = own_tenant.submit("exec sleep 4321")
     own_tenant.wait(job_id, "RUNNING")
     own_tenant.http.delete(f"jobs/{job_id}")
-    own_service.kill()
+    own_service.process.kill()
     own_service.start()
-    own_tenant.connect()
     assert own_tenant.wait(job_id)["status"] == "CANCELED"
 
 
@@ -89,27 +86,26 @@ def test_a_cancelled_job_stays_cancelled_when_the_service_is_killed_just_then(
 def test_the_service_stops_soon_and_leaves_nothing_but_jobs(
     own_service: RunningService, number: signal.Signals
 ) -> None:
-    assert own_service.process
-    endpoint = rclone_of(own_service)
-    own_service.process.send_signal(number)
-    assert own_service.process.wait(5) == 0
+    endpoint = own_service.storage_endpoint()
+    process = psutil.Process(own_service.process.pid)
+    process.send_signal(number)
+    assert process.wait(5) == 0
     assert not endpoint.is_running()
-    assert not own_service.data.announcement.exists()
-    assert own_service.output.read_text().splitlines() == [
-        f"Training service ready at {own_service.url} (data in {own_service.data.root})"
+    assert own_service.process.output.read_text().splitlines() == [
+        f"Training service ready at {own_service.url} (data in {own_service.data})"
     ]
 
 
 def test_the_endpoint_of_a_killed_service_is_ended_by_the_next(own_service: RunningService) -> None:
-    orphan = rclone_of(own_service)
-    own_service.kill()
+    orphan = own_service.storage_endpoint()
+    own_service.process.kill()
     own_service.start()
     wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "the end of the endpoint")
 
 
 def test_two_services_on_one_folder_are_refused(service: RunningService) -> None:
-    assert refusal(service.data.root) == (
-        f"The data folder {service.data.root} is in use by another training service: stop that one, or choose another"
+    assert refusal(service.data) == (
+        f"The data folder {service.data} is in use by another training service: stop that one, or choose another"
         " folder.\n"
     )
 
@@ -129,7 +125,18 @@ def test_a_data_folder_that_no_job_could_run_in_is_refused(tmp_path: Path) -> No
 
 
 def refusal(folder: Path, *options: str) -> str:
-    done = subprocess.run([*serve_command(folder), *options], capture_output=True, text=True, timeout=30, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_training.cli.main",
+        "serve",
+        "--data",
+        str(folder),
+        "--port",
+        "0",
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     return done.stderr

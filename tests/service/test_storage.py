@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 
 import obstore
-import psutil
 import pytest
 from obstore.exceptions import BaseError
 
@@ -58,7 +57,7 @@ def test_a_large_file_is_uploaded_in_parts_and_bounded_memory(tenant: Tenant) ->
     obstore.put(store, "large", io.BytesIO(content), chunk_size=8 * 1024 * 1024, max_concurrency=4)
     assert hashlib.sha256(obstore.get(store, "large").bytes()).digest() == hashlib.sha256(content).digest()
     # Less than the file and what the endpoint takes anyhow.
-    assert rclone_of(tenant.service).memory_info().rss < 300 * 1024 * 1024
+    assert tenant.service.storage_endpoint().memory_info().rss < 300 * 1024 * 1024
 
 
 def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Tenant]) -> None:
@@ -75,7 +74,7 @@ def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Ten
     ):
         with pytest.raises(BaseError):
             keys(bucket(access["endpoint"], access_key, secret_key))
-    for path in ("../other/data/file", f"../{other.credentials.tenant}/data/file", "../../service.db"):
+    for path in ("../other/data/file", f"../{other.name}/data/file", "../../service.db"):
         with pytest.raises((BaseError, ValueError)):
             obstore.get(mine, path)
     assert bytes(obstore.get(mine, "file").bytes()) == b"mine"
@@ -84,7 +83,7 @@ def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Ten
 def test_no_key_is_seen_in_the_process_list(tenant: Tenant) -> None:
     tenant.storage()
     access = tenant.http.get("storage").json()
-    process = rclone_of(tenant.service)
+    process = tenant.service.storage_endpoint()
     words = [*process.cmdline(), *process.environ().values()]
     assert not [word for word in words if access["secretKey"] in word or access["accessKey"] in word]
 
@@ -92,15 +91,9 @@ def test_no_key_is_seen_in_the_process_list(tenant: Tenant) -> None:
 def test_an_endpoint_that_dies_comes_back_with_the_same_keys(own_service: RunningService, own_tenant: Tenant) -> None:
     obstore.put(own_tenant.storage(), "file", b"1")
     access = own_tenant.http.get("storage").json()
-    dead = rclone_of(own_service)
+    dead = own_service.storage_endpoint()
     dead.kill()
     wait_for(lambda: not dead.is_running(), "its end")
     assert keys(own_tenant.storage()) == ["file"]
     assert own_tenant.http.get("storage").json() == access
-    assert rclone_of(own_service).pid != dead.pid
-
-
-def rclone_of(service: RunningService) -> psutil.Process:
-    assert service.process
-    children = psutil.Process(service.process.pid).children()
-    return next(child for child in children if child.name() == "rclone")
+    assert own_service.storage_endpoint().pid != dead.pid

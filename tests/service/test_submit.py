@@ -83,6 +83,7 @@ def job(**changes: object) -> bytes:
         (job(name="a\n"), 422, "name"),
         (b"x" * (1024 * 1024 + 1), 413, "larger than"),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_a_bad_body_is_refused_in_one_sentence(tenant: Tenant, body: bytes, status: int, part: str) -> None:
     reply = tenant.http.post(f"jobs/{uuid4()}", content=body)

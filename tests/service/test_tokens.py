@@ -17,8 +17,8 @@ GRANT = {"grant_type": "client_credentials"}
 
 
 @pytest.mark.parametrize("form", ["get", "post with basic", "post with the form"])
-def test_every_form_of_token_request_works(service: RunningService, form: str) -> None:
-    client = service.add_client("acme")
+def test_every_form_of_token_request_works(tenant: Tenant, form: str) -> None:
+    service, client = tenant.service, tenant.credentials
     url, basic = f"{service.url}/oauth/token", (client.client_id, client.client_secret)
     if form == "get":
         reply = httpx.get(url, params=GRANT, auth=basic)
@@ -31,7 +31,7 @@ def test_every_form_of_token_request_works(service: RunningService, form: str) -
     token = reply.json()
     assert (token["token_type"], token["expires_in"]) == ("bearer", 12 * 60 * 60)
     claims = jwt.decode(token["access_token"], options={"verify_signature": False})
-    assert (claims["sub"], claims["tenant"]) == (client.client_id, "acme")
+    assert (claims["sub"], claims["tenant"]) == (client.client_id, tenant.name)
     assert claims["exp"] - claims["iat"] == 12 * 60 * 60
     jobs = httpx.get(f"{service.url}/api/v2/jobs", headers={"Authorization": f"Bearer {token['access_token']}"})
     assert jobs.status_code == 200
@@ -69,7 +69,7 @@ def test_a_wrong_secret_is_refused(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("wrong", ["none", "nonsense", "expired", "another key", "basic"])
 def test_a_request_without_a_valid_token_is_refused(service: RunningService, wrong: str) -> None:
-    key = signing_key(service.data.signing_key)
+    key = signing_key(service.files.signing_key)
     header = {
         "none": "",
         "nonsense": "Bearer x.y.z",
@@ -86,12 +86,12 @@ def test_a_request_without_a_valid_token_is_refused(service: RunningService, wro
 
 def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(service: RunningService) -> None:
     command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", "team-a"]
-    command += ["--tenant", "team", "--data", str(service.data.root), "--json"]
+    command += ["--tenant", "team", "--data", str(service.data), "--json"]
     added = subprocess.run(command, capture_output=True, text=True, check=True)
     secret = added.stdout.split('"client_secret": "')[1].split('"')[0]
     reply = httpx.get(f"{service.url}/oauth/token", params=GRANT, auth=("team-a", secret))
     assert reply.status_code == 200
-    files = list(service.data.root.glob("service.db*"))
+    files = list(service.data.glob("service.db*"))
     assert files
     assert not [file for file in files if secret.encode() in file.read_bytes()]
     again = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -101,7 +101,7 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
 
 def test_a_tenant_is_no_path(service: RunningService) -> None:
     command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", "--tenant", "../x"]
-    command += ["--data", str(service.data.root)]
+    command += ["--data", str(service.data)]
     added = subprocess.run(command, capture_output=True, text=True, check=False)
     assert added.returncode == 1
     assert added.stderr.startswith("The tenant must be ")
@@ -109,7 +109,7 @@ def test_a_tenant_is_no_path(service: RunningService) -> None:
 
 def test_keys_are_readable_by_their_owner_only(tenant: Tenant) -> None:
     tenant.storage()
-    data = tenant.service.data
-    for file in (data.signing_key, data.storage / "keys.json"):
+    files = tenant.service.files
+    for file in (files.signing_key, files.storage / "keys.json"):
         assert file.stat().st_mode & 0o777 == 0o600
-    assert data.root.stat().st_mode & 0o777 == 0o700
+    assert files.root.stat().st_mode & 0o777 == 0o700
