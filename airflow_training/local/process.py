@@ -89,8 +89,8 @@ class LocalProcess:
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
 
 
-def end_all_in(folder: Path) -> None:
-    """End every process that works in a folder, or that names it: also those whose parents are gone."""
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Every process that works in a folder, or that names it: also those whose parents are gone."""
     here = str(folder)
 
     def belongs(process: psutil.Process) -> bool:
@@ -99,7 +99,12 @@ def end_all_in(folder: Path) -> None:
         except psutil.Error:
             return False
 
-    processes = [process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)]
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)]
+
+
+def end_all_in(folder: Path) -> None:
+    """End every process that works in a folder, or that names it: politely first, by force after a grace time."""
+    processes = processes_in(folder)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

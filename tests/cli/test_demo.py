@@ -1,0 +1,91 @@
+"""`airflow-training demo`, as a newcomer runs it: the real Dag, with the real TensorFlow."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from airflow_training.local.process import processes_in
+
+# One Airflow at a time is enough for two cores.
+pytestmark = pytest.mark.xdist_group("airflow")
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+class Demo:
+    """A demo that runs, and what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.printed = ""
+
+    def read_until(self, text: str) -> None:
+        assert self.process.stdout
+        while text not in self.printed:
+            line = self.process.stdout.readline()
+            assert line, f"the demo ended before it printed {text!r}: {self.printed}"
+            self.printed += line
+
+    def end(self) -> int:
+        assert self.process.stdout
+        self.printed += self.process.stdout.read()
+        return self.process.wait()
+
+    def found(self, pattern: str) -> str:
+        match = re.search(pattern, self.printed)
+        assert match, self.printed
+        return match[1]
+
+    @property
+    def folder(self) -> Path:
+        return CHECKOUT / self.found(r"everything happens in (\S+)")
+
+
+@contextmanager
+def running_demo() -> Iterator[Demo]:
+    command = [sys.executable, "-m", "airflow_training.cli.main", "demo"]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        demo = Demo(process)
+        try:
+            yield demo
+        finally:
+            process.terminate()
+            demo.end()
+            shutil.rmtree(demo.folder, ignore_errors=True)
+
+
+def test_the_demo_trains_a_good_model_for_serving_and_leaves_nothing_running() -> None:
+    with running_demo() as demo:
+        assert demo.end() == 0, demo.printed
+        assert processes_in(demo.folder) == []
+
+        assert float(demo.found(r"Accuracy +([0-9.]+)%")) >= 84.5
+        assert "epoch 1/8" in demo.printed
+        location = demo.found(r"SavedModel +training://training_default@data/(\S+)")
+        model = CHECKOUT / demo.found(r"On disk +(\S+)")
+        assert str(model).endswith(location)
+        saved = (model / "saved_model.pb").read_bytes()
+        for column in (b"age", b"workclass", b"native_country"):
+            assert b"serving_default_" + column in saved, "the signature takes the columns as they are in the data"
+
+
+@pytest.mark.parametrize("when", ["Training service", "Submitted job"])
+def test_a_demo_that_is_interrupted_leaves_nothing_running(when: str) -> None:
+    with running_demo() as demo:
+        demo.read_until(when)
+        demo.process.send_signal(signal.SIGINT)
+
+        assert demo.end() == 130, demo.printed
+        assert processes_in(demo.folder) == []
+        assert demo.printed.endswith("Nothing that the demo started is running any more.\n")
