@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
@@ -39,8 +41,8 @@ class Stage:
 class Play:
     """A scheduler of four cpus whose passes the test makes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.jobs = JobTable(open_database(f"sqlite:///{folder / 'service.db'}"), cpus=4)
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self.jobs = JobTable(sessions, cpus=4)
         self.runner = Stage()
         self.scheduler = Scheduler(self.jobs, self.runner, cpus=4)
 
@@ -60,8 +62,11 @@ class Play:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
-    return Play(tmp_path)
+def play(tmp_path: Path) -> Iterator[Play]:
+    sessions = open_database(f"sqlite:///{tmp_path / 'service.db'}")
+    yield Play(sessions)
+    with sessions() as session:
+        session.get_bind().engine.dispose()
 
 
 def test_jobs_start_while_there_are_cpus_for_them(play: Play) -> None:
