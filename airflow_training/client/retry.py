@@ -16,7 +16,11 @@ from tenacity import RetryCallState, retry_if_exception_type, stop_after_delay, 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that ask for patience; every other error status is final."""
 
+REFUSED = frozenset({401, 403})
+"""Statuses by which a server refuses credentials."""
+
 TOKEN_REFUSED = 401
+"""The status by which the job API refuses a token: a fresh one may be good."""
 
 
 class TryAgain(Exception):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from airflow_training.exceptions import InvalidConnection
+
 TokenAuthMethod = Literal["client_secret_basic", "client_secret_post"]
 TokenHttpMethod = Literal["POST", "GET"]
 
@@ -64,13 +66,25 @@ class ClientSettings:
         return f"{self.base_url.rstrip('/')}/api/{self.api_version}"
 
     def ssl_context(self) -> ssl.SSLContext:
-        """TLS as `verify` and `cert` ask for."""
+        """TLS as `verify` and `cert` ask for.
+
+        Raises:
+            InvalidConnection: The certificates cannot be read.
+        """
         trusted = self.verify if isinstance(self.verify, str) else None
         folder = trusted is not None and Path(trusted).is_dir()
-        context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+        try:
+            context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
+            if self.cert:
+                context.load_cert_chain(*([self.cert] if isinstance(self.cert, str) else self.cert))
+        except OSError as error:
+            raise InvalidConnection(unreadable_certificates(error)) from error
         if self.verify is False:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if self.cert:
-            context.load_cert_chain(*([self.cert] if isinstance(self.cert, str) else self.cert))
         return context
+
+
+def unreadable_certificates(error: OSError) -> str:
+    """What to tell of certificates that cannot be read."""
+    return f"The certificates named by `verify` or `cert` of the connection cannot be read: {error.strerror or error}."

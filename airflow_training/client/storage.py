@@ -121,7 +121,10 @@ class JobStorage:
         await asyncio.gather(*(put(file) for file in files))
 
     async def _put(self, key: str, file: Upload) -> int:
-        content = file.source if isinstance(file.source, bytes) else await asyncio.to_thread(file.source)
+        try:
+            content = file.source if isinstance(file.source, bytes) else await asyncio.to_thread(file.source)
+        except OSError as error:
+            raise StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.") from error
         try:
             await obstore.put_async(self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS)
             return len(content) if isinstance(content, bytes) else content.tell()

@@ -20,9 +20,9 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 from tenacity import Retrying
 
-from airflow_training.client.retry import AGAIN, RetryPolicy, TryAgain, retry_after
-from airflow_training.client.settings import ClientSettings
-from airflow_training.exceptions import AuthenticationError, InvalidReply, ServiceUnavailable
+from airflow_training.client.retry import AGAIN, REFUSED, RetryPolicy, TryAgain, retry_after
+from airflow_training.client.settings import ClientSettings, unreadable_certificates
+from airflow_training.exceptions import AuthenticationError, InvalidConnection, InvalidReply, ServiceUnavailable
 
 # At DEBUG these write the request with its credentials, and the token that comes back.
 for _talkative in ("requests_oauthlib", "oauthlib"):
@@ -46,6 +46,7 @@ class TokenSource(AuthBase):
         AuthenticationError: The server refuses the credentials.
         ServiceUnavailable: It does not answer.
         InvalidReply: It answers with something that is no token.
+        InvalidConnection: The certificates of the settings cannot be read.
     """
 
     # A token is renewed when a tenth of its life is left, and at most a minute before its end.
@@ -92,7 +93,7 @@ class TokenSource(AuthBase):
                 f"No token could be fetched from {self._settings.token_server}: {error.reason}. Check that the"
                 " OAuth2 server runs and that `oauth_token_url` of the connection points to it."
             ) from error
-        lifetime = float(answer.get("expires_in", self._UNTOLD_LIFETIME))
+        lifetime = float(answer.get("expires_in") or self._UNTOLD_LIFETIME)
         self._token = str(answer["access_token"])
         self._good_until = time.monotonic() + lifetime - min(self._LONGEST_LEEWAY, lifetime / 10)
 
@@ -105,7 +106,9 @@ class TokenSource(AuthBase):
             else {"auth": HTTPBasicAuth(settings.client_id, settings.client_secret)}
         )
         session = OAuth2Session(client=BackendApplicationClient(client_id=settings.client_id))
-        session.register_compliance_hook("access_token_response", _come_back_later)
+        session.register_compliance_hook("access_token_response", _judge)
+        session.verify, session.cert = settings.verify, settings.cert
+        session.proxies.update(settings.proxies)
         session.trust_env = False  # the settings say which proxies there are; a .netrc must not answer for them
         try:
             with _transport_allowed(url), session:
@@ -117,6 +120,8 @@ class TokenSource(AuthBase):
                 )
         except RequestException as error:
             raise TryAgain(describe(error)) from error
+        except OSError as error:
+            raise InvalidConnection(unreadable_certificates(error)) from error
         except (MissingTokenError, ValueError) as error:
             raise InvalidReply(
                 f"{settings.token_server} did not answer with a token. Check that `oauth_token_url` of the connection"
@@ -131,9 +136,12 @@ class TokenSource(AuthBase):
         return token
 
 
-def _come_back_later(reply: Response) -> Response:
+def _judge(reply: Response) -> Response:
+    """See to the replies that are not those of RFC 6749, which oauthlib would take for a token without a token."""
     if reply.status_code in AGAIN:
         raise TryAgain(f"it answered {reply.status_code}", after=retry_after(reply.headers))
+    if reply.status_code in REFUSED and "json" not in reply.headers.get("Content-Type", ""):
+        raise OAuth2Error(description=f"it answered {reply.status_code} {reply.reason}")
     return reply
 
 

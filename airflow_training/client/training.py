@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,6 +38,12 @@ class LogChunk:
 
     content: bytes
     ndjson: bool
+
+
+class JobList(BaseModel):
+    """The reply to a request for all jobs."""
+
+    jobs: tuple[JobStatus, ...] | None = None  # Go writes an empty list as null
 
 
 class TrainingClient:
@@ -110,8 +117,8 @@ class TrainingClient:
             if error.status != 409 or (found := await self._known(job_id)) is None or found.name != description.name:
                 raise
             return found
-        document = {"job_id": job_id, "name": description.name, **reply.json()}
-        return _read(JobStatus, reply, document)
+        said = reply.json() if reply.body else {}
+        return _read(JobStatus, reply, {"job_id": job_id, "name": description.name, "status": "PENDING", **said})
 
     async def _known(self, job_id: str) -> JobStatus | None:
         try:
@@ -137,8 +144,7 @@ class TrainingClient:
     async def jobs(self) -> list[JobStatus]:
         """List the jobs; a finished one may have dropped off the list."""
         reply = await self._transport.request("GET", "/jobs")
-        entries = reply.json().get("jobs") or []
-        return [_read(JobStatus, reply, entry) for entry in entries]
+        return list(_read(JobList, reply, reply.json()).jobs or ())
 
     async def cancel(self, job_id: str) -> None:
         """End a job; one that has ended, or that nobody knows, needs no ending."""
@@ -156,10 +162,13 @@ class TrainingClient:
             expect=(200, 206, _NOTHING_NEW, _NOT_FOUND),
         )
         ndjson = reply.headers.get("Content-Type", "").startswith(NDJSON)
-        if reply.status == 206:
-            return LogChunk(reply.body, ndjson)
+        if reply.status not in (200, 206):
+            return LogChunk(b"", ndjson)
         # A service without byte ranges sends the whole log each time.
-        return LogChunk(reply.body[offset:] if reply.status == 200 else b"", ndjson)
+        told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range", ""))
+        begin = int(told[1]) if told else offset if reply.status == 206 else 0
+        known = offset - begin
+        return LogChunk(reply.body[known:] if known >= 0 else b"", ndjson)
 
 
 def _read(model: type[Model], reply: Reply, document: dict[str, Any]) -> Model:

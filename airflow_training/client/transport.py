@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import aiohttp
@@ -62,7 +62,7 @@ class Reply:
         except (ValueError, KeyError, TypeError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
-        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or HTTPStatus(self.status).phrase
+        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or responses.get(self.status, "no reason given")
 
     def _not_the_api(self) -> InvalidReply:
         return InvalidReply(
@@ -141,6 +141,12 @@ class Transport:
                 f"The training service refused a fresh token for {method} {url}: {reply.said()}."
                 " Check that `oauth_token_url` of the connection belongs to this service."
             )
+        if location := reply.headers.get("Location"):
+            raise RequestRejected(
+                f"The training service sends {method} {url} on to {location}: put the address that is meant into the"
+                " connection.",
+                status=reply.status,
+            )
         raise RequestRejected(
             f"The training service refused {method} {url} with {reply.status}: {reply.said()}.",
             status=reply.status,
@@ -161,7 +167,9 @@ class Transport:
         assert self._session is not None, "a Transport is used within `async with`"  # noqa: S101 - misuse by us
         headers = {**headers, "Authorization": f"Bearer {token}"}
         try:
-            async with self._session.request(method, url, data=body, headers=headers, proxy=self._proxy) as answer:
+            async with self._session.request(
+                method, url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
+            ) as answer:
                 return Reply(url, answer.status, answer.headers, await _read(answer.content))
         except asyncio.TimeoutError as error:
             raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error

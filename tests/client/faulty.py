@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,13 +43,17 @@ class FaultyService:
     token_requests: list[web.Request] = field(default_factory=list)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ClientSettings]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[ClientSettings]:
         """Serve, and tell how a client reaches it."""
         application = web.Application()
         application.router.add_route("*", "/oauth/token", self._handler(self.tokens, self.token_requests))
         application.router.add_route("*", "/{path:.*}", self._handler(self.answers, self.requests))
-        async with TestServer(application) as server:
+        server = TestServer(application)
+        await server.start_server(ssl=tls)
+        try:
             yield ClientSettings(str(server.make_url("/")).rstrip("/"), "client", "s3cr3t", timeout=5)
+        finally:
+            await server.close()
 
     @staticmethod
     def _handler(

@@ -83,6 +83,20 @@ async def test_what_is_no_token_is_called_so(page: object) -> None:
             await TokenSource(settings, IMPATIENT).atoken()
 
 
+@pytest.mark.parametrize("lifetime", ["null", "-5", '"3600"', "0"])
+async def test_a_lifetime_of_any_kind_is_lived_with(lifetime: str) -> None:
+    reply = answer(200, f'{{"access_token": "good", "token_type": "bearer", "expires_in": {lifetime}}}')
+    async with FaultyService(tokens=[reply]).running() as settings:
+        assert await TokenSource(settings, IMPATIENT).atoken() == "good"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_in_a_form_of_its_own_is_a_refusal(status: int) -> None:
+    async with FaultyService(tokens=[answer(status, "<html>No</html>", "text/html")]).running() as settings:
+        with pytest.raises(AuthenticationError, match=rf"refused the client 'client': it answered {status} "):
+            await TokenSource(settings, IMPATIENT).atoken()
+
+
 async def test_no_secret_is_logged_even_at_debug(settings: ClientSettings, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         got = await TokenSource(settings).atoken()

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import trustme
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
+from airflow_training.client.token import TokenSource
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import AuthenticationError, InvalidReply, RequestRejected, ServiceUnavailable
+from airflow_training.exceptions import (
+    AuthenticationError,
+    InvalidConnection,
+    InvalidReply,
+    RequestRejected,
+    ServiceUnavailable,
+)
 from airflow_training.jobs.description import JobDescription
 from tests.client.faulty import Answer, FaultyService, answer, token
 
@@ -74,7 +86,14 @@ async def test_a_refused_fresh_token_is_final() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [answer(200, "<html>Welcome</html>", "text/html"), answer(200, '{"jobs": ['), answer(200, "[]"), answer(200, "")],
+    [
+        answer(200, "<html>Welcome</html>", "text/html"),
+        answer(200, '{"jobs": ['),
+        answer(200, '{"jobs": 5}'),
+        answer(200, '{"jobs": [{"job_id": null}]}'),
+        answer(200, "[]"),
+        answer(200, ""),
+    ],
 )
 async def test_what_is_not_the_job_api_is_called_so(page: Answer) -> None:
     async with FaultyService(answers=[page]).running() as settings, TrainingClient(settings, QUICK) as client:
@@ -82,14 +101,83 @@ async def test_what_is_not_the_job_api_is_called_so(page: Answer) -> None:
             await client.jobs()
 
 
-async def test_headers_of_the_connection_are_sent() -> None:
-    faulty = FaultyService()
-    async with faulty.running() as settings:
-        tagged = ClientSettings(settings.base_url, "client", "s3cr3t", headers={"X-Team": "vision"})
-        async with TrainingClient(tagged) as client:
+async def test_no_jobs_may_be_written_as_null() -> None:
+    null = FaultyService(answers=[answer(200, '{"jobs": null}')])
+    async with null.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert await client.jobs() == []
+
+
+async def test_an_address_that_leads_elsewhere_is_told_and_gets_no_token() -> None:
+    async with FaultyService().running() as elsewhere:
+        moved = FaultyService(answers=[answer(307, Location=f"{elsewhere.base_url}/api/v2/jobs")])
+        async with moved.running() as settings, TrainingClient(settings, QUICK) as client:
+            with pytest.raises(RequestRejected, match=rf"on to {elsewhere.base_url}/api/v2/jobs: put the address"):
+                await client.jobs()
+
+
+async def test_a_status_that_nobody_knows_is_a_refusal() -> None:
+    odd = FaultyService(answers=[answer(499, "")])
+    async with odd.running() as settings, TrainingClient(settings, QUICK) as client:
+        with pytest.raises(RequestRejected, match=r"with 499: no reason given\."):
             await client.jobs()
 
-    assert faulty.requests[0].headers["X-Team"] == "vision"
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+async def test_a_private_certificate_authority_is_trusted_by_its_file(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    faulty = FaultyService()
+    async with faulty.running(tls) as settings:
+        assert settings.base_url.startswith("https://")
+        for verify in (str(tmp_path / "ca.pem"), False):
+            async with TrainingClient(replace(settings, verify=verify), QUICK) as client:
+                assert await client.jobs() == []
+        async with TrainingClient(settings, IMPATIENT) as client:
+            with pytest.raises(ServiceUnavailable, match="certificate verify failed"):
+                await client.jobs()
+
+    assert len(faulty.requests) == 2
+
+
+async def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
+    settings = ClientSettings("https://127.0.0.1", "client", "s3cr3t")
+    nowhere = str(tmp_path / "none.pem")
+    said = "`verify` or `cert` of the connection cannot be read: "
+    for broken in (replace(settings, verify=nowhere), replace(settings, cert=nowhere)):
+        with pytest.raises(InvalidConnection, match=said):
+            await TrainingClient(broken).__aenter__()
+        with pytest.raises(InvalidConnection, match=said):
+            TokenSource(broken).token()
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"status": "PENDING"}'])
+async def test_a_submit_is_accepted_whatever_the_reply_tells_beside_it(body: str) -> None:
+    description = JobDescription.from_wire({"name": "a", "execution": {"command": "true", "completionTime": 1}})
+    accepts = FaultyService(answers=[answer(202, body)])
+    async with accepts.running() as settings, TrainingClient(settings, QUICK) as client:
+        status = await client.submit("1", description)
+
+    assert (status.job_id, status.name, status.state.value) == ("1", "a", "PENDING")
+
+
+@pytest.mark.parametrize(
+    ("reply", "new"),
+    [
+        (answer(206, "cdef", Content_Range="bytes 2-5/6"), b"cdef"),
+        (answer(206, "bcdef", Content_Range="bytes 1-5/6"), b"cdef"),
+        (answer(206, "f", Content_Range="bytes 5-5/6"), b""),
+        (answer(206, "cdef"), b"cdef"),
+        (answer(200, "abcdef"), b"cdef"),
+        (answer(200, "a"), b""),
+        (answer(416, "nothing"), b""),
+        (answer(404, "gone"), b""),
+    ],
+)
+async def test_of_a_log_only_what_is_new_is_taken(reply: Answer, new: bytes) -> None:
+    async with FaultyService(answers=[reply]).running() as settings, TrainingClient(settings, QUICK) as client:
+        assert (await client.log("1", 2)).content == new
 
 
 async def test_a_lost_reply_to_a_submit_on_a_service_that_knows_no_repeats() -> None:
