@@ -28,6 +28,11 @@ def find_mistakes(values: Mapping[str, Any], folder: Path) -> list[str]:
     return [mistake for what, place in wanted.items() for mistake in _missing(what, place, folder)]
 
 
+def location(place: Any) -> Any:
+    """Write a path as text; anything else is returned as it is."""
+    return str(place) if isinstance(place, (os.PathLike, ObjectStoragePath)) else place
+
+
 def uploads(parameters: TrainingParameters, folder: Path) -> list[Upload]:
     """List the files that the job folder must hold before the job starts."""
     script = parameters.script.encode() if script_is_text(parameters.script) else parameters.script
@@ -45,6 +50,8 @@ def _missing(what: str, place: Any, folder: Path) -> Iterator[str]:
     try:
         if not _path(place, folder).exists():
             yield f"{what} is not there: {_path(place, folder)} does not exist"
+        elif what == "script" and _path(place, folder).is_dir():
+            yield f"script must be a file: {_path(place, folder)} is a directory"
     except (OSError, ValueError, ImportError) as error:
         yield f"{what} cannot be read from {place}: {error}"
 

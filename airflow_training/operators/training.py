@@ -170,6 +170,7 @@ class TrainingOperator(BaseOperator):
         try:
             given = {name: getattr(self, attribute) for name, attribute in self._ATTRIBUTES.items()}
             values = overridden(given, self.config)
+            values["script"] = inputs.location(values["script"])
             parameters = TrainingParameters.read(values)
         except InvalidParameters as error:
             mistakes += error.mistakes

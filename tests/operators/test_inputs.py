@@ -10,7 +10,7 @@ from airflow.sdk import Asset, ObjectStoragePath
 
 from airflow_training.client.storage import Upload
 from airflow_training.jobs.parameters import TrainingParameters
-from airflow_training.operators.inputs import find_mistakes, uploads
+from airflow_training.operators.inputs import find_mistakes, location, uploads
 
 
 @pytest.fixture
@@ -49,6 +49,15 @@ def test_data_may_be_named_in_all_of_airflows_ways(folder: Path) -> None:
     ways = {"path": file, "uri": file.as_uri(), "asset": Asset(file.as_uri()), "object": ObjectStoragePath(str(file))}
 
     assert set(contents(uploads(read(data=ways), folder)).values()) == {b"1", b"print(1)"}
+
+
+@pytest.mark.parametrize("path", [Path("a/train.py"), ObjectStoragePath("s3://bucket/a/train.py")])
+def test_a_script_may_be_a_path_object(path: Any) -> None:
+    assert read(script=location(path)).folder_files == ("train.py",)
+
+
+def test_a_script_that_is_a_directory_is_refused(folder: Path) -> None:
+    assert find_mistakes({"script": "parts"}, folder) == [f"script must be a file: {folder / 'parts'} is a directory"]
 
 
 def test_a_program_text_is_uploaded_as_it_is(folder: Path) -> None:
