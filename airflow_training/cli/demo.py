@@ -43,7 +43,7 @@ def demo(
     try:
         _run(console, keep=keep)
     except KeyboardInterrupt:
-        console.print("[yellow]Stopped.[/] Nothing that the demo started is running any more.")
+        console.print("Nothing that the demo started is running any more.")
         raise typer.Exit(130) from None
     except TrainingError as error:
         console.print("[red]✗[/] ", end="")
@@ -63,7 +63,11 @@ def _run(console: Console, *, keep: bool) -> None:
         folder = cleanup.enter_context(_folder_of_its_own())
         service = LocalService(folder / "service")
         airflow = LocalAirflow(folder / "airflow", dags)
-        cleanup.callback(_stop, console, airflow, service)
+        # Undone in reverse, each whatever happens to the others.
+        cleanup.callback(service.remove)
+        cleanup.callback(airflow.stop)
+        cleanup.callback(_say_stop, console)
+        cleanup.callback(_ignore_interrupts)
         console.print(f"[bold]airflow-training demo[/]: everything happens in {_shown(folder)}")
         with _step(console, "Training service"):
             service.start()
@@ -80,15 +84,14 @@ def _run(console: Console, *, keep: bool) -> None:
         console.print(f"[green]✓[/] Run {run} triggered. The log of its task `train`, as Airflow has it:")
         _show_run(console, airflow, service, run)
         result = f"{_result(airflow, run, service.data)}\nTime        {time.monotonic() - began:.0f} s"
-        console.print("[green]✓[/] A model has been trained:")
-        console.print(result, markup=False, soft_wrap=True)
         if keep:
-            console.print(
-                f"\nAirflow's UI is at [bold]{airflow.url}[/]: user [bold]admin[/],"
-                f" password [bold]{airflow.password}[/].\nCtrl+C stops everything."
-            )
+            _show_result(console, result)
+            console.print(f"Airflow's UI is at [bold]{airflow.url}[/]")
+            console.print(f"User [bold]admin[/], password [bold]{airflow.password}[/]. Ctrl+C stops everything.")
             with suppress(KeyboardInterrupt):
                 signal.pause()
+    if not keep:
+        _show_result(console, result)
 
 
 def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, run: str) -> None:
@@ -142,6 +145,11 @@ def _result(airflow: LocalAirflow, run: str, data: Path) -> str:
     return f"SavedModel  {location}\nOn disk     {_shown(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
 
 
+def _show_result(console: Console, result: str) -> None:
+    console.print("[green]✓[/] A model has been trained:")
+    console.print(result, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def _step(console: Console, what: str) -> Iterator[None]:
     began = time.monotonic()
@@ -181,10 +189,11 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _stop(console: Console, airflow: LocalAirflow, service: LocalService) -> None:
-    # An impatient second Ctrl+C must not leave half of the processes behind.
+def _say_stop(console: Console) -> None:
+    console.print("Stopping everything …")
+
+
+def _ignore_interrupts() -> None:
+    """An impatient second Ctrl+C must not leave half of the processes behind."""
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.SIG_IGN)
-    with console.status("Stopping everything"):
-        airflow.stop()
-        service.remove()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import shutil
 import signal
@@ -50,11 +52,13 @@ class Demo:
         return CHECKOUT / self.found(r"everything happens in (\S+)")
 
 
+COMMAND = [sys.executable, "-m", "airflow_training.cli.main", "demo"]
+
+
 @contextmanager
 def running_demo() -> Iterator[Demo]:
-    command = [sys.executable, "-m", "airflow_training.cli.main", "demo"]
     with subprocess.Popen(
-        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        COMMAND, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         demo = Demo(process)
         try:
@@ -89,3 +93,19 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(when: str) -> None:
         assert demo.end() == 130, demo.printed
         assert processes_in(demo.folder) == []
         assert demo.printed.endswith("Nothing that the demo started is running any more.\n")
+
+
+def test_a_demo_whose_terminal_is_closed_leaves_nothing_running() -> None:
+    terminal, its_end = pty.openpty()
+    with subprocess.Popen(COMMAND, cwd=CHECKOUT, stdout=its_end, stderr=its_end, start_new_session=True) as process:
+        os.close(its_end)
+        printed = b""
+        while b"Airflow's database" not in printed:
+            printed += os.read(terminal, 1024)
+        folder = CHECKOUT / re.findall(rb"everything happens in (\S+)", printed)[0].decode()
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+
+        assert process.wait() != 0
+        assert processes_in(folder) == []
+        shutil.rmtree(folder)
