@@ -96,15 +96,19 @@ def _run(console: Console, *, keep: bool) -> None:
 
 def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, run: str) -> None:
     """Print the training's log lines as they come, until the run has ended."""
-    shown = 0
+    from rich.text import Text
+
+    shown: set[tuple[str, str]] = set()
     with console.status("") as status:
         while True:
             # The state is read before the log: when the task has ended, the log is complete.
             task = airflow.task(_DAG, run, "train")
-            for entry in (lines := _lines_of_the_training(airflow, run, task))[shown:]:
-                console.print(f"  [dim]{_clock(entry['timestamp'])}[/]  ", end="")
-                console.print(entry["event"], markup=False, soft_wrap=True)
-            shown = len(lines)
+            for line in _lines_of_the_training(airflow, run, task):
+                # Airflow sorts the lines of worker and triggerer by their time: a new one need not be the last.
+                if line not in shown:
+                    shown.add(line)
+                    time_of_day, text = _clock(line[0]), line[1]
+                    console.print(Text.assemble("  ", (time_of_day, "dim"), "  ", text), soft_wrap=True)
             state = airflow.api("GET", f"/dags/{_DAG}/dagRuns/{run}")["state"]
             status.update(f"Task `train` is {task['state'] or 'waiting'}, the run is {state}")
             if state in _ENDED:
@@ -129,12 +133,12 @@ def _error(entry: dict[str, Any]) -> str:
     return str(details[-1]["exc_value"])
 
 
-def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[dict[str, Any]]:
-    """What this package wrote into the task log: its own lines and those of the job."""
+def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[tuple[str, str]]:
+    """Time and text of what this package wrote into the task log: its own lines and those of the job."""
     if task["state"] in {None, "scheduled", "queued"}:
         return []
     entries = airflow.log(_DAG, run, "train", task["try_number"])
-    return [entry for entry in entries if "airflow_training." in str(entry.get("logger"))]
+    return [(e["timestamp"], e["event"]) for e in entries if "airflow_training." in str(e.get("logger"))]
 
 
 def _result(airflow: LocalAirflow, run: str, data: Path) -> str:
