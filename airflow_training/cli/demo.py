@@ -108,7 +108,7 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
                 if line not in shown:
                     shown.add(line)
                     time_of_day, text = _clock(line[0]), line[1]
-                    console.print(Text.assemble("  ", (time_of_day, "dim"), "  ", text), soft_wrap=True)
+                    console.print(Text.assemble((time_of_day, "dim"), " ", text), soft_wrap=True)
             state = airflow.api("GET", f"/dags/{_DAG}/dagRuns/{run}")["state"]
             status.update(f"Task `train` is {task['state'] or 'waiting'}, the run is {state}")
             if state in _ENDED:

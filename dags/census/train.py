@@ -155,8 +155,8 @@ class EpochLine(keras.callbacks.Callback):
     """Print one line per epoch: a progress bar would fill a log file with control characters."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        values = [f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
-        print(f"epoch {epoch + 1}/{self.params['epochs']}", *values, sep="  ", flush=True)
+        values = [f"{name} {logs[name]:.3f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
+        print(f"epoch {epoch + 1}/{self.params['epochs']}", *values, flush=True)
 
 
 def export(preprocessor: keras.Model, network: keras.Model, folder: Path) -> None:
