@@ -56,11 +56,26 @@ class LocalAirflow:
     def migrate(self) -> None:
         """Create the database."""
         (self.home / "passwords.json").write_text(json.dumps({_USER: self.password}))
+        self.command("db", "migrate")
+
+    def command(self, *arguments: str) -> str:
+        """Run `airflow …` to its end and return what it wrote.
+
+        Raises:
+            LocalProcessError: It failed.
+        """
         done = subprocess.run(
-            _program("db", "migrate"), env=self._env, cwd=self.home, capture_output=True, text=True, check=False
+            _program(*arguments),
+            env=self._env,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise LocalProcessError(f"Airflow's database could not be created: {done.stderr[-2000:]}")
+            raise LocalProcessError(f"airflow {' '.join(arguments)} failed: {done.stdout[-2000:]}")
+        return done.stdout
 
     def start(self) -> None:
         """Start everything and wait until it is healthy."""

@@ -96,6 +96,15 @@ def test_a_run_by_hand_overrides_parameters_in_either_spelling(airflow: LocalAir
     assert "/jobs/by-hand-" in airflow.xcom("by_hand", run, "train")
 
 
+def test_airflows_dags_test_runs_a_training_in_the_terminal(airflow: LocalAirflow) -> None:
+    airflow.wait_for_dag("by_hand")
+
+    printed = airflow.command("dags", "test", "by_hand")
+
+    assert "[service] Running: python3 train.py" in printed
+    assert "The SavedModel is at training://training_default@data/jobs/by-plan-" in printed
+
+
 def test_mapped_tasks_train_one_model_each(airflow: LocalAirflow, service: LocalService) -> None:
     airflow.wait_for_dag("mapped")
     run = airflow.trigger("mapped")
