@@ -36,41 +36,76 @@ def worker_is_alive(task: dict[str, Any]) -> bool:
         return False
 
 
+class WaitingTraining:
+    """A run of the Dag whose script prints lines until it is told to go on."""
+
+    def __init__(self, airflow: LocalAirflow, service: LocalService) -> None:
+        self.airflow = airflow
+        self.service = service
+        airflow.wait_for_dag("waiting")
+        self.run = airflow.trigger("waiting")
+        wait_until(lambda: self.task()["state"] == "deferred", "The deferral", timeout=60)
+
+    def task(self) -> dict[str, Any]:
+        return self.airflow.task("waiting", self.run, "train")
+
+    def lines(self) -> list[str]:
+        return [entry["event"] for entry in self.airflow.log("waiting", self.run, "train")]
+
+    def wait_for_line(self, line: str) -> None:
+        wait_until(lambda: line in self.lines(), f"The line {line!r}", timeout=30)
+
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
+        return self.airflow.xcom("waiting", self.run, task_id, key)
+
+    def folder(self) -> Path:
+        job_id = self.xcom("train", "training_status")["job_id"]
+        (folder,) = self.service.data.glob(f"tenants/*/data/jobs/waiting-{job_id}")
+        return folder
+
+    def go_on(self) -> None:
+        (self.folder() / "go").touch()
+        assert self.airflow.wait_for_run("waiting", self.run) == "success"
+        waiting = [line for line in self.lines() if line.startswith("waiting ")]
+        assert waiting == [f"waiting {number}" for number in range(1, len(waiting) + 1)], "none lost, none twice"
+
+
 def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow, service: LocalService) -> None:
-    airflow.wait_for_dag("waiting")
-    run = airflow.trigger("waiting")
-
-    def task() -> dict[str, Any]:
-        return airflow.task("waiting", run, "train")
-
-    def lines() -> list[str]:
-        return [entry["event"] for entry in airflow.log("waiting", run, "train")]
-
-    wait_until(lambda: task()["state"] == "deferred", "The deferral", timeout=60)
-    wait_until(lambda: "waiting 3" in lines(), "The job's log", timeout=30)
-    assert "arguments --train_data=data.csv" in lines()
-    wait_until(lambda: "waiting 12" in lines(), "More of the job's log", timeout=30)
-    deferred = task()
+    training = WaitingTraining(airflow, service)
+    training.wait_for_line("waiting 3")
+    assert "arguments --train_data=data.csv" in training.lines()
+    training.wait_for_line("waiting 12")
+    deferred = training.task()
     assert deferred["state"] == "deferred"
     assert not worker_is_alive(deferred)
-    assert airflow.xcom("waiting", run, "train", "training_status")["status"] == "RUNNING"
+    assert training.xcom("train", "training_status")["status"] == "RUNNING"
 
-    (folder,) = job_folders(service, "waiting")
-    (folder / "go").touch()
-    assert airflow.wait_for_run("waiting", run) == "success"
+    training.go_on()
 
-    location = airflow.xcom("waiting", run, "train")
+    folder = training.folder()
+    location = training.xcom("train")
     assert location == f"training://training_default@data/jobs/{folder.name}/model/1"
-    assert airflow.xcom("waiting", run, "read_model") == "model"
-    result = airflow.xcom("waiting", run, "train", "training_job")
+    assert training.xcom("read_model") == "model"
+    result = training.xcom("train", "training_job")
     assert result["location"] == location
     assert result["job_id"] == folder.name.removeprefix("waiting-")
     assert result["status"]["status"] == "SUCCEEDED"
     assert result["duration"] > 0
-    assert airflow.xcom("waiting", run, "train", "training_status") == result["status"]
-    waiting = [line for line in lines() if line.startswith("waiting ")]
-    assert waiting == [f"waiting {number}" for number in range(1, len(waiting) + 1)]
-    assert "saved" in lines()
+    assert training.xcom("train", "training_status") == result["status"]
+    assert "saved" in training.lines()
+
+
+def test_a_training_outlives_a_crash_of_the_service(airflow: LocalAirflow, service: LocalService) -> None:
+    training = WaitingTraining(airflow, service)
+    training.wait_for_line("waiting 3")
+
+    service.process.kill()
+    service.start()
+    number = len(training.lines())
+    wait_until(lambda: len(training.lines()) > number + 5, "More of the job's log", timeout=60)
+
+    training.go_on()
+    assert training.xcom("read_model") == "model"
 
 
 def test_lines_keep_the_time_at_which_they_were_written(airflow: LocalAirflow) -> None:
