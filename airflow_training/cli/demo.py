@@ -167,17 +167,17 @@ def _folder_of_its_own() -> Iterator[Path]:
     """A new folder below `.demo`; those of earlier demos go, unless they still run."""
     home = _CHECKOUT / ".demo"
     home.mkdir(exist_ok=True)
-    for earlier in home.iterdir():
-        with (earlier / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(earlier)
     folder = home / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{os.getpid()}"
-    folder.mkdir()
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (home / "lock").open("a") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for earlier in home.glob("*/lock"):
+            with earlier.open("a") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(earlier.parent)
+        folder.mkdir()
+        held = (folder / "lock").open("a")
+        fcntl.flock(held, fcntl.LOCK_EX)
+    with held:
         yield folder
 
 
