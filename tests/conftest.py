@@ -20,11 +20,8 @@ os.environ["AIRFLOW_HOME"] = _airflow_home.name
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
     """A running service, one for each process of the test run."""
     service = LocalService(tmp_path_factory.mktemp("service"))
-    try:
-        service.start()
+    with service.running():
         yield service
-    finally:
-        service.remove()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,15 @@ class LocalService:
         """Stop it, and its jobs too."""
         self.stop()
         end_all_in(self.data)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start it, and remove it in the end, whatever happens."""
+        try:
+            self.start()
+            yield
+        finally:
+            self.remove()
 
     def add_client(self, client_id: str, tenant: str = "default") -> Credentials:
         """Register an OAuth2 client."""

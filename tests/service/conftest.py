@@ -19,12 +19,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         "PYTHONPATH": "/nowhere",
         "TZ": "UTC",
     }
-    running = RunningService(tmp_path_factory.mktemp("service") / "with a space", environment)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.remove()
+    service = RunningService(tmp_path_factory.mktemp("service") / "with a space", environment)
+    with service.running():
+        yield service
 
 
 @pytest.fixture
@@ -50,12 +47,9 @@ def tenant(new_tenant: Callable[[], Tenant]) -> Tenant:
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[RunningService]:
     """A service that the test may stop and kill."""
-    running = RunningService(tmp_path)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.remove()
+    service = RunningService(tmp_path)
+    with service.running():
+        yield service
 
 
 @pytest.fixture
