@@ -46,4 +46,5 @@ constraints: install ## Choose new versions of everything, for all supported Pyt
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file constraints.txt
 
 clean: ## Remove what was installed and what the demo left
+	find airflow_training dags tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -81,13 +81,14 @@ def _run(console: Console, *, keep: bool) -> None:
         with _step(console, f"Dag {_DAG}"):
             airflow.wait_for_dag(_DAG)
         run = airflow.trigger(_DAG)
-        console.print(f"[green]✓[/] Run {run} triggered. The log of its task `train`, as Airflow has it:")
+        console.print(f"[green]✓[/] Run {run} triggered.\n  The log of its task `train`, as Airflow has it:")
         _show_run(console, airflow, service, run)
         result = f"{_result(airflow, run, service.data)}\nTime        {time.monotonic() - began:.0f} s"
         if keep:
             _show_result(console, result)
-            console.print(f"Airflow's UI is at [bold]{airflow.url}[/]")
-            console.print(f"User [bold]admin[/], password [bold]{airflow.password}[/]. Ctrl+C stops everything.")
+            console.print(f"Airflow UI  [bold]{airflow.url}[/]")
+            console.print(f"User        [bold]admin[/]\nPassword    [bold]{airflow.password}[/]")
+            console.print("Ctrl+C stops everything.")
             with suppress(KeyboardInterrupt):
                 signal.pause()
     if not keep:

@@ -25,7 +25,7 @@ def errors_in_a_sentence() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("airflow_training"):
             raise
-        message = f'The training service needs {error.name}: pip install "airflow-training[service]".'
+        message = f"The training service needs {error.name}: install airflow-training with its extra, [service]."
         typer.echo(message, err=True)
         raise typer.Exit(1) from error
     except TrainingError as error:

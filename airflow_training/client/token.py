@@ -91,7 +91,8 @@ class TokenSource(AuthBase):
         except TryAgain as error:
             raise ServiceUnavailable(
                 f"No token could be fetched from {self._settings.token_server}: {error.reason}. Check that the"
-                " OAuth2 server runs and that `oauth_token_url` of the connection points to it."
+                " OAuth2 server runs and that `oauth_token_url` of the connection, or its host and port where it has"
+                " none, point to it."
             ) from error
         lifetime = float(answer.get("expires_in") or self._UNTOLD_LIFETIME)
         self._token = str(answer["access_token"])

@@ -45,7 +45,8 @@ class TrainingOperator(BaseOperator):
         script: The training script: a path (relative ones start at the Dag file's folder), a URI that
             `ObjectStoragePath` takes, or the program text, which has two lines or more.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
-        completion_time: Time allotted to the job, such as "20h", or seconds.
+        completion_time: Time allotted to the job, such as "20h", or seconds. What it means is the service's to say;
+            that of this package records it.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
         data: Files that the script reads: name in the job folder → path, URI, directory, Asset or bytes.
         resources: `{"cpus": 1, "gpus": 0, "memory": 1024}`, memory in MB.

@@ -42,7 +42,7 @@ class Clients:
         Raises:
             ClientNotAdded: The id is taken, or the id or the tenant is not a name.
         """
-        client_id = client_id or secrets.token_hex(8)
+        client_id = secrets.token_hex(8) if client_id is None else client_id
         for what, name in (("client id", client_id), ("tenant", tenant)):
             if not _NAME.fullmatch(name):
                 raise ClientNotAdded(

@@ -27,6 +27,10 @@ def listen(host: str, port: int) -> socket.socket:
         except BaseException:
             listener.close()
             raise
+    except socket.gaierror as error:
+        raise ServiceNotStarted(
+            f"{host!r} is no address of this machine: choose another, such as 127.0.0.1."
+        ) from error
     except OSError as error:
         raise ServiceNotStarted(
             f"The service cannot listen on {host} port {port} ({error.strerror}): stop what uses the port, or choose"

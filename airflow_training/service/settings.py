@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from airflow_training.jobs.identity import job_folder
 from airflow_training.service.errors import ServiceNotStarted
@@ -59,8 +60,12 @@ class DataFolder:
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with TemporaryFile(dir=path):
+                pass
         except OSError as error:
-            raise ServiceNotStarted(f"The data folder {path} cannot be made: {error.strerror}.") from error
+            raise ServiceNotStarted(
+                f"The data folder {path} cannot be made or written to: {error.strerror}. Choose another folder."
+            ) from error
         return cls(path)
 
     @property

@@ -113,7 +113,7 @@ def test_a_failed_job_says_why(tenant: Tenant, command: str, message: str) -> No
 def test_the_image_is_said_to_be_ignored(tenant: Tenant) -> None:
     job_id = tenant.submit("true", image="tensorflow/tensorflow:2.21.0")
     tenant.wait(job_id)
-    assert "The image tensorflow/tensorflow:2.21.0 is recorded" in tenant.whole_log(job_id)
+    assert "the image tensorflow/tensorflow:2.21.0 is recorded and not used" in tenant.whole_log(job_id)
 
 
 def test_a_repeated_submit_makes_no_second_job(tenant: Tenant) -> None:

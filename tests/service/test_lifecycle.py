@@ -121,7 +121,8 @@ def test_a_taken_port_is_refused(tmp_path: Path, option: str) -> None:
 def test_a_data_folder_that_no_job_could_run_in_is_refused(tmp_path: Path) -> None:
     assert "cannot stand in a job's PATH" in refusal(tmp_path / "a:b")
     (tmp_path / "file").touch()
-    assert "cannot be made" in refusal(tmp_path / "file" / "data")
+    assert "cannot be made or written to" in refusal(tmp_path / "file" / "data")
+    assert "cannot be made or written to" in refusal(Path("/proc/self"))
 
 
 def refusal(folder: Path, *options: str) -> str:

@@ -94,7 +94,7 @@ class Supervisor:
 
     def _run(self) -> dict[str, Any]:
         if self._image:
-            self._log.say(f"The image {self._image} is recorded; jobs run as processes here, which use no images.")
+            self._log.say(f"Jobs run as processes here: the image {self._image} is recorded and not used.")
         self._job_folder.mkdir(parents=True, exist_ok=True)
         installed = self._prepare()
         if self._tree.stopping:
