@@ -3,70 +3,148 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 NDJSON = "application/x-ndjson"
 
+LONGEST_LINE = 16 * 1024
+"""Bytes of a line that are kept; Airflow takes a second for a megabyte, and under load it loses such lines."""
+
+_LONGEST_RECORD = 1024 * 1024
+
+# ECMA-48: control sequences (colours, cursor), and the strings that set a terminal's title.
+_TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+_CONTROL = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+
 
 @dataclass(frozen=True)
 class LogRecord:
-    """One line of a job's log, and when it was written; None where the service does not tell."""
+    """One line of a job's log, or a piece of a long one.
+
+    Attributes:
+        line: The text, without its line feed.
+        time: When it was written; None where the service does not tell.
+        continues: Whether the next record holds more of the same line.
+    """
 
     line: str
     time: datetime | None = None
+    continues: bool = False
 
     def to_ndjson(self) -> bytes:
         """The record as one line of NDJSON, line feed included."""
         time = self.time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z") if self.time else None
-        return json.dumps({"time": time, "line": self.line}, ensure_ascii=False).encode(errors="replace") + b"\n"
+        record = {"time": time, "line": self.line} | ({"continues": True} if self.continues else {})
+        return json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 class LogDecoder:
-    """Turns the bytes of a log, in pieces of any size, into records.
+    r"""Turns the bytes of a log, in pieces of any size, into lines fit to be read in a task log.
 
-    A line that has not ended yet is kept until its end arrives or `flush` is called: nobody sees half a line.
+    Of a progress bar, which overwrites itself with `\r`, the last state is given. Colours are removed, what is no
+    text is replaced. A line of more than `LONGEST_LINE` bytes is cut and says so. A line that has not ended yet is
+    kept until its end arrives or `flush` is called: nobody sees half a line. The memory this takes is bounded.
 
     Args:
         ndjson: Whether the bytes are NDJSON records; otherwise they are plain text.
 
+    Attributes:
+        pending: Number of bytes that were taken and belong to a line that has not ended yet.
+
     Example:
         >>> decoder = LogDecoder(ndjson=False)
-        >>> [record.line for record in decoder.feed(b"one\\ntw")]
+        >>> [record.line for record in decoder.feed(b"one\ntw")]
         ['one']
-        >>> [record.line for record in decoder.feed(b"o\\n")]
-        ['two']
+        >>> [record.line for record in decoder.feed(b"o\n10 %\r100 %\n")]
+        ['two', '100 %']
     """
 
     def __init__(self, *, ndjson: bool) -> None:
-        self._decode = _from_ndjson if ndjson else _from_text
-        self._partial = b""
+        self.pending = 0
+        self._ndjson = ndjson
+        self._record = b""
+        self._line = _Line()
 
     def feed(self, chunk: bytes) -> list[LogRecord]:
         """Take the next bytes and return the lines that are complete now."""
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
-        return [self._decode(line) for line in lines]
-
-    @property
-    def pending(self) -> int:
-        """Number of bytes of the line that has not ended yet."""
-        return len(self._partial)
+        *ended, rest = chunk.split(b"\n")
+        complete = []
+        for piece in ended:
+            self.pending += len(piece) + 1
+            line = self._end_of_record(piece) if self._ndjson else self._end_of_line(piece)
+            if line is not None:
+                complete.append(line)
+                self.pending = 0
+        self.pending += len(rest)
+        if self._ndjson and len(self._record) + len(rest) <= _LONGEST_RECORD:
+            self._record += rest
+        else:
+            # Plain text, or a record longer than any that can be one.
+            self._line.add(self._record + rest)
+            self._record = b""
+        return complete
 
     def flush(self) -> list[LogRecord]:
         """Return what is left at the end of the log."""
-        left, self._partial = self._partial, b""
-        return [self._decode(left)] if left else []
+        if not self.pending:
+            return []
+        self.pending = 0
+        if self._record:
+            self._line.add(self._record)
+            self._record = b""
+        return [self._line.end()]
+
+    def _end_of_line(self, piece: bytes) -> LogRecord:
+        self._line.add(piece)
+        return self._line.end()
+
+    def _end_of_record(self, piece: bytes) -> LogRecord | None:
+        content, self._record = self._record + piece, b""
+        try:
+            record = json.loads(content)
+            text, told = record["line"].encode(errors="replace"), record["time"]
+            time = datetime.fromisoformat(told.replace("Z", "+00:00")) if told else None
+            continues = record.get("continues") is True
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # A record that cannot be read is shown as it is: a log must never end a job.
+            return self._end_of_line(content)
+        self._line.add(text, time)
+        return None if continues else self._line.end()
 
 
-def _from_text(line: bytes) -> LogRecord:
-    return LogRecord(line.decode(errors="replace").rstrip("\r"))
+class _Line:
+    """A line in the making: the beginning of its last state."""
 
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._cut = 0
+        self._overwritten = False
+        self._time: datetime | None = None
 
-def _from_ndjson(line: bytes) -> LogRecord:
-    try:
-        record = json.loads(line)
-        time = record["time"]
-        return LogRecord(record["line"], datetime.fromisoformat(time.replace("Z", "+00:00")) if time else None)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # A record that cannot be read is shown as it is: a log must never end a job.
-        return _from_text(line)
+    def add(self, piece: bytes, time: datetime | None = None) -> None:
+        self._time = self._time or time
+        # What comes after a carriage return overwrites what stands there; at the end of a line it does nothing.
+        written = piece.rstrip(b"\r")
+        if written:
+            *states, last = written.split(b"\r")
+            if states or self._overwritten:
+                self._kept.clear()
+                self._cut = 0
+            begin = last[: LONGEST_LINE - len(self._kept)]
+            self._kept += begin
+            self._cut += len(last) - len(begin)
+        if piece:
+            self._overwritten = len(written) < len(piece)
+
+    def end(self) -> LogRecord:
+        text, time = self._text(), self._time
+        self._kept, self._cut, self._overwritten, self._time = bytearray(), 0, False, None
+        return LogRecord(text, time)
+
+    def _text(self) -> str:
+        # A cut may fall within a character: the rest of it is not shown.
+        text = self._kept.decode(errors="ignore" if self._cut else "replace")
+        text = _TERMINAL_SEQUENCE.sub("", text).translate(_CONTROL)
+        return f"{text} … [{self._cut:,} more bytes of this line are left out]" if self._cut else text

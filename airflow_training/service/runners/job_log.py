@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from airflow_training.jobs.log import LogRecord
@@ -13,6 +13,12 @@ RECORDS_FILE = "log.ndjson"
 
 # A longer line becomes several records: a job that never ends a line must not fill the memory.
 _LONGEST_RECORD = 64 * 1024
+
+# Lines written in the same moment are told apart by their times: Airflow's log page puts lines in order by the
+# millisecond, and drops one that is equal to its neighbour. A flood of lines gets no further ahead than a second.
+_APART = timedelta(milliseconds=1)
+_APART_IN_A_FLOOD = timedelta(microseconds=1)
+_AHEAD = timedelta(seconds=1)
 
 
 class JobLog:
@@ -27,20 +33,17 @@ class JobLog:
         self._records = (folder / RECORDS_FILE).open("ab")
         self._partial = b""
         self._line_continues = False
+        self._last_time = datetime.min.replace(tzinfo=timezone.utc)
 
     def write(self, output: bytes) -> None:
         """Take what the job wrote, wherever its lines begin and end."""
         self._text.write(output)
         self._text.flush()
-        time = datetime.now(timezone.utc)
         *lines, self._partial = (self._partial + output).split(b"\n")
-        records = [record for line in lines for record in self._whole(line, time)]
-        while len(self._partial) >= _LONGEST_RECORD:
-            end = _character_boundary(self._partial, _LONGEST_RECORD)
-            records.append(_record(self._partial[:end], time))
-            self._partial = self._partial[end:]
-            self._line_continues = True
-        self._records.write(b"".join(records))
+        for line in lines:
+            self._write_record(self._write_pieces(line).rstrip(b"\r"))
+            self._line_continues = False
+        self._partial = self._write_pieces(self._partial)
         self._records.flush()
 
     def say(self, sentence: str) -> None:
@@ -51,27 +54,31 @@ class JobLog:
 
     def close(self) -> None:
         """End the log, and a last line that did not end; both files are safe on the disk afterwards."""
-        if self._partial:
-            self._records.write(_record(self._partial, datetime.now(timezone.utc)))
+        if self._partial or self._line_continues:
+            self._write_record(self._partial)
         for file in (self._text, self._records):
             file.flush()
             os.fsync(file.fileno())
             file.close()
 
-    def _whole(self, line: bytes, time: datetime) -> list[bytes]:
-        continues, self._line_continues = self._line_continues, False
-        records = []
+    def _write_pieces(self, line: bytes) -> bytes:
+        """Write what is too much for one record, and return the rest of the line."""
         while len(line) > _LONGEST_RECORD:
             end = _character_boundary(line, _LONGEST_RECORD)
-            records.append(_record(line[:end], time))
+            self._write_record(line[:end], continues=True)
+            self._line_continues = True
             line = line[end:]
-        if line or not (continues or records):
-            records.append(_record(line, time))
-        return records
+        return line
 
+    def _write_record(self, line: bytes, *, continues: bool = False) -> None:
+        record = LogRecord(line.decode(errors="replace"), self._next_time(), continues)
+        self._records.write(record.to_ndjson())
 
-def _record(line: bytes, time: datetime) -> bytes:
-    return LogRecord(line.decode(errors="replace").rstrip("\r"), time).to_ndjson()
+    def _next_time(self) -> datetime:
+        now = datetime.now(timezone.utc)
+        apart = _APART if self._last_time < now + _AHEAD else _APART_IN_A_FLOOD
+        self._last_time = max(now, self._last_time + apart)
+        return self._last_time
 
 
 def _character_boundary(line: bytes, end: int) -> int:
