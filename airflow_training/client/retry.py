@@ -11,7 +11,16 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tenacity import RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    wait_random_exponential,
+)
+
+from airflow_training.exceptions import ServiceError
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that ask for patience; every other error status is final."""
@@ -29,11 +38,13 @@ class TryAgain(Exception):
     Attributes:
         reason: What happened, as a part of a sentence.
         after: Seconds that the server asked us to wait.
+        error: What to raise when there is no next attempt; ServiceUnavailable where it is None.
     """
 
-    def __init__(self, reason: str, *, after: float = 0.0) -> None:
+    def __init__(self, reason: str, *, after: float = 0.0, error: ServiceError | None = None) -> None:
         self.reason = reason
         self.after = after
+        self.error = error
         super().__init__(reason)
 
 
@@ -42,7 +53,8 @@ class RetryPolicy:
     """Exponential back-off with full jitter, within a budget of time.
 
     Attributes:
-        budget: Seconds after which no further attempt is begun.
+        budget: Seconds after which no further attempt is begun; a second one is made in any case, since one attempt
+            alone may wait for a reply for longer.
         first: Upper bound of the first wait, in seconds; it doubles each time.
         longest: Upper bound of any wait, also of one that the server asks for.
     """
@@ -63,7 +75,7 @@ class RetryPolicy:
         return {
             "retry": retry_if_exception_type(TryAgain),
             "wait": wait,
-            "stop": stop_after_delay(self.budget),
+            "stop": stop_all(stop_after_delay(self.budget), stop_after_attempt(2)),
             "reraise": True,
         }
 

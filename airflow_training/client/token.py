@@ -89,6 +89,8 @@ class TokenSource(AuthBase):
         try:
             answer = Retrying(**self._policy.tenacity())(self._fetch)
         except TryAgain as error:
+            if error.error:
+                raise error.error from error
             raise ServiceUnavailable(
                 f"No token could be fetched from {self._settings.token_server}: {error.reason}. Check that the"
                 " OAuth2 server runs and that `oauth_token_url` of the connection, or its host and port where it has"
@@ -124,10 +126,11 @@ class TokenSource(AuthBase):
         except OSError as error:
             raise InvalidConnection(unreadable_certificates(error)) from error
         except (MissingTokenError, ValueError) as error:
-            raise InvalidReply(
+            said = (
                 f"{settings.token_server} did not answer with a token. Check that `oauth_token_url` of the connection"
                 " is the token endpoint of the OAuth2 server."
-            ) from error
+            )
+            raise TryAgain("it answered with something else", error=InvalidReply(said)) from error
         except OAuth2Error as error:
             said = str(error.description or error.error).rstrip(".")
             raise AuthenticationError(

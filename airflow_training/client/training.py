@@ -25,6 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _NOTHING_NEW = 416
 _NOT_FOUND = 404
 _STORAGE_INTERVAL = 1.0
+_ASK_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class LogChunk:
     Attributes:
         content: The bytes, none where there is nothing new.
         ndjson: Whether they are NDJSON records; otherwise they are plain text.
+        size: Bytes of the whole log at that moment; None where the service does not tell.
     """
 
     content: bytes
     ndjson: bool
+    size: int | None = None
 
 
 class JobList(BaseModel):
@@ -61,7 +64,7 @@ class TrainingClient:
         ...         return [status.name for status in await client.jobs()]
     """
 
-    LOG_CHUNK = 4 * 1024 * 1024
+    LOG_CHUNK = 1024 * 1024
     """The most bytes of a log that one request asks for."""
 
     def __init__(self, settings: ClientSettings, policy: RetryPolicy | None = None) -> None:
@@ -99,76 +102,101 @@ class TrainingClient:
         return JobStorage(access, self.settings)
 
     async def _storage_access(self, method: str) -> StorageAccess:
-        reply = await self._transport.request(method, "/storage", expect=(200, 201, 202, _NOT_FOUND))
-        return StorageAccess() if reply.status == _NOT_FOUND else _read(StorageAccess, reply, reply.json())
+        def read(reply: Reply) -> StorageAccess:
+            return StorageAccess() if reply.status == _NOT_FOUND else _read(StorageAccess, reply, reply.json())
+
+        return await self._transport.request(method, "/storage", read=read, expect=(200, 201, 202, _NOT_FOUND))
 
     async def submit(self, job_id: str, description: JobDescription) -> JobStatus:
         """Submit a job under an id of our choice. To repeat it does not make a second job."""
+
+        def read(reply: Reply) -> JobStatus:
+            said = reply.json() if reply.body else {}
+            return _read(JobStatus, reply, {"job_id": job_id, "name": description.name, "status": "PENDING", **said})
+
         try:
-            reply = await self._transport.request(
+            return await self._transport.request(
                 "POST",
                 f"/jobs/{job_id}",
+                read=read,
                 body=json.dumps(description.to_wire()).encode(),
                 headers={"Content-Type": "application/json"},
                 expect=(200, 201, 202),
             )
         except RequestRejected as error:
             # A service that does not know repeated submits calls ours a conflict when the first reply was lost.
-            if error.status != 409 or (found := await self._known(job_id)) is None or found.name != description.name:
+            if error.status != 409 or (found := await self.find(job_id)) is None or found.name != description.name:
                 raise
             return found
-        said = reply.json() if reply.body else {}
-        return _read(JobStatus, reply, {"job_id": job_id, "name": description.name, "status": "PENDING", **said})
 
-    async def _known(self, job_id: str) -> JobStatus | None:
-        try:
-            return await self.status(job_id)
-        except JobLost:
-            return None
+    async def find(self, job_id: str) -> JobStatus | None:
+        """Tell where a job stands; None where the service does not know it."""
+
+        def read(reply: Reply) -> JobStatus | None:
+            if reply.status == _NOT_FOUND:
+                return None
+            return _read(JobStatus, reply, {"job_id": job_id, **reply.json()})
+
+        return await self._transport.request("GET", f"/jobs/{job_id}", read=read, expect=(200, _NOT_FOUND))
 
     async def status(self, job_id: str) -> JobStatus:
         """Tell where a job stands.
 
         Raises:
-            JobLost: The service does not know it.
+            JobLost: The service does not know it, and still did not when it was asked again.
         """
-        reply = await self._transport.request("GET", f"/jobs/{job_id}", expect=(200, _NOT_FOUND))
-        if reply.status == _NOT_FOUND:
+        found = await self.find(job_id)
+        if found is None:
+            # A service that just restarted may not have read its jobs yet.
+            await asyncio.sleep(_ASK_AGAIN)
+            found = await self.find(job_id)
+        if found is None:
             raise JobLost(
-                f"The training service does not know the job {job_id}: {reply.said()}. It may have been removed;"
-                " clear the task to train again.",
+                f"The training service does not know the job {job_id} any more: it may have been removed. Clear the"
+                " task to train again.",
                 job_id=job_id,
             )
-        return _read(JobStatus, reply, {"job_id": job_id, **reply.json()})
+        return found
 
     async def jobs(self) -> list[JobStatus]:
         """List the jobs; a finished one may have dropped off the list."""
-        reply = await self._transport.request("GET", "/jobs")
-        return list(_read(JobList, reply, reply.json()).jobs or ())
+
+        def read(reply: Reply) -> list[JobStatus]:
+            return list(_read(JobList, reply, reply.json()).jobs or ())
+
+        return await self._transport.request("GET", "/jobs", read=read)
 
     async def cancel(self, job_id: str) -> None:
         """End a job; one that has ended, or that nobody knows, needs no ending."""
-        await self._transport.request("DELETE", f"/jobs/{job_id}", expect=(200, 202, 204, _NOT_FOUND))
+        expected = (200, 202, 204, _NOT_FOUND)
+        await self._transport.request("DELETE", f"/jobs/{job_id}", read=lambda _: None, expect=expected)
 
     async def log(self, job_id: str, offset: int) -> LogChunk:
         """Read a job's log from a byte on, as far as it goes but at most `LOG_CHUNK` bytes."""
-        reply = await self._transport.request(
+        return await self._transport.request(
             "GET",
             f"/jobs/{job_id}/logs",
+            read=lambda reply: _log_chunk(reply, offset),
             headers={
                 "Accept": f"{NDJSON}, text/plain;q=0.5",
                 "Range": f"bytes={offset}-{offset + self.LOG_CHUNK - 1}",
             },
             expect=(200, 206, _NOTHING_NEW, _NOT_FOUND),
         )
-        ndjson = reply.headers.get("Content-Type", "").startswith(NDJSON)
-        if reply.status not in (200, 206):
-            return LogChunk(b"", ndjson)
-        # A service without byte ranges sends the whole log each time.
-        told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range", ""))
-        begin = int(told[1]) if told else offset if reply.status == 206 else 0
-        known = offset - begin
-        return LogChunk(reply.body[known:] if known >= 0 else b"", ndjson)
+
+
+def _log_chunk(reply: Reply, offset: int) -> LogChunk:
+    if reply.status not in (200, 206):
+        return LogChunk(b"", ndjson=False)
+    type_ = reply.headers.get("Content-Type", "text/plain")
+    if "html" in type_:
+        raise reply.not_the_api()
+    # A service without byte ranges sends the whole log each time.
+    told = re.match(r"bytes ([0-9]+)-[0-9]+/([0-9]+)?", reply.headers.get("Content-Range", ""))
+    begin = int(told[1]) if told else offset if reply.status == 206 else 0
+    known = offset - begin
+    content = reply.body[known:] if known >= 0 else b""
+    return LogChunk(content, ndjson=type_.startswith(NDJSON), size=int(told[2]) if told and told[2] else None)
 
 
 def _read(model: type[Model], reply: Reply, document: dict[str, Any]) -> Model:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http.client import responses
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from requests.utils import select_proxy
@@ -22,6 +22,8 @@ from airflow_training.exceptions import (
     RequestRejected,
     ServiceUnavailable,
 )
+
+T = TypeVar("T")
 
 # Far more than any reply of the API; a reply that is longer is not one of its.
 _LONGEST_REPLY = 16 * 1024 * 1024
@@ -49,9 +51,9 @@ class Reply:
         try:
             document = json.loads(self.body)
         except ValueError as error:
-            raise self._not_the_api() from error
+            raise self.not_the_api() from error
         if not isinstance(document, dict):
-            raise self._not_the_api()
+            raise self.not_the_api()
         return document
 
     def said(self) -> str:
@@ -64,7 +66,8 @@ class Reply:
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
         return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or responses.get(self.status, "no reason given")
 
-    def _not_the_api(self) -> InvalidReply:
+    def not_the_api(self) -> InvalidReply:
+        """The error where somebody else answered."""
         return InvalidReply(
             f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
             f", {len(self.body)} bytes). Check host, schema and port of the connection."
@@ -104,10 +107,11 @@ class Transport:
         method: str,
         path: str,
         *,
+        read: Callable[[Reply], T],
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         expect: Collection[int] = (200,),
-    ) -> Reply:
+    ) -> T:
         """Make a request until it is answered, refused, or the policy's budget is used up.
 
         Every request of the API may be repeated: ids are chosen by the client.
@@ -115,6 +119,7 @@ class Transport:
         Args:
             method: GET, POST or DELETE.
             path: Below the API's version, such as `/jobs`.
+            read: Reads an answer; where it raises InvalidReply, the request is made again.
             body: What is sent.
             headers: Headers of this request.
             expect: The statuses that are an answer; every other one is an error.
@@ -123,34 +128,30 @@ class Transport:
             AuthenticationError: The credentials or a fresh token were refused.
             ServiceUnavailable: No answer within the budget.
             RequestRejected: The service said no.
+            InvalidReply: It answered with something else than the API, again and again.
         """
         url = f"{self.settings.api_url}{path}"
+
+        async def attempt() -> T:
+            reply = await self._attempt(method, url, body, headers or {})
+            if reply.status not in expect:
+                raise _refusal(method, reply)
+            try:
+                return read(reply)
+            except InvalidReply as error:
+                # A gateway's page or half a document passes, as an overload does.
+                raise TryAgain("it answered with something else", error=error) from error
+
         try:
-            reply: Reply = await AsyncRetrying(**self.policy.tenacity())(
-                self._attempt, method, url, body, headers or {}
-            )
+            answer: T = await AsyncRetrying(**self.policy.tenacity())(attempt)
         except TryAgain as error:
+            if error.error:
+                raise error.error from error
             raise ServiceUnavailable(
                 f"The training service did not answer {method} {url}: {error.reason}. Check that it runs and that"
                 " host, schema and port of the connection point to it."
             ) from error
-        if reply.status in expect:
-            return reply
-        if reply.status == TOKEN_REFUSED:
-            raise AuthenticationError(
-                f"The training service refused a fresh token for {method} {url}: {reply.said()}."
-                " Check that `oauth_token_url` of the connection belongs to this service."
-            )
-        if location := reply.headers.get("Location"):
-            raise RequestRejected(
-                f"The training service sends {method} {url} on to {location}: put the address that is meant into the"
-                " connection.",
-                status=reply.status,
-            )
-        raise RequestRejected(
-            f"The training service refused {method} {url} with {reply.status}: {reply.said()}.",
-            status=reply.status,
-        )
+        return answer
 
     async def _attempt(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         token = await self._tokens.atoken()
@@ -175,6 +176,24 @@ class Transport:
             raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error
         except aiohttp.ClientError as error:
             raise TryAgain(describe(error)) from error
+
+
+def _refusal(method: str, reply: Reply) -> AuthenticationError | RequestRejected:
+    if reply.status == TOKEN_REFUSED:
+        return AuthenticationError(
+            f"The training service refused a fresh token for {method} {reply.url}: {reply.said()}."
+            " Check that `oauth_token_url` of the connection belongs to this service."
+        )
+    if location := reply.headers.get("Location"):
+        return RequestRejected(
+            f"The training service sends {method} {reply.url} on to {location}: put the address that is meant into the"
+            " connection.",
+            status=reply.status,
+        )
+    return RequestRejected(
+        f"The training service refused {method} {reply.url} with {reply.status}: {reply.said()}.",
+        status=reply.status,
+    )
 
 
 async def _read(stream: aiohttp.StreamReader) -> bytes:

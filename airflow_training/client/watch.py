@@ -6,18 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import JobLost, ServiceError
+from airflow_training.client.training import LogChunk, TrainingClient
+from airflow_training.exceptions import ServiceError
 from airflow_training.jobs.log import LogDecoder, LogRecord
 from airflow_training.jobs.status import JobStatus
 
 INTERVAL = 1.0
 """Seconds between two looks at a job: the freshness that trainingClient promised."""
 
+MOST_AT_ONCE = 4 * 1024 * 1024
+"""Bytes of log that one look at a job delivers; of what the job wrote beyond, the end only."""
+
+_END = 256 * 1024
+# A record on the wire may be this much longer than its line; lines that are cut count at least this part of them.
+_FRAMING = 8
+
 
 @dataclass(frozen=True)
 class News:
-    """What one look at a job brought.
+    """What one look at a job brought, or a part of it.
 
     Attributes:
         status: Where the job stands.
@@ -44,22 +51,13 @@ async def follow(client: TrainingClient, job_id: str, offset: int = 0) -> AsyncI
     """
     tail = LogTail(client, job_id, offset)
     while True:
-        status = await _status(client, job_id)
+        status = await client.status(job_id)
         # The log is read after the status: when the status is final, the log is complete.
         async for records in tail.read(to_the_end=status.state.ended):
             yield News(status, records, tail.offset)
         if status.state.ended:
             return
         await asyncio.sleep(INTERVAL)
-
-
-async def _status(client: TrainingClient, job_id: str) -> JobStatus:
-    try:
-        return await client.status(job_id)
-    except JobLost:
-        # A service that just restarted may not have read its jobs yet: it is asked once more.
-        await asyncio.sleep(INTERVAL)
-        return await client.status(job_id)
 
 
 class LogTail:
@@ -75,6 +73,7 @@ class LogTail:
         self._job_id = job_id
         self._read_until = offset
         self._decoder: LogDecoder | None = None
+        self._within_a_line = False
 
     async def read(self, *, to_the_end: bool) -> AsyncIterator[list[LogRecord]]:
         """Give what is new, in pieces of bounded size and at least one, which may be empty.
@@ -84,6 +83,7 @@ class LogTail:
         Args:
             to_the_end: Whether the log is complete: a line without an end is delivered too.
         """
+        delivered = 0
         more = True
         while more:
             try:
@@ -91,11 +91,40 @@ class LogTail:
             except ServiceError as error:
                 yield [LogRecord(f"The log of the job could not be read: {error}")] if to_the_end else []
                 return
-            self._decoder = self._decoder or (LogDecoder(ndjson=chunk.ndjson) if chunk.content else None)
-            records = self._decoder.feed(chunk.content) if self._decoder else []
             self._read_until += len(chunk.content)
             more = len(chunk.content) >= self._client.LOG_CHUNK
-            if to_the_end and not more and self._decoder:
-                records += self._decoder.flush()
-            self.offset = self._read_until - (self._decoder.pending if self._decoder else 0)
+            records = await self._decode(chunk, flush=to_the_end and not more)
+            delivered += max(sum(len(record.line) for record in records), len(chunk.content) // _FRAMING)
+            if more and delivered >= MOST_AT_ONCE:
+                delivered = 0
+                records += self._leave_out(chunk.size)
             yield records
+
+    async def _decode(self, chunk: LogChunk, *, flush: bool) -> list[LogRecord]:
+        if chunk.content and not self._decoder:
+            self._decoder = LogDecoder(ndjson=chunk.ndjson)
+        if not self._decoder:
+            return []
+        # A megabyte of records takes longer than the event loop may stand still.
+        records = await asyncio.to_thread(self._decoder.feed, chunk.content)
+        if flush:
+            records += self._decoder.flush()
+        if self._within_a_line:
+            if not records:
+                return []
+            self._within_a_line = False
+            del records[0]
+        self.offset = self._read_until - self._decoder.pending
+        return records
+
+    def _leave_out(self, size: int | None) -> list[LogRecord]:
+        """Go on near the end of a log that is longer than what is delivered at once, and say so."""
+        # One byte earlier, so that what comes before the first line feed never is a whole line.
+        begin = (size or 0) - _END - 1
+        if begin <= self._read_until or not self._decoder:
+            return []
+        records = self._decoder.flush()
+        said = f"[about {begin - self._read_until:,} bytes of the log are left out here: there is too much at once]"
+        self._read_until = begin
+        self._within_a_line = True
+        return [*records, LogRecord(said, records[-1].time if records else None)]

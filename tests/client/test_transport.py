@@ -96,9 +96,23 @@ async def test_a_refused_fresh_token_is_final() -> None:
     ],
 )
 async def test_what_is_not_the_job_api_is_called_so(page: Answer) -> None:
-    async with FaultyService(answers=[page]).running() as settings, TrainingClient(settings, QUICK) as client:
+    async with FaultyService(answers=[page]).running() as settings, TrainingClient(settings, IMPATIENT) as client:
         with pytest.raises(InvalidReply, match=r"not the job API.*Check host, schema and port"):
             await client.jobs()
+
+
+@pytest.mark.parametrize("page", [answer(200, "<html>Maintenance</html>", "text/html"), answer(200, '{"jobs": [')])
+async def test_a_page_of_somebody_elses_that_passes_is_not_noticed(page: Answer) -> None:
+    faulty = FaultyService(answers=[page, page, JOBS])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert await client.jobs() == []
+
+
+async def test_a_request_is_made_twice_though_the_first_took_all_the_time() -> None:
+    faulty = FaultyService(answers=[answer(503), JOBS])
+    no_time = RetryPolicy(budget=0, first=0.01)
+    async with faulty.running() as settings, TrainingClient(settings, no_time) as client:
+        assert await client.jobs() == []
 
 
 async def test_no_jobs_may_be_written_as_null() -> None:
