@@ -10,9 +10,11 @@ TrainingError
 │   ├── RequestRejected    the service understood and said no; carries its status and its own words
 │   └── InvalidReply       the service answered with something that is not the job API
 ├── StorageError           the storage of the service cannot be used
+├── TriggerFailed          the trigger that followed the job died
 └── JobError               the job itself; carries its id
     ├── JobFailed          it ended, and not well
     ├── JobCanceled        somebody ended it
+    ├── JobTimedOut        it took longer than it was allowed to, and we ended it
     ├── JobLost            the service does not know it any more
     └── SavedModelMissing  it ended well and left no SavedModel
 ```
@@ -93,17 +95,25 @@ class StorageError(TrainingError):
     retryable = True
 
 
+class TriggerFailed(TrainingError):
+    """The trigger that followed the job died; the job itself may be well."""
+
+    retryable = True
+
+
 class JobError(TrainingError):
     """What went wrong lies in the job itself.
 
     Attributes:
         job_id: The job's id on the service.
+        over: Whether nothing can come of the job any more: a retry starts a new one.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, job_id: str) -> None:
+    def __init__(self, message: str, *, job_id: str, over: bool = True) -> None:
         self.job_id = job_id
+        self.over = over
         super().__init__(message)
 
 
@@ -113,6 +123,10 @@ class JobFailed(JobError):
 
 class JobCanceled(JobError):
     """Somebody ended the job."""
+
+
+class JobTimedOut(JobError):
+    """The job took longer than it was allowed to, and we ended it, where the service could be reached."""
 
 
 class JobLost(JobError):

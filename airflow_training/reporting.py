@@ -6,34 +6,55 @@ The worker and the triggerer follow a job by this one function, so that the two 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import follow
+from airflow_training.client.watch import News, follow
+from airflow_training.exceptions import JobTimedOut, TrainingError
+from airflow_training.jobs.level import level_of
+from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.log import LogRecord
-from airflow_training.jobs.status import JobStatus
+from airflow_training.jobs.status import JobState, JobStatus
 
 STATUS_KEY = "training_status"
 """The XCom that holds the status object of the running job."""
 
+CURSOR_KEY = "training_log_cursor"
+"""The XCom that holds how much of which job's log is in the task log."""
+
 STATUS_INTERVAL = 60.0
 """Seconds after which the status is published again, changed or not: trainingClient's minute."""
+
+CURSOR_INTERVAL = 5.0
+"""Seconds between two savings of the cursor, where the log grows."""
 
 PATIENCE = RetryPolicy(budget=15 * 60)
 """How long a service may be away while a job runs: one that is being upgraded does not end a training."""
 
 _LAST_LINES = 10
+_LONGEST_LAST_LINE = 500
+# Airflow writes a line in about half a millisecond. The threads that do it are few, and other jobs wait for them.
+_LINES_AT_ONCE = 500
+# Seconds: to save the cursor when we are told to end; to have a job canceled; for what a canceled job still says.
+_LAST_WORD = 1.0
+_CANCEL = 60.0
+_DRAIN = 60.0
+
+Store = Callable[[str, Any], Awaitable[None]]
 
 
 class TaskLog(Protocol):
     """The part of Airflow's logger that is needed here."""
 
-    def info(self, event: str, **kwargs: Any) -> Any:
+    def log(self, level: int, event: str, **kwargs: Any) -> Any:
         """Write a line."""
 
 
@@ -50,38 +71,119 @@ class Outcome:
     last_lines: Sequence[str] = ()
 
 
+class _TimeIsUp(Exception):
+    """A limit has been reached; the message says which."""
+
+
 async def report(
-    client: TrainingClient, job_id: str, *, log: TaskLog, publish: Callable[[dict[str, Any]], Awaitable[None]]
+    client: TrainingClient, job_id: str, *, log: TaskLog, store: Store, limits: Limits, cursor: Any = None
 ) -> Outcome:
-    """Follow a job to its end and report on it.
+    """Follow a job to its end and report on it; end it when it takes too long.
 
     Args:
         client: The service.
         job_id: The job.
         log: The task log, which receives every line of the job's log with the time at which it was written.
-        publish: Stores the status object in XCom; called at every change and each minute.
+        store: Stores a value in the task's XCom: the status at every change and each minute, and the cursor.
+        limits: How long the job may take.
+        cursor: The stored cursor of an earlier life, from which the log goes on.
 
     Raises:
         JobLost: The service forgot the job.
+        JobTimedOut: It took longer than it may.
         ServiceError: The service cannot be asked any more.
     """
-    last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-    published: JobStatus | None = None
-    publish_again = 0.0
-    async for news in follow(client, job_id):
-        if news.status != published or time.monotonic() >= publish_again:
-            await publish(news.status.to_wire())
-            published, publish_again = news.status, time.monotonic() + STATUS_INTERVAL
-        if news.records:
-            # Airflow writes a line in about half a millisecond; the event loop has other jobs to follow.
-            await asyncio.to_thread(_write, log, news.records)
-        last_lines.extend(record.line for record in news.records)
-    if published is None:
-        raise AssertionError("following a job yields its status at least once")
-    return Outcome(published, tuple(last_lines))
+    offset = cursor["offset"] if isinstance(cursor, dict) and cursor.get("job_id") == job_id else 0
+    reporter = _Reporter(client, job_id, log, store, offset)
+    try:
+        return await reporter.follow(limits)
+    except _TimeIsUp as limit:
+        return await reporter.end(str(limit))
+    except asyncio.CancelledError:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(reporter.save_cursor(), _LAST_WORD)
+        raise
+
+
+class _Reporter:
+    def __init__(self, client: TrainingClient, job_id: str, log: TaskLog, store: Store, offset: int) -> None:
+        self._client = client
+        self._job_id = job_id
+        self._log = log
+        self._store = store
+        self._offset = self._saved_offset = offset
+        self._save_again = 0.0
+        self._status: JobStatus | None = None
+        self._published: JobStatus | None = None
+        self._publish_again = 0.0
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+
+    async def follow(self, limits: Limits | None) -> Outcome:
+        """Follow the job to its end, or to the first of its limits."""
+        async with aclosing(follow(self._client, self._job_id, self._offset)) as all_news:
+            while news := await self._next(all_news.__anext__, limits):
+                await self._tell(news)
+        if self._status is None:
+            raise AssertionError("following a job yields its status at least once")
+        await self.save_cursor()
+        return Outcome(self._status, tuple(self._last_lines))
+
+    async def end(self, limit: str) -> Outcome:
+        """Have the job canceled, and tell what it still has to say."""
+        job = f"The training job {self._status.name if self._status else ''} ({self._job_id}) {limit}"
+        self._log.log(logging.WARNING, f"{job}; it is being canceled")
+        try:
+            await asyncio.wait_for(self._client.cancel(self._job_id), _CANCEL)
+        except (TrainingError, asyncio.TimeoutError) as error:
+            said = str(error) or "the service does not answer."
+            raise JobTimedOut(
+                f"{job}. It could not be canceled and may still run: {said}", job_id=self._job_id, over=False
+            ) from error
+        with suppress(TrainingError, asyncio.TimeoutError):
+            outcome = await asyncio.wait_for(self.follow(None), _DRAIN)
+            if outcome.status.state is JobState.SUCCEEDED:  # in the last moment
+                return outcome
+        raise JobTimedOut(
+            f"{job}, and was canceled. Allow it more time, or find out why it takes so long.", job_id=self._job_id
+        )
+
+    async def save_cursor(self) -> None:
+        """Store how far the log has been told."""
+        if self._offset != self._saved_offset:
+            await self._store(CURSOR_KEY, {"job_id": self._job_id, "offset": self._offset})
+            self._saved_offset = self._offset
+
+    async def _next(self, news: Callable[[], Awaitable[News]], limits: Limits | None) -> News | None:
+        ended = self._status is not None and self._status.state.ended
+        end = limits.next_end(self._status) if limits and not ended else None
+        seconds = (end[0] - datetime.now(timezone.utc)).total_seconds() if end else None
+        try:
+            return await asyncio.wait_for(_or_none(news), seconds)
+        except asyncio.TimeoutError:
+            raise _TimeIsUp(end[1] if end else "") from None
+
+    async def _tell(self, news: News) -> None:
+        self._status = news.status
+        if news.status != self._published or time.monotonic() >= self._publish_again:
+            await self._store(STATUS_KEY, news.status.to_wire())
+            self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
+        for start in range(0, len(news.records), _LINES_AT_ONCE):
+            await asyncio.to_thread(_write, self._log, news.records[start : start + _LINES_AT_ONCE])
+        self._last_lines.extend(record.line[:_LONGEST_LAST_LINE] for record in news.records)
+        self._offset = news.offset
+        if time.monotonic() >= self._save_again:
+            await self.save_cursor()
+            self._save_again = time.monotonic() + CURSOR_INTERVAL
+
+
+async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
+    try:
+        return await news()
+    except StopAsyncIteration:
+        return None
 
 
 def _write(log: TaskLog, records: Sequence[LogRecord]) -> None:
     for record in records:
         # One call site with the same fields: the log page then drops lines that a restarted triggerer repeats.
-        log.info(record.line, **({"timestamp": record.time} if record.time else {}))
+        log.log(level_of(record.line), record.line, **({"timestamp": record.time} if record.time else {}))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -14,10 +16,12 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict, Field
 
+from airflow_training.client.etag import etags
 from airflow_training.client.settings import ClientSettings
 from airflow_training.exceptions import StorageError
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Config
 
 BUCKET = "data"
@@ -68,6 +72,10 @@ class Upload:
     name: str
     source: bytes | Callable[[], BinaryIO]
 
+    def open(self) -> BinaryIO:
+        """Open what it holds, for reading from any place."""
+        return BytesIO(self.source) if isinstance(self.source, bytes) else self.source()
+
 
 class JobStorage:
     """Files of jobs in the service's bucket.
@@ -102,42 +110,56 @@ class JobStorage:
         return S3Store(name, config=self._config, client_options=self._options)
 
     async def upload(
-        self, folder: str, files: Sequence[Upload], done: Callable[[Upload, int], None] = lambda *_: None
+        self, folder: str, files: Sequence[Upload], done: Callable[[Upload, int, bool], None] = lambda *_: None
     ) -> None:
-        """Put files into a job folder, several at a time, in constant memory.
+        """Put files into a job folder, several at a time, in constant memory; what is there already is not sent again.
 
         Args:
             folder: The job folder.
             files: What is uploaded.
-            done: Is told of each file that has arrived, with its size in bytes.
+            done: Is told of each file that is there, its size in bytes, and whether it had to be sent.
         """
         places = asyncio.Semaphore(self._FILES)
+        there = {entry["path"]: entry for entry in await self._entries(folder)}
 
         async def put(file: Upload) -> None:
+            key = f"{folder}/{file.name}"
             async with places:
-                size = await self._put(f"{folder}/{file.name}", file)
-            done(file, size)
+                size, sent = await self._put(key, file, there.get(key))
+            done(file, size, sent)
 
         await asyncio.gather(*(put(file) for file in files))
 
-    async def _put(self, key: str, file: Upload) -> int:
+    async def _put(self, key: str, file: Upload, there: ObjectMeta | None) -> tuple[int, bool]:
         try:
-            content = file.source if isinstance(file.source, bytes) else await asyncio.to_thread(file.source)
+            content = await asyncio.to_thread(file.open)
         except OSError as error:
             raise StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.") from error
-        try:
-            await obstore.put_async(self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS)
-            return len(content) if isinstance(content, bytes) else content.tell()
-        except BaseError as error:
-            raise self._failed(f"{file.name} could not be uploaded to", error) from error
-        finally:
-            if not isinstance(content, bytes):
-                content.close()
+        with content:
+            if there and content.seekable():
+                if await asyncio.to_thread(self._matches, there, content):
+                    return there["size"], False
+                content.seek(0)
+            try:
+                await obstore.put_async(
+                    self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS
+                )
+            except BaseError as error:
+                raise self._failed(f"{file.name} could not be uploaded to", error) from error
+            return content.tell(), True
+
+    def _matches(self, there: ObjectMeta, content: BinaryIO) -> bool:
+        size = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        return there["size"] == size and (there["e_tag"] or "").strip('"') in etags(content, self._PART_SIZE)
 
     async def keys(self, folder: str) -> list[str]:
         """List the files of a folder, those in its subfolders too."""
+        return [entry["path"] for entry in await self._entries(folder)]
+
+    async def _entries(self, folder: str) -> list[ObjectMeta]:
         try:
-            return [entry["path"] async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
+            return [entry async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
         except BaseError as error:
             raise self._failed(f"The folder {folder} could not be listed in", error) from error
 

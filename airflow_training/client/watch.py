@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from airflow_training.client.training import LogChunk, TrainingClient
@@ -37,7 +37,7 @@ class News:
     offset: int
 
 
-async def follow(client: TrainingClient, job_id: str, offset: int = 0) -> AsyncIterator[News]:
+async def follow(client: TrainingClient, job_id: str, offset: int = 0) -> AsyncGenerator[News, None]:
     """Follow a job to its end; the last news carry its final status and the last lines of its log.
 
     Args:

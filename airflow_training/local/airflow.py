@@ -171,6 +171,15 @@ class LocalAirflow:
         ]
         return found
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear a task, so that it runs again."""
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
+        self.api("POST", f"/dags/{dag_id}/clearTaskInstances", body=body)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task as `success` or `failed`."""
+        self.api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", body={"new_state": state})
+
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[dict[str, Any]]:
         """The task log as the UI shows it: one entry per line, with `event`, `timestamp` and `level`."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"

@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowTaskTerminated,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
 from airflow.sdk.execution_time import task_runner
 
-from airflow_training.client import blocking
-from airflow_training.client.retry import RetryPolicy
-from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import InvalidParameters, JobCanceled, JobFailed, SavedModelMissing, TrainingError
+from airflow_training.exceptions import (
+    InvalidParameters,
+    JobCanceled,
+    JobError,
+    JobTimedOut,
+    TrainingError,
+    TriggerFailed,
+)
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.identity import job_folder, job_id
+from airflow_training.jobs.limits import Limits, read_duration
 from airflow_training.jobs.parameters import TrainingParameters, overridden
-from airflow_training.jobs.saved_model import find_saved_model
-from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.jobs.status import JobStatus
 from airflow_training.operators import inputs
+from airflow_training.operators.claim import Claim, ClaimStore
+from airflow_training.operators.interruption import Interruptible
+from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
+from airflow_training.operators.result import check_success, saved_model
 from airflow_training.reporting import PATIENCE, STATUS_KEY, Outcome, report
-from airflow_training.triggers.training import TrainingTrigger
+from airflow_training.triggers.training import JOB_ID_KEY, TrainingTrigger, error_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+T = TypeVar("T")
+
 RESULT_KEY = "training_job"
 """The XCom that holds the result: job id, final status, location, duration in seconds."""
+
+# A task that Airflow kills has about five seconds left.
+_LAST_SECONDS = 2.0
 
 
 class TrainingOperator(BaseOperator):
@@ -40,13 +61,17 @@ class TrainingOperator(BaseOperator):
     The task uploads the script and the data, submits the job and gives its worker slot back; the triggerer
     then follows the job. Log lines appear in the task log within a second or two.
 
+    A retry goes on with the job of the try before while that runs or has succeeded, and starts a new one after it
+    failed. Who clears the task, or marks it as failed or successful, has its job canceled.
+
     Args:
         job_name: Internal name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
         script: The training script: a path (relative ones start at the Dag file's folder), a URI that
             `ObjectStoragePath` takes, or the program text, which has two lines or more.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
-        completion_time: Time allotted to the job, such as "20h", or seconds. What it means is the service's to say;
-            that of this package records it.
+        completion_time: Time allotted to the job, counted from its start: "20h", "90m", "1d", "1h30m", a duration of
+            ISO 8601, or seconds. A job that takes longer is canceled. What cannot be read as a time is sent as it is,
+            and only the service judges it.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
         data: Files that the script reads: name in the job folder → path, URI, directory, Asset or bytes.
         resources: `{"cpus": 1, "gpus": 0, "memory": 1024}`, memory in MB.
@@ -55,6 +80,9 @@ class TrainingOperator(BaseOperator):
         version: Version of the job API; that of the connection where it is not given.
         config: Overrides of all of these at run time, in this spelling or in trainingClient's (`jobName`).
         training_conn_id: The connection to the training service.
+        pending_timeout: How long the job may wait for its start before it is canceled: a timedelta or seconds.
+        durable: Whether a retry goes on with the job of the try before; otherwise it cancels it and starts a new one.
+        cancel_on_kill: Whether a job is canceled when its task is killed, cleared or marked.
         deferrable: Whether the triggerer follows the job; otherwise, and under `airflow dags test`, the worker does.
 
     Returns:
@@ -110,6 +138,9 @@ class TrainingOperator(BaseOperator):
         version: str | None = None,
         config: Mapping[str, Any] | str | None = None,
         training_conn_id: str = TrainingHook.default_conn_name,
+        pending_timeout: timedelta | float | None = None,
+        durable: bool = True,
+        cancel_on_kill: bool = True,
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -127,40 +158,66 @@ class TrainingOperator(BaseOperator):
         self.config = config
         self.training_conn_id = training_conn_id
         self.deferrable = deferrable
-        self._submitted: tuple[ClientSettings, str] | None = None
+        self.pending_timeout = (
+            pending_timeout
+            if isinstance(pending_timeout, timedelta) or pending_timeout is None
+            else timedelta(seconds=pending_timeout)
+        )
+        self.durable = durable
+        self.cancel_on_kill = cancel_on_kill
+        self._work = Interruptible()
+        self._claimed: Claim | None = None
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
         with _ErrorsForAirflow():
-            parameters, files = self._describe()
-            name = parameters.job_name
-            identity = self._job_id(context)
-            client = self._hook().client(version=parameters.version)
-            asyncio.run(self._start(client, parameters, files, identity))
-            folder = job_folder(name, identity)
+            claim = self._run(self._begin(context))
         if self.deferrable and _triggers_can_ask():
+            limits = self._limits(context, claim).to_dict()
             self.defer(
-                trigger=TrainingTrigger(self.training_conn_id, identity, parameters.version),
+                trigger=TrainingTrigger(
+                    claim.training_conn_id, claim.job_id, claim.version, limits, self.cancel_on_kill
+                ),
                 method_name=self.execute_complete.__name__,
-                kwargs={"folder": folder, "version": parameters.version},
+                kwargs={"claim": claim.to_dict()},
             )
-        with _ErrorsForAirflow():
-            client = self._hook().client(version=parameters.version, policy=PATIENCE)
-            outcome = asyncio.run(self._follow(context, client, identity))
-            return self._finish(context, outcome, folder, parameters.version)
+        with _ErrorsForAirflow(), _over_after_its_end(context, claim):
+            outcome = self._run(self._follow(context, claim))
+            return self._run(self._result(context, claim, outcome))
 
-    def execute_complete(self, context: Context, event: dict[str, Any], folder: str, version: str | None) -> str:
+    def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Hand on what the trigger found at the end of the job."""
-        if error := event.get("error"):
-            raise TrainingError(error) if event.get("retryable") else AirflowFailException(error)
-        outcome = Outcome(JobStatus.model_validate(event["status"]), event["last_lines"])
-        with _ErrorsForAirflow():
-            return self._finish(context, outcome, folder, version)
+        known = Claim(**claim)
+        with _ErrorsForAirflow(), _over_after_its_end(context, known):
+            if "error" in event:
+                raise error_of(event)
+            outcome = Outcome(JobStatus.model_validate(event["status"]), event["last_lines"])
+            return self._run(self._result(context, known, outcome))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume on a worker; where the trigger died, see to its job."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
+            with _ErrorsForAirflow():
+                raise TriggerFailed(self._run(self._without_trigger(context, str(error)))) from None
 
     def on_kill(self) -> None:
-        """Cancel the job of a task that is ended while it holds a worker."""
-        if self._submitted:
-            blocking.run(_cancel(*self._submitted))
+        """Interrupt what the worker does for the task, which then cancels the job."""
+        self._work.interrupt()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._work.run(work)
+        except (asyncio.CancelledError, AirflowTaskTimeout) as error:
+            timeout = isinstance(error, AirflowTaskTimeout)
+            if not self._claimed:
+                raise error if timeout else AirflowTaskTerminated("The task was killed.") from None
+            end = "was canceled" if self._claimed.over else "may still run"
+            job = f"the training job {self._claimed.name} ({self._claimed.job_id}) {end}."
+            if timeout:
+                raise JobTimedOut(f"The execution_timeout passed; {job}", job_id=self._claimed.job_id) from None
+            raise JobCanceled(f"The task was killed; {job}", job_id=self._claimed.job_id) from None
 
     def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
         """Find every mistake there is, before a byte is sent."""
@@ -181,47 +238,139 @@ class TrainingOperator(BaseOperator):
             raise InvalidParameters(mistakes)
         return parameters, inputs.uploads(parameters, folder)
 
-    def _job_id(self, context: Context) -> str:
-        ti = context["ti"]
-        map_index = ti.map_index if ti.map_index is not None else -1
-        return job_id(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.try_number)
+    async def _begin(self, context: Context) -> Claim:
+        """Go on with the job of an earlier try, or start one."""
+        store = ClaimStore(context)
+        decision = await Reattachment(
+            store,
+            self.log,
+            training_conn_id=self.training_conn_id,
+            durable=self.durable,
+            cancel_on_kill=self.cancel_on_kill,
+        ).decide()
+        claim = decision if isinstance(decision, Claim) else await self._start(store, decision)
+        context["ti"].xcom_push(JOB_ID_KEY, claim.job_id)
+        return claim
 
-    def _hook(self) -> TrainingHook:
-        return TrainingHook(self.training_conn_id)
+    async def _start(self, store: ClaimStore, generation: int | None) -> Claim:
+        parameters, files = self._describe()
+        async with self._hook().client(version=parameters.version) as client:
+            generation = generation or await unused_generation(store, client)
+            claim = store.write(
+                Claim(
+                    job_id=store.job_id(generation),
+                    generation=generation,
+                    max_tries=store.max_tries,
+                    name=parameters.job_name,
+                    training_conn_id=self.training_conn_id,
+                    version=parameters.version,
+                    completion_time=parameters.completion_time,
+                )
+            )
+            async with self._canceled_on_kill(store, client, claim):
+                await self._upload(client, claim, files)
+                await self._submit(client, claim, parameters)
+        return store.write(claim.accepted())
 
-    async def _start(
-        self, client: TrainingClient, parameters: TrainingParameters, files: list[Upload], identity: str
-    ) -> None:
-        folder = job_folder(parameters.job_name, identity)
-        async with client:
-            storage = await client.storage()
-            self.log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", folder)
-            await storage.upload(folder, files, self._uploaded)
-            self._submitted = (client.settings, identity)
-            status = await client.submit(identity, JobDescription.of(parameters))
-        self.log.info("Submitted job %s (%s) to %s", identity, status.state.value, client.settings.base_url)
+    async def _upload(self, client: TrainingClient, claim: Claim, files: Sequence[Upload]) -> None:
+        def done(file: Upload, size: int, sent: bool) -> None:
+            self.log.info(
+                "%s %s (%s bytes)", "Uploaded" if sent else "Unchanged on the storage:", file.name, f"{size:,}"
+            )
 
-    def _uploaded(self, file: Upload, size: int) -> None:
-        self.log.info("Uploaded %s (%s bytes)", file.name, f"{size:,}")
+        storage = await client.storage()
+        self.log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", claim.folder)
+        await storage.upload(claim.folder, files, done)
 
-    async def _follow(self, context: Context, client: TrainingClient, identity: str) -> Outcome:
-        async def publish(status: dict[str, Any]) -> None:
-            context["ti"].xcom_push(STATUS_KEY, status)
+    async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
+        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
+        try:
+            status = await asyncio.shield(submit)
+        except (asyncio.CancelledError, AirflowTaskTimeout):
+            # A request that is under way would arrive after the one that cancels its job.
+            await asyncio.wait([submit], timeout=_LAST_SECONDS)
+            submit.cancel()
+            raise
+        self.log.info("Submitted job %s (%s) to %s", claim.job_id, status.state.value, client.settings.base_url)
 
-        async with client:
-            return await report(client, identity, log=self.log, publish=publish)
+    async def _follow(self, context: Context, claim: Claim) -> Outcome:
+        async def push(key: str, value: Any) -> None:
+            context["ti"].xcom_push(key, value)
 
-    def _finish(self, context: Context, outcome: Outcome, folder: str, version: str | None) -> str:
+        client = self._hook(claim).client(version=claim.version, policy=PATIENCE)
+        async with client, self._canceled_on_kill(ClaimStore(context), client, claim):
+            limits = self._limits(context, claim)
+            return await report(client, claim.job_id, log=self.log, store=push, limits=limits)
+
+    @asynccontextmanager
+    async def _canceled_on_kill(self, store: ClaimStore, client: TrainingClient, claim: Claim) -> AsyncIterator[None]:
+        self._claimed = claim
+        try:
+            yield
+        except (asyncio.CancelledError, AirflowTaskTimeout):
+            if self.cancel_on_kill:
+                try:
+                    await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS)
+                    self._claimed = store.write(replace(claim, over=True))
+                except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
+                    self.log.warning("The job %s could not be canceled: %s", claim.job_id, error or "no answer in time")
+            raise
+
+    async def _result(self, context: Context, claim: Claim, outcome: Outcome) -> str:
         status = outcome.status
         context["ti"].xcom_push(STATUS_KEY, status.to_wire())
-        _check_success(outcome)
-        key = asyncio.run(_saved_model(self._hook().client(version=version), status, folder))
-        location = f"training://{self.training_conn_id}@data/{key}"
+        check_success(outcome)
+        async with self._hook(claim).client(version=claim.version) as client:
+            key = await saved_model(client, outcome, claim.folder)
+        location = f"training://{claim.training_conn_id}@data/{key}"
         duration = status.duration.total_seconds() if status.duration else None
         result = {"job_id": status.job_id, "status": status.to_wire(), "location": location, "duration": duration}
         context["ti"].xcom_push(RESULT_KEY, result)
         self.log.info("The SavedModel is at %s", location)
         return location
+
+    async def _without_trigger(self, context: Context, reason: str) -> str:
+        """See to a job whose trigger died: a retry goes on with it, and without a retry it is canceled."""
+        store = ClaimStore(context)
+        claim = store.read()
+        died = f"The trigger that followed the training job died ({reason})."
+        if claim is None or claim.over:
+            return died
+        job = f"the job {claim.job_id}"
+        if self.durable and context["ti"].try_number <= store.max_tries:
+            return f"{died} The retry goes on with {job}."
+        if not self.cancel_on_kill:
+            return f"{died} There is no retry; {job} goes on, as cancel_on_kill=False asks for."
+        try:
+            await cancel(claim)
+        except TrainingError as error:
+            return f"{died} There is no retry, and {job} could not be canceled: {error}"
+        store.write(replace(claim, over=True))
+        return f"{died} There is no retry, so {job} was canceled; clear the task to train again."
+
+    def _hook(self, claim: Claim | None = None) -> TrainingHook:
+        return TrainingHook(claim.training_conn_id if claim else self.training_conn_id)
+
+    def _limits(self, context: Context, claim: Claim) -> Limits:
+        started = context["ti"].start_date
+        return Limits(
+            submitted=datetime.fromisoformat(claim.submitted or started.isoformat()),
+            # Airflow does not enforce it while the task is deferred.
+            deadline=started + self.execution_timeout if self.execution_timeout else None,
+            completion_time=read_duration(claim.completion_time),
+            pending_timeout=self.pending_timeout,
+        )
+
+
+@contextmanager
+def _over_after_its_end(context: Context, claim: Claim) -> Iterator[None]:
+    """Remember that nothing can come of a job any more, so that the next try starts a new one."""
+    try:
+        yield
+    except JobError as error:
+        if error.over:
+            ClaimStore(context).write(replace(claim, over=True))
+        raise
 
 
 class _ErrorsForAirflow:
@@ -243,36 +392,3 @@ class _ErrorsForAirflow:
 def _triggers_can_ask() -> bool:
     """Whether a trigger would get its connection: under `airflow dags test` Airflow 3.3 has none for it."""
     return hasattr(task_runner.SUPERVISOR_COMMS, "asend")
-
-
-async def _cancel(settings: ClientSettings, identity: str) -> None:
-    async with TrainingClient(settings, RetryPolicy(budget=5)) as client:
-        await client.cancel(identity)
-
-
-def _check_success(outcome: Outcome) -> None:
-    status = outcome.status
-    if status.state is JobState.SUCCEEDED:
-        return
-    job = f"The training job {status.name} ({status.job_id})"
-    if status.state is JobState.CANCELED:
-        raise JobCanceled(f"{job} was canceled: {status.message or 'no reason given'}.", job_id=status.job_id)
-    end = "\n".join(outcome.last_lines)
-    raise JobFailed(
-        f"{job} failed: {status.message or 'the service gives no reason'}. Mend what the end of its log tells, then"
-        f" clear the task to train again:\n{end}",
-        job_id=status.job_id,
-    )
-
-
-async def _saved_model(client: TrainingClient, status: JobStatus, folder: str) -> str:
-    async with client:
-        storage = await client.storage()
-        found = find_saved_model(await storage.keys(folder))
-    if not found:
-        raise SavedModelMissing(
-            f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
-            f" lies below {folder}. The script must save its model in its working directory.",
-            job_id=status.job_id,
-        )
-    return found

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_training.exceptions import TrainingError
+from airflow_training.exceptions import (
+    AuthenticationError,
+    InvalidConnection,
+    InvalidReply,
+    JobError,
+    JobLost,
+    JobTimedOut,
+    ServiceError,
+    ServiceUnavailable,
+    TrainingError,
+)
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.reporting import PATIENCE, STATUS_KEY, report
+from airflow_training.jobs.limits import Limits
+from airflow_training.reporting import CURSOR_KEY, PATIENCE, report
+
+JOB_ID_KEY = "training_job_id"
+"""The XCom in which each try of a task claims its job."""
+
+# The task has not been ended: it goes on with this job, or its next try sees to it.
+_GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
 
 
 class TrainingTrigger(BaseTrigger):
@@ -22,44 +41,109 @@ class TrainingTrigger(BaseTrigger):
         training_conn_id: The connection to the training service.
         job_id: The job.
         version: The job API's version, where it is not the connection's.
+        limits: How long the job may take, as `Limits.to_dict` writes it.
+        cancel_on_kill: Whether a job whose task is ended by a user is canceled.
 
-    Its one event is `{"status": …, "last_lines": […]}`, or `{"error": …, "retryable": …}` where the job
+    Its one event is `{"status": …, "last_lines": […]}`, or what `failure_event` makes of an error where the job
     could not be followed to its end.
     """
 
-    def __init__(self, training_conn_id: str, job_id: str, version: str | None = None) -> None:
+    def __init__(
+        self,
+        training_conn_id: str,
+        job_id: str,
+        version: str | None,
+        limits: dict[str, Any],
+        cancel_on_kill: bool = True,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base is not typed there
         self.training_conn_id = training_conn_id
         self.job_id = job_id
         self.version = version
+        self.limits = limits
+        self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and the arguments that make this trigger again elsewhere."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {"training_conn_id": self.training_conn_id, "job_id": self.job_id, "version": self.version},
-        )
+        names = ("training_conn_id", "job_id", "version", "limits", "cancel_on_kill")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the job."""
         hook = TrainingHook(self.training_conn_id)
         try:
             async with await hook.aclient(version=self.version, policy=PATIENCE) as client:
-                outcome = await report(client, self.job_id, log=self.log, publish=self._publish)
+                outcome = await report(
+                    client,
+                    self.job_id,
+                    log=self.log,
+                    store=self._store,
+                    limits=Limits.from_dict(self.limits),
+                    cursor=await XCom.aget_one(key=CURSOR_KEY, **self._task()),
+                )
         except TrainingError as error:
-            yield TriggerEvent({"error": str(error), "retryable": error.retryable})
+            yield TriggerEvent(failure_event(error))
         else:
             yield TriggerEvent({"status": outcome.status.to_wire(), "last_lines": list(outcome.last_lines)})
 
-    async def _publish(self, status: dict[str, Any]) -> None:
+    async def on_kill(self) -> None:
+        """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere."""
+        if not self.cancel_on_kill:
+            self.log.info("The training job %s is left alone, as cancel_on_kill=False asks for", self.job_id)
+            return
+        try:
+            reason = await self._reason_to_leave_it()
+        except Exception as error:  # noqa: BLE001 - whatever it is: who does not know does not cancel
+            reason = f"what became of its task cannot be read ({error})"
+        if reason:
+            self.log.warning("The training job %s is not canceled: %s", self.job_id, reason)
+            return
+        try:
+            async with await TrainingHook(self.training_conn_id).aclient(version=self.version) as client:
+                await client.cancel(self.job_id)
+        except TrainingError as error:
+            self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, error)
+        else:
+            self.log.info("Canceled the training job %s, since its task was ended", self.job_id)
+
+    async def _reason_to_leave_it(self) -> str:
+        claimed = await XCom.aget_one(key=JOB_ID_KEY, **self._task())
+        if claimed not in (None, self.job_id):
+            return ""
+        task = self._task()
+        query = GetTaskStates(
+            dag_id=task["dag_id"], run_ids=[task["run_id"]], task_ids=[task["task_id"]], map_index=task["map_index"]
+        )
+        answer = await task_runner.SUPERVISOR_COMMS.asend(query)
+        if not isinstance(answer, TaskStatesResult):
+            raise TypeError(f"Airflow answered with {type(answer).__name__}")
+        # A mapped task's key has its index at its end; there is one task instance, or none where it was removed.
+        (state,) = list(answer.task_states.get(task["run_id"], {}).values()) or [None]
+        return f"its task goes on, it is {state}" if state in _GOES_ON else ""
+
+    async def _store(self, key: str, value: Any) -> None:
+        await XCom.aset(key, value, **self._task())
+
+    def _task(self) -> dict[str, Any]:
         task = self.task_instance
         if task is None:
             raise AssertionError("the triggerer sets the task instance before it runs a trigger")
-        await XCom.aset(
-            STATUS_KEY,
-            status,
-            dag_id=task.dag_id,
-            task_id=task.task_id,
-            run_id=task.run_id,
-            map_index=task.map_index if task.map_index is not None else -1,
-        )
+        map_index = task.map_index if task.map_index is not None else -1
+        return {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": map_index}
+
+
+def failure_event(error: TrainingError) -> dict[str, Any]:
+    """Write an error as an event: the worker that resumes raises it again."""
+    job = {"job_id": error.job_id, "over": error.over} if isinstance(error, JobError) else {}
+    return {"error": type(error).__name__, "message": str(error), "retryable": error.retryable, **job}
+
+
+def error_of(event: dict[str, Any]) -> TrainingError:
+    """Make the error again that `failure_event` wrote."""
+    name, message = event["error"], event["message"]
+    if job_error := {kind.__name__: kind for kind in (JobLost, JobTimedOut)}.get(name):
+        return job_error(message, job_id=event["job_id"], over=event["over"])
+    plain = (ServiceUnavailable, InvalidReply, AuthenticationError, InvalidConnection)
+    error = {kind.__name__: kind for kind in plain}.get(name, ServiceError)(message)
+    error.retryable = event["retryable"]
+    return error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import free_port
 from airflow_training.local.service import Credentials, LocalService
+from tests.airflow.proxy import Proxy
+from tests.airflow.support import ServiceUnderTest, Training
 
 DAGS = Path(__file__).parent / "dags"
 
@@ -20,7 +23,8 @@ def airflow(
     tmp_path_factory: pytest.TempPathFactory, service: LocalService, credentials: Credentials
 ) -> Iterator[LocalAirflow]:
     """A running Airflow with connections to the service, good ones and bad ones."""
-    airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS)
+    # Tests that wait for something share this Airflow: more tasks run beside each other than there are cores.
+    airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS, {"AIRFLOW__CORE__PARALLELISM": "12"})
     try:
         airflow.migrate()
         airflow.start()
@@ -31,3 +35,24 @@ def airflow(
         yield airflow
     finally:
         airflow.stop()
+
+
+@pytest.fixture(scope="session")
+def under_test(service: LocalService, credentials: Credentials) -> ServiceUnderTest:
+    """The service that the connection `training_default` leads to."""
+    return ServiceUnderTest(service, credentials)
+
+
+@pytest.fixture
+def train(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Callable[..., Training]:
+    """Starts a training: `train("retry_deferred", script=…)`."""
+    return partial(Training, airflow, under_test)
+
+
+@pytest.fixture
+def proxy(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Iterator[Proxy]:
+    """A proxy in front of the service, and a connection that leads to it and has the name `training_proxy`."""
+    with Proxy(under_test.local.url).running() as proxy:
+        airflow.connect("training_proxy", proxy.url, under_test.credentials)
+        yield proxy
+        airflow.api("DELETE", "/connections/training_proxy")

@@ -77,7 +77,7 @@ def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow
     training.wait_for_line("waiting 12")
     deferred = training.task()
     assert deferred["state"] == "deferred"
-    assert not worker_is_alive(deferred)
+    wait_until(lambda: not worker_is_alive(deferred), "The end of the worker's process", timeout=30)
     assert training.xcom("train", "training_status")["status"] == "RUNNING"
 
     training.go_on()

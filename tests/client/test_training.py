@@ -119,7 +119,7 @@ async def test_a_job_finds_its_files_and_leaves_its_own(client: TrainingClient, 
             Upload("train.py", b"print(open('in put/d\xc3\xa4ta.csv').read())"),
             Upload("in put/däta.csv", lambda: cast("BinaryIO", (tmp_path / "data.csv").open("rb"))),
         ],
-        lambda file, size: arrived.append((file.name, size)),
+        lambda file, size, sent: arrived.append((file.name, size)),
     )
     await client.submit(job_id, job("python3 train.py && mkdir -p model/1 && echo pb > model/1/saved_model.pb"))
     news = await to_the_end(client, job_id)
@@ -142,3 +142,22 @@ async def test_a_large_file_is_streamed_and_arrives_whole(client: TrainingClient
     async for piece in storage.read(f"{folder}/large.bin"):
         arrived += len(piece)
     assert arrived == size
+
+
+async def test_an_upload_that_was_cut_off_sends_only_what_is_missing(client: TrainingClient) -> None:
+    storage = await client.storage()
+    folder = job_folder("test", str(uuid4()))
+    large = Upload("large.bin", lambda: io.BytesIO(b"x" * (20 * 1024 * 1024)))
+    changed = Upload("changed.csv", b"after ")
+    await storage.upload(folder, [Upload("small.csv", b"1,2,3"), large, Upload("changed.csv", b"before")])
+    sent: dict[str, bool] = {}
+
+    await storage.upload(
+        folder,
+        [Upload("small.csv", b"1,2,3"), large, changed, Upload("new.csv", b"")],
+        lambda file, size, was_sent: sent.update({file.name: was_sent}),
+    )
+
+    assert sent == {"small.csv": False, "large.bin": False, "changed.csv": True, "new.csv": True}
+    content = b"".join([piece async for piece in storage.read(f"{folder}/changed.csv")])
+    assert content == b"after "

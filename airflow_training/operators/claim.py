@@ -1,0 +1,86 @@
+"""What a task knows of its job across its tries: kept in Airflow's task state store before anything is submitted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_training.jobs.identity import job_folder, job_id
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_STATE_KEY = "training_job"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that a task instance has claimed as its own.
+
+    Attributes:
+        job_id: Its id.
+        generation: The how many-eth job of this task instance it is.
+        max_tries: The task's `max_tries` then. Airflow raises it when somebody clears the task, and not for a retry.
+        name: The job's name.
+        training_conn_id: The connection to its service.
+        version: The job API's version, where it is not the connection's.
+        completion_time: The time allotted to it, in its free form.
+        submitted: When the service accepted it, as ISO 8601; None as long as that is not known.
+        over: Whether nothing can come of it any more.
+    """
+
+    job_id: str
+    generation: int
+    max_tries: int
+    name: str
+    training_conn_id: str
+    version: str | None
+    completion_time: str | int
+    submitted: str | None = None
+    over: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The job's folder in the bucket."""
+        return job_folder(self.name, self.job_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The claim as JSON can hold it."""
+        return asdict(self)
+
+    def accepted(self) -> Claim:
+        """The claim once the service has accepted the job."""
+        return replace(self, submitted=datetime.now(timezone.utc).isoformat())
+
+
+class ClaimStore:
+    """The claim of one task instance.
+
+    Args:
+        context: The context that the task runs in.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @property
+    def max_tries(self) -> int:
+        """The task's `max_tries` now."""
+        return int(self._context["ti"].max_tries)
+
+    def job_id(self, generation: int) -> str:
+        """The id of a job of this task instance."""
+        ti = self._context["ti"]
+        map_index = ti.map_index if ti.map_index is not None else -1
+        return job_id(ti.dag_id, ti.run_id, ti.task_id, map_index, generation)
+
+    def read(self) -> Claim | None:
+        """The claim of this try or of an earlier one."""
+        stored: Any = self._context["task_state_store"].get(_STATE_KEY)
+        return Claim(**stored) if stored else None
+
+    def write(self, claim: Claim) -> Claim:
+        """Keep a claim; it survives retries and clears."""
+        self._context["task_state_store"].set(_STATE_KEY, claim.to_dict())
+        return claim

@@ -1,0 +1,42 @@
+"""Trainings that somebody or something disturbs. What they train, and where, comes from the run's configuration."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG
+
+from airflow_training.operators.training import TrainingOperator
+
+RETRY: dict[str, Any] = {"retries": 1, "retry_delay": timedelta(seconds=1)}
+KINDS: dict[str, dict[str, Any]] = {
+    "once": {},
+    "retry": RETRY,
+    "timeout": {**RETRY, "execution_timeout": timedelta(seconds=20)},
+    "pending": {"pending_timeout": 5},
+    "not_durable": {**RETRY, "durable": False},
+    "not_canceled": {"cancel_on_kill": False},
+}
+
+for kind, arguments in KINDS.items():
+    for deferrable in (True, False):
+        with DAG(f"{kind}_{'deferred' if deferrable else 'in_worker'}", schedule=None, max_active_tasks=100):
+            TrainingOperator(
+                task_id="train",
+                job_name="overridden",
+                script="overridden.py",
+                image="python:3",
+                completion_time="10m",
+                training_conn_id="{{ dag_run.conf['connection'] }}",
+                config="{{ dag_run.conf['job'] }}",
+                deferrable=deferrable,
+                **arguments,
+            )
+
+SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
+
+with DAG("hundred", schedule=None, max_active_tasks=200):
+    TrainingOperator.partial(task_id="train", script=SAVE, image="python:3", completion_time="1h").expand(
+        job_name=[f"of-a-hundred-{number}" for number in range(100)]
+    )

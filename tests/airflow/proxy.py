@@ -1,0 +1,196 @@
+"""A proxy in front of a real service, which does to requests and replies what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+Forward = Callable[[], Awaitable[web.Response]]
+Fault = Callable[[web.Request, Forward], Awaitable[web.StreamResponse]]
+
+_HOP_BY_HOP = {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
+
+
+@dataclass
+class Rule:
+    """A fault, and the requests that it befalls: those from `skip` on, as many as `times`."""
+
+    method: str
+    path: str
+    fault: Fault
+    times: float
+    skip: int
+
+    def befalls(self, request: web.Request) -> bool:
+        if self.method != request.method or not re.search(self.path, request.path) or self.times <= 0:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
+
+
+@dataclass
+class Proxy:
+    """Passes requests on to a service, its storage included, but for those that a fault befalls.
+
+    Attributes:
+        upstream: The service.
+        url: Where the proxy answers.
+        seen: Method, path and time of each request.
+    """
+
+    upstream: str
+    url: str = ""
+    seen: list[tuple[str, str, float]] = field(default_factory=list)
+    _rules: list[Rule] = field(default_factory=list)
+    _storage: str = ""
+
+    def inject(self, method: str, path: str, fault: Fault, *, times: float = 1, skip: int = 0) -> None:
+        """Have requests befallen by a fault; the rule that was made first is the first to act."""
+        self._rules.append(Rule(method, path, fault, times, skip))
+
+    def heal(self) -> None:
+        """Pass everything on from now."""
+        self._rules.clear()
+
+    def count(self, method: str, path: str) -> int:
+        """The number of requests so far."""
+        return sum(1 for seen_method, seen_path, _ in self.seen if method == seen_method and re.search(path, seen_path))
+
+    @contextmanager
+    def running(self) -> Iterator[Proxy]:
+        """Serve from a thread of its own."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="proxy")
+        thread.start()
+        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result()
+        try:
+            yield self
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    async def _start(self) -> web.AppRunner:
+        application = web.Application(client_max_size=2**30)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return runner
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append((request.method, request.path, time.monotonic()))
+        body = await request.read()
+
+        async def forward() -> web.Response:
+            return await self._forward(request, body)
+
+        rule = next((rule for rule in self._rules if rule.befalls(request)), None)
+        return await rule.fault(request, forward) if rule else await forward()
+
+    async def _forward(self, request: web.Request, body: bytes) -> web.Response:
+        upstream = self._storage if request.path.startswith("/data") else self.upstream
+        # The signature of a request to S3 is made for the Host that the client sees.
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            try:
+                answer = await session.request(
+                    request.method,
+                    f"{upstream}{request.rel_url.raw_path_qs}",
+                    data=body,
+                    headers=request.headers,
+                    allow_redirects=False,
+                )
+                content = await answer.read()
+            except aiohttp.ClientError:
+                return await lost(request, None)
+        headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        if request.path.endswith("/storage") and answer.status == 200:
+            content = self._behind_the_proxy(content)
+        return web.Response(status=answer.status, body=content, headers=headers)
+
+    def _behind_the_proxy(self, content: bytes) -> bytes:
+        access = json.loads(content)
+        self._storage = access["endpoint"]
+        return json.dumps({**access, "endpoint": self.url}).encode()
+
+
+async def lost(request: web.Request, forward: Forward | None) -> web.Response:
+    """The connection breaks; the request has reached the service where there is one to forward it to."""
+    if forward:
+        await forward()
+    if request.transport:
+        request.transport.abort()
+    raise web.HTTPBadGateway
+
+
+async def reset(request: web.Request, _: Forward) -> web.Response:
+    """The connection breaks before the service sees anything."""
+    return await lost(request, None)
+
+
+def answers(status: int, body: str = "", content_type: str = "application/json", **headers: str) -> Fault:
+    """Somebody else answers."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def fault(_: web.Request, __: Forward) -> web.Response:
+        return web.Response(status=status, text=body, content_type=content_type, headers=named)
+
+    return fault
+
+
+async def truncated(_: web.Request, forward: Forward) -> web.Response:
+    """Of the reply, half arrives."""
+    answer = await forward()
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    return web.Response(status=answer.status, body=body[: len(body) // 2], content_type="application/json")
+
+
+def stalled(seconds: float) -> Fault:
+    """The reply takes its time."""
+
+    async def fault(_: web.Request, forward: Forward) -> web.Response:
+        await asyncio.sleep(seconds)
+        return await forward()
+
+    return fault
+
+
+def edited(**changes: Any) -> Fault:
+    """Fields of a JSON reply are others."""
+
+    async def fault(_: web.Request, forward: Forward) -> web.Response:
+        answer = await forward()
+        body = answer.body if isinstance(answer.body, bytes) else b"{}"
+        return web.json_response({**json.loads(body), **changes}, status=answer.status)
+
+    return fault
+
+
+@dataclass
+class Held:
+    """A fault that holds a reply back, after the service made it, until the test lets it go."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, _: web.Request, forward: Forward) -> web.Response:
+        answer = await forward()
+        self.reached.set()
+        await asyncio.to_thread(self.released.wait)
+        return answer

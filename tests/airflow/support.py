@@ -1,0 +1,167 @@
+"""A training under test: the run of a Dag on a real Airflow, and its jobs on a real service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from airflow_training.client import blocking
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.training import TrainingClient
+from airflow_training.jobs.status import JobStatus
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.process import wait_until
+from airflow_training.local.service import Credentials, LocalService
+
+T = TypeVar("T")
+
+SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
+WAIT = "scripts/wait_then_save.py"
+"""A script that prints lines until its job folder has a file `go`."""
+
+BOTH = ("deferred", "in_worker")
+
+
+class ServiceUnderTest:
+    """A service, and what its client sees of it."""
+
+    def __init__(self, service: LocalService, credentials: Credentials) -> None:
+        self.local = service
+        self.credentials = credentials
+        self._settings = ClientSettings(service.url, credentials.client_id, credentials.client_secret)
+
+    def jobs(self, name: str) -> list[JobStatus]:
+        """The jobs of a name, the oldest first."""
+
+        async def ask() -> Sequence[JobStatus]:
+            async with TrainingClient(self._settings) as client:
+                return await client.jobs()
+
+        found = [job for job in blocking.run(ask()) if job.name == name]
+        return sorted(found, key=lambda job: str(job.submission_time))
+
+    def folder(self, job: JobStatus) -> Path:
+        (folder,) = self.local.data.glob(f"tenants/*/data/jobs/{job.name}-{job.job_id}")
+        return folder
+
+
+class Training:
+    """A run of a Dag of `dags/reliability.py`.
+
+    Args:
+        airflow: Where it runs.
+        service: Where its jobs run.
+        dag_id: The Dag.
+        connection: The connection it uses.
+        job: Parameters of the job.
+    """
+
+    def __init__(
+        self,
+        airflow: LocalAirflow,
+        service: ServiceUnderTest,
+        dag_id: str,
+        connection: str = "training_default",
+        **job: Any,
+    ) -> None:
+        self.airflow = airflow
+        self.service = service
+        self.dag_id = dag_id
+        self.name = f"{dag_id.replace('_', '-')}-{uuid4().hex[:8]}"
+        airflow.wait_for_dag(dag_id)
+        conf = {"connection": connection, "job": {"job_name": self.name, "script": SAVE, **job}}
+        self.run = airflow.trigger(dag_id, conf)
+
+    @property
+    def task(self) -> dict[str, Any]:
+        return self.airflow.task(self.dag_id, self.run, "train")
+
+    @property
+    def state(self) -> str:
+        return str(self.task["state"])
+
+    @property
+    def jobs(self) -> list[JobStatus]:
+        return self.service.jobs(self.name)
+
+    def wait(self, condition: Callable[[], T], what: str, timeout: float = 120) -> T:
+        """Wait for a state of this training; what is read in the end is returned."""
+        seen: list[T] = []
+
+        def look() -> bool:
+            seen.append(condition())
+            return bool(seen[-1])
+
+        try:
+            wait_until(look, what, timeout=timeout, interval=0.2)
+        except Exception as error:
+            error.args = (f"{error}\n{self.describe()}",)
+            raise
+        return seen[-1]
+
+    def wait_for_state(self, *states: str) -> str:
+        return self.wait(lambda: self.state if self.state in states else "", f"{states} of {self.name}")
+
+    def wait_for_job(self, number: int = 1, *states: str) -> JobStatus:
+        """Wait until the service has so many jobs of this training, the last of them in one of some states."""
+        wanted = states or ("RUNNING",)
+
+        def reached() -> JobStatus | None:
+            jobs = self.jobs
+            return jobs[number - 1] if len(jobs) >= number and jobs[number - 1].state.value in wanted else None
+
+        found = self.wait(reached, f"Job {number} of {self.name}, {wanted}")
+        assert found
+        return found
+
+    def wait_for_line(self, line: str, try_number: int = 1) -> None:
+        self.wait(lambda: line in self.lines(try_number), f"The line {line!r} of {self.name}")
+
+    def go_on(self, number: int = 1) -> None:
+        """Have a waiting script save its model and end."""
+        (self.service.folder(self.jobs[number - 1]) / "go").touch()
+
+    def end(self, expected: str = "success") -> None:
+        """Wait for the end of the run."""
+        state = self.airflow.wait_for_run(self.dag_id, self.run, timeout=300)
+        assert state == expected, self.describe()
+
+    def log(self, try_number: int = 1) -> list[dict[str, Any]]:
+        return self.airflow.log(self.dag_id, self.run, "train", try_number)
+
+    def lines(self, try_number: int = 1) -> list[str]:
+        return [entry["event"] for entry in self.log(try_number)]
+
+    def waited(self, try_number: int = 1) -> list[int]:
+        """The numbers of the lines that the waiting script wrote."""
+        return [int(line.split()[1]) for line in self.lines(try_number) if line.startswith("waiting ")]
+
+    def errors(self, try_number: int = 1) -> list[dict[str, Any]]:
+        """The entries of the task log that are warnings or worse."""
+        return [entry for entry in self.log(try_number) if entry.get("level") in ("warning", "error", "critical")]
+
+    def failure(self, try_number: int = 1) -> tuple[str, str]:
+        """Type and text of the exception that ended a try."""
+        details = [entry["error_detail"] for entry in self.log(try_number) if entry.get("error_detail")]
+        assert len(details) == 1, self.describe()
+        return details[0][0]["exc_type"], details[0][0]["exc_value"]
+
+    def xcom(self, key: str = "return_value") -> Any:
+        return self.airflow.xcom(self.dag_id, self.run, "train", key)
+
+    def clear(self) -> None:
+        self.airflow.clear(self.dag_id, self.run, "train")
+
+    def mark(self, state: str) -> None:
+        self.airflow.mark(self.dag_id, self.run, "train", state)
+
+    def describe(self) -> str:
+        """What a failed test needs to show."""
+        task = self.task
+        tries = range(1, max(1, task["try_number"]) + 1)
+        logs = [f"--- try {number} ---\n" + "\n".join(map(json.dumps, self.log(number))) for number in tries]
+        jobs = "\n".join(str(job.to_wire()) for job in self.jobs)
+        return f"{self.name} is {task['state']}, try {task['try_number']}\n{jobs}\n" + "\n".join(logs)
