@@ -45,13 +45,15 @@ class LocalAirflow:
         self.home = folder
         self._env = self._environment(port, dags) | dict(settings or {})
         self._session = requests.Session()
-        options = {"api-server": ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]}
+        self._options = {"api-server": ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]}
         # The logs are on this machine's disk: nobody needs to serve them to others.
-        options |= {name: ["--skip-serve-logs"] for name in ("scheduler", "triggerer")}
-        self.components = {
-            name: LocalProcess(_program(name, *options.get(name, [])), folder=folder, name=name, env=self._env)
-            for name in _COMPONENTS
-        }
+        self._options |= {name: ["--skip-serve-logs"] for name in ("scheduler", "triggerer")}
+        self.components = {program: self.component(program, program) for program in _COMPONENTS}
+
+    def component(self, program: str, name: str) -> LocalProcess:
+        """A process of this Airflow, not started yet; a second triggerer for instance."""
+        command = _program(program, *self._options.get(program, []))
+        return LocalProcess(command, folder=self.home, name=name, env=self._env)
 
     def migrate(self) -> None:
         """Create the database."""

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ class LocalService:
     Args:
         folder: Where it keeps everything.
         environment: What its environment has beside that of this process.
+        options: More options of `airflow-training serve`.
 
     Attributes:
         data: Its data folder.
@@ -37,13 +38,13 @@ class LocalService:
         process: The process.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data = folder / "data"
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = LocalProcess(
-            _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0"),
+            _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0", *options),
             folder=folder,
             name="service",
             env={**os.environ, **(environment or {})},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,9 +44,17 @@ def under_test(service: LocalService, credentials: Credentials) -> ServiceUnderT
 
 
 @pytest.fixture
-def train(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Callable[..., Training]:
+def train(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Iterator[Callable[..., Training]]:
     """Starts a training: `train("retry_deferred", script=…)`."""
-    return partial(Training, airflow, under_test)
+    trainings = []
+
+    def train(*args: Any, **kwargs: Any) -> Training:
+        trainings.append(Training(airflow, under_test, *args, **kwargs))
+        return trainings[-1]
+
+    yield train
+    for training in trainings:
+        training.leave()
 
 
 @pytest.fixture

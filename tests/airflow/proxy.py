@@ -32,7 +32,7 @@ class Rule:
     skip: int
 
     def befalls(self, request: web.Request) -> bool:
-        if self.method != request.method or not re.search(self.path, request.path) or self.times <= 0:
+        if not re.fullmatch(self.method, request.method) or not re.search(self.path, request.path) or self.times <= 0:
             return False
         if self.skip:
             self.skip -= 1
@@ -65,9 +65,13 @@ class Proxy:
         """Pass everything on from now."""
         self._rules.clear()
 
+    def times(self, method: str, path: str) -> list[float]:
+        """When requests came, in seconds."""
+        return [time for seen, where, time in self.seen if seen == method and re.search(path, where)]
+
     def count(self, method: str, path: str) -> int:
         """The number of requests so far."""
-        return sum(1 for seen_method, seen_path, _ in self.seen if method == seen_method and re.search(path, seen_path))
+        return len(self.times(method, path))
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
@@ -87,7 +91,7 @@ class Proxy:
     async def _start(self) -> web.AppRunner:
         application = web.Application(client_max_size=2**30)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
+
+import psutil
 
 from airflow_training.client import blocking
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobStatus
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import wait_until
+from airflow_training.local.process import LocalProcess, wait_until
 from airflow_training.local.service import Credentials, LocalService
 
 T = TypeVar("T")
@@ -42,6 +45,13 @@ class ServiceUnderTest:
 
         found = [job for job in blocking.run(ask()) if job.name == name]
         return sorted(found, key=lambda job: str(job.submission_time))
+
+    def cancel(self, job: JobStatus) -> None:
+        async def ask() -> None:
+            async with TrainingClient(self._settings) as client:
+                await client.cancel(job.job_id)
+
+        blocking.run(ask())
 
     def folder(self, job: JobStatus) -> Path:
         (folder,) = self.local.data.glob(f"tenants/*/data/jobs/{job.name}-{job.job_id}")
@@ -124,13 +134,20 @@ class Training:
         """Have a waiting script save its model and end."""
         (self.service.folder(self.jobs[number - 1]) / "go").touch()
 
+    def leave(self) -> None:
+        """End what a failed test left running, so that others have the machine for themselves."""
+        for job in self.jobs:
+            if not job.state.ended:
+                self.service.cancel(job)
+
     def end(self, expected: str = "success") -> None:
         """Wait for the end of the run."""
         state = self.airflow.wait_for_run(self.dag_id, self.run, timeout=300)
         assert state == expected, self.describe()
 
     def log(self, try_number: int = 1) -> list[dict[str, Any]]:
-        return self.airflow.log(self.dag_id, self.run, "train", try_number)
+        begun = self.task["try_number"] >= try_number
+        return self.airflow.log(self.dag_id, self.run, "train", try_number) if begun else []
 
     def lines(self, try_number: int = 1) -> list[str]:
         return [entry["event"] for entry in self.log(try_number)]
@@ -165,3 +182,17 @@ class Training:
         logs = [f"--- try {number} ---\n" + "\n".join(map(json.dumps, self.log(number))) for number in tries]
         jobs = "\n".join(str(job.to_wire()) for job in self.jobs)
         return f"{self.name} is {task['state']}, try {task['try_number']}\n{jobs}\n" + "\n".join(logs)
+
+
+@contextmanager
+def frozen(process: LocalProcess) -> Iterator[None]:
+    """A process and its children that stand still, as on a machine that is short of everything."""
+    parent = psutil.Process(process.pid)
+    processes = [parent, *parent.children(recursive=True)]
+    for each in processes:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.resume()

@@ -1,0 +1,175 @@
+"""Who ends a task ends its job; who moves it does not; and a job that takes too long is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from airflow_training.local.airflow import LocalAirflow
+from tests.airflow.proxy import Proxy, answers, edited, stalled
+from tests.airflow.support import BOTH, WAIT, Training, frozen
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+both = pytest.mark.parametrize("where", BOTH)
+Train = Callable[..., Training]
+
+# The second job of a task saves its model, the first one waits for ever.
+SECOND_TIME = """
+import time
+from pathlib import Path
+before = Path(f"../{Path.cwd().name[:-37]}.before")
+if not before.exists():
+    before.touch()
+    print("the first time", flush=True)
+    time.sleep(600)
+Path("model").mkdir()
+Path("model/saved_model.pb").touch()
+"""
+
+
+def test_a_cleared_task_cancels_its_job_and_trains_again(train: Train) -> None:
+    training = train("once_deferred", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.clear()
+    training.wait_for_job(2)
+    training.wait_for_job(1, "CANCELED")
+    training.go_on(2)
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
+    assert training.xcom().endswith(f"-{training.jobs[1].job_id}/model/1")
+
+
+def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Train, airflow: LocalAirflow) -> None:
+    training = train("once_deferred", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    with frozen(airflow.components["triggerer"]):
+        training.clear()
+        training.wait_for_job(2)
+        training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
+    training.wait_for_line("waiting 3", try_number=2)
+    training.go_on(2)
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
+
+
+@both
+@pytest.mark.parametrize("mark", ["failed", "success"])
+def test_a_task_that_is_marked_cancels_its_job(train: Train, where: str, mark: str) -> None:
+    training = train(f"once_{where}", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.mark(mark)
+
+    training.wait(lambda: training.jobs[0].state.value == "CANCELED", "The cancellation", timeout=10)
+    assert len(training.jobs) == 1
+    assert training.state == mark
+
+
+def test_a_running_task_that_is_cleared_cancels_its_job_and_trains_again(train: Train) -> None:
+    training = train("once_in_worker", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.clear()
+    training.wait_for_job(2)
+    training.go_on(2)
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
+
+
+def test_a_task_that_is_ended_during_the_upload_leaves_no_job(train: Train, proxy: Proxy) -> None:
+    proxy.inject("PUT", "/data/", stalled(600), times=99)
+    training = train("once_deferred", "training_proxy")
+    training.wait(lambda: proxy.count("PUT", "/data/"), "The upload")
+
+    training.mark("failed")
+
+    training.wait(lambda: proxy.count("DELETE", "/jobs/"), "The cancellation", timeout=10)
+    assert training.jobs == []
+
+
+def test_a_task_that_is_ended_during_the_submit_leaves_no_running_job(train: Train, proxy: Proxy) -> None:
+    proxy.inject("POST", "/jobs/", stalled(1), times=99)
+    training = train("once_deferred", "training_proxy", script=WAIT)
+    training.wait(lambda: proxy.count("POST", "/jobs/"), "The submit")
+
+    training.mark("failed")
+
+    training.wait_for_job(1, "CANCELED")
+
+
+def test_with_cancel_on_kill_false_the_job_goes_on(train: Train) -> None:
+    training = train("not_canceled_deferred", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.mark("failed")
+    training.wait_for_line(
+        f"The training job {training.jobs[0].job_id} is left alone, as cancel_on_kill=False asks for"
+    )
+
+    assert training.jobs[0].state.value == "RUNNING"
+    training.go_on()
+    training.wait_for_job(1, "SUCCEEDED")
+
+
+@both
+def test_the_execution_timeout_cancels_the_job_and_honours_the_retry(train: Train, where: str) -> None:
+    training = train(f"timeout_{where}", script=SECOND_TIME)
+
+    training.end()
+
+    assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
+    assert "the first time" in training.lines(1)
+    kind, text = training.failure(1)
+    assert kind == "JobTimedOut"
+    assert "execution_timeout" in text
+    assert training.jobs[0].job_id in text
+
+
+@both
+def test_the_completion_time_cancels_the_job(train: Train, where: str) -> None:
+    training = train(f"once_{where}", script=WAIT, completion_time="4s")
+
+    training.end("failed")
+
+    assert [job.state.value for job in training.jobs] == ["CANCELED"]
+    kind, text = training.failure()
+    assert kind == "JobTimedOut"
+    assert "has run for its completion_time of 0:00:04, and was canceled. Allow it more time" in text
+    numbers = training.waited()
+    assert numbers == list(range(1, len(numbers) + 1)), "the log is told to its end"
+
+
+@both
+def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(
+    train: Train, proxy: Proxy, where: str
+) -> None:
+    pending = edited(status="PENDING", startTime=None, message="waiting for 2 of 4 cpus, 3 jobs ahead")
+    proxy.inject("GET", "/jobs/[^/]+$", pending, times=999)
+    proxy.inject("POST", "/jobs/", pending, times=999)
+    training = train(f"pending_{where}", "training_proxy", script=WAIT)
+    training.wait(lambda: proxy.count("DELETE", "/jobs/"), "The cancellation")
+    proxy.heal()
+
+    training.end("failed")
+
+    assert [job.state.value for job in training.jobs] == ["CANCELED"]
+    kind, text = training.failure()
+    assert kind == "JobTimedOut"
+    assert "for the pending_timeout of 0:00:05: waiting for 2 of 4 cpus, 3 jobs ahead, and was canceled" in text
+
+
+def test_a_job_that_cannot_be_canceled_in_time_is_said_to_run_on(train: Train, proxy: Proxy) -> None:
+    proxy.inject("DELETE", "/jobs/", answers(403, '{"error": {"code": "403", "message": "Not yours"}}'), times=999)
+    training = train("once_deferred", "training_proxy", script=WAIT, completion_time="2s")
+
+    training.end("failed")
+
+    assert "could not be canceled and may still run: The training service refused DELETE" in training.failure()[1]
+    training.go_on()

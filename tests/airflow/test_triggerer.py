@@ -1,0 +1,104 @@
+"""A triggerer that dies, stops or hands a trigger on: the job runs on, and the log shows every line once."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import psutil
+import pytest
+
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.process import LocalProcess, wait_until
+from tests.airflow.support import Training
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+Train = Callable[..., Training]
+SCRIPT = "scripts/wait_then_save.py"
+
+
+def end(process: LocalProcess, with_signal: signal.Signals) -> None:
+    """Send a signal to a process and, where it is one that nobody can handle, to its children."""
+    parent = psutil.Process(process.pid)
+    crash = with_signal == signal.SIGKILL
+    processes = [parent, *(parent.children(recursive=True) if crash else ())]
+    for each in processes:
+        each.send_signal(with_signal)
+    psutil.wait_procs(processes)
+
+
+def check_the_log(training: Training) -> None:
+    numbers = training.waited()
+    assert numbers == list(range(1, len(numbers) + 1)), "every line once, and in order"
+    assert training.lines().count("saved") == 1
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_a_triggerer_that_ends_harms_no_job_and_no_log(
+    train: Train, airflow: LocalAirflow, with_signal: signal.Signals
+) -> None:
+    triggerer = airflow.components["triggerer"]
+    training = train("once_deferred", script=SCRIPT)
+    training.wait_for_line("waiting 20")
+
+    end(triggerer, with_signal)
+    triggerer.start()
+    before = max(training.waited())
+    training.wait_for_line(f"waiting {before + 10}")
+    training.go_on()
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["SUCCEEDED"]
+    check_the_log(training)
+
+
+@contextmanager
+def second_triggerer(airflow: LocalAirflow) -> Iterator[LocalProcess]:
+    process = airflow.component("triggerer", "triggerer-2")
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def triggerers(airflow: LocalAirflow) -> list[int]:
+    query = "SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running' AND end_date IS NULL ORDER BY id"
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+        return [row[0] for row in database.execute(query)]
+
+
+def move(airflow: LocalAirflow, training: Training, triggerer: int) -> None:
+    """Give the trigger of a training to another triggerer, as Airflow does when one seems to be dead."""
+    command = (
+        "UPDATE trigger SET triggerer_id = ? WHERE id = (SELECT trigger_id FROM task_instance WHERE run_id = ?"
+        " AND dag_id = ?)"
+    )
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+        changed = database.execute(command, (triggerer, training.run, training.dag_id)).rowcount
+        database.commit()
+    assert changed == 1
+
+
+def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
+    training = train("once_deferred", script=SCRIPT)
+    training.wait_for_line("waiting 5")
+    first = triggerers(airflow)[-1]
+    with second_triggerer(airflow):
+        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=60)
+
+        move(airflow, training, triggerers(airflow)[-1])
+
+        job = training.jobs[0]
+        left_alone = f"The training job {job.job_id} is not canceled: its task goes on, it is deferred"
+        training.wait_for_line(left_alone)
+        before = max(training.waited())
+        training.wait_for_line(f"waiting {before + 10}")
+        training.go_on()
+        training.end()
+
+    assert [job.state.value for job in training.jobs] == ["SUCCEEDED"]
+    check_the_log(training)
