@@ -60,13 +60,13 @@ class LocalProcess:
             raise LocalProcessError(f"{self.name} was not started.")
         return self._process.pid
 
-    def stop(self) -> None:
-        """Ask it to end, and after a grace time end it by force."""
+    def stop(self, grace: float = _GRACE) -> None:
+        """Ask it to end, and after `grace` seconds end it by force."""
         if self._process is None:
             return
         self._process.terminate()
         try:
-            self._process.wait(_GRACE)
+            self._process.wait(grace)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -17,16 +17,22 @@ class Interruptible:
         >>> work.run(asyncio.sleep(0, "done"))
         'done'
         >>> work.interrupt()
+        >>> work.run(asyncio.sleep(600))
+        Traceback (most recent call last):
+        ...
+        asyncio.exceptions.CancelledError
     """
 
     def __init__(self) -> None:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._interrupted = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end.
 
         Raises:
-            asyncio.CancelledError: It was interrupted, and has cleaned up after itself.
+            asyncio.CancelledError: It was interrupted, and has cleaned up after itself. An interruption that came
+                before it began interrupts it at its first wait.
         """
         return asyncio.run(self._known(work))
 
@@ -35,6 +41,8 @@ class Interruptible:
         if task is None:
             raise AssertionError("asyncio.run runs a task")
         self._running = asyncio.get_running_loop(), task
+        if self._interrupted:
+            task.cancel()
         try:
             return await work
         finally:
@@ -42,6 +50,7 @@ class Interruptible:
 
     def interrupt(self) -> None:
         """Cancel what runs, if anything does. It does nothing else: a signal handler may not wait for anything."""
+        self._interrupted = True
         if self._running:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)

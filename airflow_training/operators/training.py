@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import (
-    AirflowFailException,
-    AirflowTaskTerminated,
-    AirflowTaskTimeout,
-    TaskDeferralError,
-    TaskDeferralTimeout,
-)
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
 from airflow.sdk.execution_time import task_runner
 
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import (
-    InvalidParameters,
-    JobCanceled,
-    JobError,
-    JobTimedOut,
-    TrainingError,
-    TriggerFailed,
-)
+from airflow_training.exceptions import InvalidParameters, TrainingError, TriggerFailed
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.limits import Limits, read_duration
 from airflow_training.jobs.parameters import TrainingParameters, overridden
 from airflow_training.jobs.status import JobStatus
 from airflow_training.operators import inputs
-from airflow_training.operators.claim import Claim, ClaimStore
-from airflow_training.operators.interruption import Interruptible
-from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
-from airflow_training.operators.result import check_success, saved_model
-from airflow_training.reporting import PATIENCE, STATUS_KEY, Outcome, report
-from airflow_training.triggers.training import JOB_ID_KEY, TrainingTrigger, error_of
+from airflow_training.operators.attempt import Attempt
+from airflow_training.operators.claim import Claim
+from airflow_training.reporting import Outcome
+from airflow_training.triggers.training import TrainingTrigger, error_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-T = TypeVar("T")
-
-RESULT_KEY = "training_job"
-"""The XCom that holds the result: job id, final status, location, duration in seconds."""
-
-# A task that Airflow kills has about five seconds left.
-_LAST_SECONDS = 2.0
 
 
 class TrainingOperator(BaseOperator):
@@ -165,34 +137,30 @@ class TrainingOperator(BaseOperator):
         )
         self.durable = durable
         self.cancel_on_kill = cancel_on_kill
-        self._work = Interruptible()
-        self._claimed: Claim | None = None
+        self._attempt: Attempt | None = None
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
+        attempt = self._begun(context)
         with _ErrorsForAirflow():
-            claim = self._run(self._begin(context))
-        if self.deferrable and _triggers_can_ask():
-            limits = self._limits(context, claim).to_dict()
-            self.defer(
-                trigger=TrainingTrigger(
-                    claim.training_conn_id, claim.job_id, claim.version, limits, self.cancel_on_kill
-                ),
-                method_name=self.execute_complete.__name__,
-                kwargs={"claim": claim.to_dict()},
-            )
-        with _ErrorsForAirflow(), _over_after_its_end(context, claim):
-            outcome = self._run(self._follow(context, claim))
-            return self._run(self._result(context, claim, outcome))
+            claim = attempt.begin(self._describe)
+            if self.deferrable and _triggers_can_ask():
+                attempt.check_not_ended(claim)
+                self._defer(context, claim)
+            with attempt.over_after_its_end(claim):
+                return attempt.result(claim, attempt.follow(claim, self._limits(context, claim)))
 
     def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Hand on what the trigger found at the end of the job."""
-        known = Claim(**claim)
-        with _ErrorsForAirflow(), _over_after_its_end(context, known):
+        attempt, known = self._begun(context), Claim(**claim)
+        if event["job_id"] != known.job_id:
+            # SQLite gives the id of a trigger that was deleted to the next one: Airflow then takes the trigger of an
+            # earlier try for that of this one, which it never starts.
+            self._defer(context, known)
+        with _ErrorsForAirflow(), attempt.over_after_its_end(known):
             if "error" in event:
                 raise error_of(event)
-            outcome = Outcome(JobStatus.model_validate(event["status"]), event["last_lines"])
-            return self._run(self._result(context, known, outcome))
+            return attempt.result(known, Outcome(JobStatus.model_validate(event["status"]), event["last_lines"]))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume on a worker; where the trigger died, see to its job."""
@@ -200,24 +168,30 @@ class TrainingOperator(BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             with _ErrorsForAirflow():
-                raise TriggerFailed(self._run(self._without_trigger(context, str(error)))) from None
+                raise TriggerFailed(self._begun(context).without_trigger(str(error))) from None
 
     def on_kill(self) -> None:
         """Interrupt what the worker does for the task, which then cancels the job."""
-        self._work.interrupt()
+        if self._attempt:
+            self._attempt.interrupt()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self._work.run(work)
-        except (asyncio.CancelledError, AirflowTaskTimeout) as error:
-            timeout = isinstance(error, AirflowTaskTimeout)
-            if not self._claimed:
-                raise error if timeout else AirflowTaskTerminated("The task was killed.") from None
-            end = "was canceled" if self._claimed.over else "may still run"
-            job = f"the training job {self._claimed.name} ({self._claimed.job_id}) {end}."
-            if timeout:
-                raise JobTimedOut(f"The execution_timeout passed; {job}", job_id=self._claimed.job_id) from None
-            raise JobCanceled(f"The task was killed; {job}", job_id=self._claimed.job_id) from None
+    def _begun(self, context: Context) -> Attempt:
+        self._attempt = Attempt(
+            context,
+            self.log,
+            training_conn_id=self.training_conn_id,
+            durable=self.durable,
+            cancel_on_kill=self.cancel_on_kill,
+        )
+        return self._attempt
+
+    def _defer(self, context: Context, claim: Claim) -> NoReturn:
+        limits = self._limits(context, claim).to_dict()
+        self.defer(
+            trigger=TrainingTrigger(claim.training_conn_id, claim.job_id, claim.version, limits, self.cancel_on_kill),
+            method_name=self.execute_complete.__name__,
+            kwargs={"claim": claim.to_dict()},
+        )
 
     def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
         """Find every mistake there is, before a byte is sent."""
@@ -238,119 +212,6 @@ class TrainingOperator(BaseOperator):
             raise InvalidParameters(mistakes)
         return parameters, inputs.uploads(parameters, folder)
 
-    async def _begin(self, context: Context) -> Claim:
-        """Go on with the job of an earlier try, or start one."""
-        store = ClaimStore(context)
-        decision = await Reattachment(
-            store,
-            self.log,
-            training_conn_id=self.training_conn_id,
-            durable=self.durable,
-            cancel_on_kill=self.cancel_on_kill,
-        ).decide()
-        claim = decision if isinstance(decision, Claim) else await self._start(store, decision)
-        context["ti"].xcom_push(JOB_ID_KEY, claim.job_id)
-        return claim
-
-    async def _start(self, store: ClaimStore, generation: int | None) -> Claim:
-        parameters, files = self._describe()
-        async with self._hook().client(version=parameters.version) as client:
-            generation = generation or await unused_generation(store, client)
-            claim = store.write(
-                Claim(
-                    job_id=store.job_id(generation),
-                    generation=generation,
-                    max_tries=store.max_tries,
-                    name=parameters.job_name,
-                    training_conn_id=self.training_conn_id,
-                    version=parameters.version,
-                    completion_time=parameters.completion_time,
-                )
-            )
-            async with self._canceled_on_kill(store, client, claim):
-                await self._upload(client, claim, files)
-                await self._submit(client, claim, parameters)
-        return store.write(claim.accepted())
-
-    async def _upload(self, client: TrainingClient, claim: Claim, files: Sequence[Upload]) -> None:
-        def done(file: Upload, size: int, sent: bool) -> None:
-            self.log.info(
-                "%s %s (%s bytes)", "Uploaded" if sent else "Unchanged on the storage:", file.name, f"{size:,}"
-            )
-
-        storage = await client.storage()
-        self.log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", claim.folder)
-        await storage.upload(claim.folder, files, done)
-
-    async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
-        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
-        try:
-            status = await asyncio.shield(submit)
-        except (asyncio.CancelledError, AirflowTaskTimeout):
-            # A request that is under way would arrive after the one that cancels its job.
-            await asyncio.wait([submit], timeout=_LAST_SECONDS)
-            submit.cancel()
-            raise
-        self.log.info("Submitted job %s (%s) to %s", claim.job_id, status.state.value, client.settings.base_url)
-
-    async def _follow(self, context: Context, claim: Claim) -> Outcome:
-        async def push(key: str, value: Any) -> None:
-            context["ti"].xcom_push(key, value)
-
-        client = self._hook(claim).client(version=claim.version, policy=PATIENCE)
-        async with client, self._canceled_on_kill(ClaimStore(context), client, claim):
-            limits = self._limits(context, claim)
-            return await report(client, claim.job_id, log=self.log, store=push, limits=limits)
-
-    @asynccontextmanager
-    async def _canceled_on_kill(self, store: ClaimStore, client: TrainingClient, claim: Claim) -> AsyncIterator[None]:
-        self._claimed = claim
-        try:
-            yield
-        except (asyncio.CancelledError, AirflowTaskTimeout):
-            if self.cancel_on_kill:
-                try:
-                    await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS)
-                    self._claimed = store.write(replace(claim, over=True))
-                except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
-                    self.log.warning("The job %s could not be canceled: %s", claim.job_id, error or "no answer in time")
-            raise
-
-    async def _result(self, context: Context, claim: Claim, outcome: Outcome) -> str:
-        status = outcome.status
-        context["ti"].xcom_push(STATUS_KEY, status.to_wire())
-        check_success(outcome)
-        async with self._hook(claim).client(version=claim.version) as client:
-            key = await saved_model(client, outcome, claim.folder)
-        location = f"training://{claim.training_conn_id}@data/{key}"
-        duration = status.duration.total_seconds() if status.duration else None
-        result = {"job_id": status.job_id, "status": status.to_wire(), "location": location, "duration": duration}
-        context["ti"].xcom_push(RESULT_KEY, result)
-        self.log.info("The SavedModel is at %s", location)
-        return location
-
-    async def _without_trigger(self, context: Context, reason: str) -> str:
-        """See to a job whose trigger died: a retry goes on with it, and without a retry it is canceled."""
-        store = ClaimStore(context)
-        claim = store.read()
-        died = f"The trigger that followed the training job died ({reason})."
-        if claim is None or claim.over:
-            return died
-        job = f"the job {claim.job_id}"
-        if self.durable and context["ti"].try_number <= store.max_tries:
-            return f"{died} The retry goes on with {job}."
-        if not self.cancel_on_kill:
-            return f"{died} There is no retry; {job} goes on, as cancel_on_kill=False asks for."
-        try:
-            await cancel(claim)
-        except TrainingError as error:
-            return f"{died} There is no retry, and {job} could not be canceled: {error}"
-        store.write(replace(claim, over=True))
-        return f"{died} There is no retry, so {job} was canceled; clear the task to train again."
-
-    def _hook(self, claim: Claim | None = None) -> TrainingHook:
-        return TrainingHook(claim.training_conn_id if claim else self.training_conn_id)
-
     def _limits(self, context: Context, claim: Claim) -> Limits:
         started = context["ti"].start_date
         return Limits(
@@ -360,17 +221,6 @@ class TrainingOperator(BaseOperator):
             completion_time=read_duration(claim.completion_time),
             pending_timeout=self.pending_timeout,
         )
-
-
-@contextmanager
-def _over_after_its_end(context: Context, claim: Claim) -> Iterator[None]:
-    """Remember that nothing can come of a job any more, so that the next try starts a new one."""
-    try:
-        yield
-    except JobError as error:
-        if error.over:
-            ClaimStore(context).write(replace(claim, over=True))
-        raise
 
 
 class _ErrorsForAirflow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,10 @@ from airflow_training.reporting import CURSOR_KEY, PATIENCE, report
 JOB_ID_KEY = "training_job_id"
 """The XCom in which each try of a task claims its job."""
 
+# Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
+# deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.
+_SHORTEST = 5.0
+
 # The task has not been ended: it goes on with this job, or its next try sees to it.
 _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
 
@@ -44,8 +49,8 @@ class TrainingTrigger(BaseTrigger):
         limits: How long the job may take, as `Limits.to_dict` writes it.
         cancel_on_kill: Whether a job whose task is ended by a user is canceled.
 
-    Its one event is `{"status": …, "last_lines": […]}`, or what `failure_event` makes of an error where the job
-    could not be followed to its end.
+    Its one event is `{"job_id": …, "status": …, "last_lines": […]}`, or what `failure_event` makes of an error where
+    the job could not be followed to its end.
     """
 
     def __init__(
@@ -70,6 +75,15 @@ class TrainingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the job."""
+        shortest = asyncio.ensure_future(asyncio.sleep(_SHORTEST))
+        try:
+            event = await self._follow()
+            await shortest
+        finally:
+            shortest.cancel()
+        yield TriggerEvent(event)
+
+    async def _follow(self) -> dict[str, Any]:
         hook = TrainingHook(self.training_conn_id)
         try:
             async with await hook.aclient(version=self.version, policy=PATIENCE) as client:
@@ -81,10 +95,11 @@ class TrainingTrigger(BaseTrigger):
                     limits=Limits.from_dict(self.limits),
                     cursor=await XCom.aget_one(key=CURSOR_KEY, **self._task()),
                 )
+        except _Superseded:
+            return {"job_id": self.job_id}
         except TrainingError as error:
-            yield TriggerEvent(failure_event(error))
-        else:
-            yield TriggerEvent({"status": outcome.status.to_wire(), "last_lines": list(outcome.last_lines)})
+            return failure_event(self.job_id, error)
+        return {"job_id": self.job_id, "status": outcome.status.to_wire(), "last_lines": list(outcome.last_lines)}
 
     async def on_kill(self) -> None:
         """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere."""
@@ -107,8 +122,7 @@ class TrainingTrigger(BaseTrigger):
             self.log.info("Canceled the training job %s, since its task was ended", self.job_id)
 
     async def _reason_to_leave_it(self) -> str:
-        claimed = await XCom.aget_one(key=JOB_ID_KEY, **self._task())
-        if claimed not in (None, self.job_id):
+        if await self._is_superseded():
             return ""
         task = self._task()
         query = GetTaskStates(
@@ -121,7 +135,13 @@ class TrainingTrigger(BaseTrigger):
         (state,) = list(answer.task_states.get(task["run_id"], {}).values()) or [None]
         return f"its task goes on, it is {state}" if state in _GOES_ON else ""
 
+    async def _is_superseded(self) -> bool:
+        """Whether a later try of the task has claimed a job of its own."""
+        return await XCom.aget_one(key=JOB_ID_KEY, **self._task()) not in (None, self.job_id)
+
     async def _store(self, key: str, value: Any) -> None:
+        if await self._is_superseded():
+            raise _Superseded
         await XCom.aset(key, value, **self._task())
 
     def _task(self) -> dict[str, Any]:
@@ -132,10 +152,15 @@ class TrainingTrigger(BaseTrigger):
         return {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": map_index}
 
 
-def failure_event(error: TrainingError) -> dict[str, Any]:
+class _Superseded(Exception):
+    """The task has gone on with another job."""
+
+
+def failure_event(job_id: str, error: TrainingError) -> dict[str, Any]:
     """Write an error as an event: the worker that resumes raises it again."""
-    job = {"job_id": error.job_id, "over": error.over} if isinstance(error, JobError) else {}
-    return {"error": type(error).__name__, "message": str(error), "retryable": error.retryable, **job}
+    over = {"over": error.over} if isinstance(error, JobError) else {}
+    event = {"job_id": job_id, "error": type(error).__name__, "message": str(error), "retryable": error.retryable}
+    return event | over
 
 
 def error_of(event: dict[str, Any]) -> TrainingError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psutil
 import pytest
@@ -20,14 +19,19 @@ Train = Callable[..., Training]
 SCRIPT = "scripts/wait_then_save.py"
 
 
-def end(process: LocalProcess, with_signal: signal.Signals) -> None:
-    """Send a signal to a process and, where it is one that nobody can handle, to its children."""
-    parent = psutil.Process(process.pid)
-    crash = with_signal == signal.SIGKILL
-    processes = [parent, *(parent.children(recursive=True) if crash else ())]
-    for each in processes:
-        each.send_signal(with_signal)
-    psutil.wait_procs(processes)
+def crash(process: LocalProcess) -> None:
+    """End a process and its children as a lack of memory does."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children)
+
+
+def shut_down(process: LocalProcess) -> None:
+    """End a process as an upgrade does."""
+    process.stop(grace=60)
 
 
 def check_the_log(training: Training) -> None:
@@ -36,15 +40,15 @@ def check_the_log(training: Training) -> None:
     assert training.lines().count("saved") == 1
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", [crash, shut_down])
 def test_a_triggerer_that_ends_harms_no_job_and_no_log(
-    train: Train, airflow: LocalAirflow, with_signal: signal.Signals
+    train: Train, airflow: LocalAirflow, end: Callable[[LocalProcess], None]
 ) -> None:
     triggerer = airflow.components["triggerer"]
     training = train("once_deferred", script=SCRIPT)
     training.wait_for_line("waiting 20")
 
-    end(triggerer, with_signal)
+    end(triggerer)
     triggerer.start()
     before = max(training.waited())
     training.wait_for_line(f"waiting {before + 10}")

@@ -1,0 +1,249 @@
+"""One try of a training task on a worker: upload, submit, follow, result; and what becomes of its job when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk.exceptions import AirflowTaskTerminated, AirflowTaskTimeout
+
+from airflow_training.client.storage import Upload
+from airflow_training.client.training import TrainingClient
+from airflow_training.exceptions import JobCanceled, JobError, JobTimedOut, TrainingError
+from airflow_training.hooks.training import TrainingHook
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.limits import Limits
+from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.operators.claim import Claim, ClaimStore
+from airflow_training.operators.interruption import Interruptible
+from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
+from airflow_training.operators.result import check_success, saved_model
+from airflow_training.reporting import PATIENCE, STATUS_KEY, Outcome, report
+from airflow_training.triggers.training import JOB_ID_KEY
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.types import Logger
+
+T = TypeVar("T")
+
+RESULT_KEY = "training_job"
+"""The XCom that holds the result: job id, final status, location, duration in seconds."""
+
+# A task that Airflow kills has about five seconds left.
+_LAST_SECONDS = 2.0
+
+Description = tuple[TrainingParameters, Sequence[Upload]]
+
+
+class Attempt:
+    """One try of a task.
+
+    Args:
+        context: The context that the task runs in.
+        log: The task log.
+        training_conn_id: The connection to the training service.
+        durable: Whether a retry goes on with the job of the try before.
+        cancel_on_kill: Whether a job whose task is ended is canceled.
+    """
+
+    def __init__(
+        self, context: Context, log: Logger, *, training_conn_id: str, durable: bool, cancel_on_kill: bool
+    ) -> None:
+        self._ti = context["ti"]
+        self._store = ClaimStore(context)
+        self._log = log
+        self._training_conn_id = training_conn_id
+        self._durable = durable
+        self._cancel_on_kill = cancel_on_kill
+        self._work = Interruptible()
+        self._claimed: Claim | None = None
+
+    def begin(self, describe: Callable[[], Description]) -> Claim:
+        """Go on with the job of an earlier try, or start one.
+
+        Args:
+            describe: Finds what to train and with which files; raises InvalidParameters.
+        """
+        return self._run(self._begin(describe))
+
+    def follow(self, claim: Claim, limits: Limits) -> Outcome:
+        """Follow a job to its end, on this worker."""
+        return self._run(self._follow(claim, limits))
+
+    def result(self, claim: Claim, outcome: Outcome) -> str:
+        """Find the SavedModel of a job that ended, and hand it on; raises JobError where there is none."""
+        return self._run(self._result(claim, outcome))
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, which then cancels its job. It may be called from a signal handler."""
+        self._work.interrupt()
+
+    def check_not_ended(self, claim: Claim) -> None:
+        """Cancel the job, and raise JobCanceled, if a user ended the task while it was submitted.
+
+        Airflow refuses the deferral of such a task, and its process ends without a word to us.
+        """
+        state = self._state()
+        if state in (None, "running"):
+            return
+        if self._cancel_on_kill:
+            asyncio.run(cancel(claim))
+            self._claimed = self._store.write(replace(claim, over=True))
+        raise JobCanceled(f"The task was ended, it is {state}; {self._end_of(claim)}", job_id=claim.job_id)
+
+    @contextmanager
+    def over_after_its_end(self, claim: Claim) -> Iterator[None]:
+        """Remember that nothing can come of a job any more, so that the next try starts a new one."""
+        try:
+            yield
+        except JobError as error:
+            if error.over:
+                self._store.write(replace(claim, over=True))
+            raise
+
+    def without_trigger(self, reason: str) -> str:
+        """See to the job whose trigger died: a retry goes on with it, and without a retry it is canceled.
+
+        Returns:
+            A sentence that says what became of it.
+        """
+        died = f"The trigger that followed the training job died ({reason})."
+        claim = self._store.read()
+        if claim is None or claim.over:
+            return died
+        job = f"the job {claim.job_id}"
+        if self._durable and self._ti.try_number <= self._store.max_tries:
+            return f"{died} The retry goes on with {job}."
+        if not self._cancel_on_kill:
+            return f"{died} There is no retry; {job} goes on, as cancel_on_kill=False asks for."
+        try:
+            asyncio.run(cancel(claim))
+        except TrainingError as error:
+            return f"{died} There is no retry, and {job} could not be canceled: {error}"
+        self._store.write(replace(claim, over=True))
+        return f"{died} There is no retry, so {job} was canceled; clear the task to train again."
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._work.run(work)
+        except (asyncio.CancelledError, AirflowTaskTimeout) as error:
+            timeout = isinstance(error, AirflowTaskTimeout)
+            if not self._claimed:
+                raise error if timeout else AirflowTaskTerminated("The task was killed.") from None
+            end, job_id = self._end_of(self._claimed), self._claimed.job_id
+            if timeout:
+                raise JobTimedOut(f"The execution_timeout passed; {end}", job_id=job_id) from None
+            raise JobCanceled(f"The task was killed; {end}", job_id=job_id) from None
+
+    def _end_of(self, claim: Claim) -> str:
+        over = self._claimed is not None and self._claimed.over
+        return f"the training job {claim.name} ({claim.job_id}) {'was canceled' if over else 'may still run'}."
+
+    def _state(self) -> str | None:
+        """The state of this task in Airflow's database; None where it cannot be read."""
+        ti = self._ti
+        try:
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[ti.task_id], map_index=ti.map_index
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is: the job is well, and is gone on with
+            self._log.warning("The state of the task cannot be read: %s", error)
+            return None
+        # A mapped task's key has its index at its end.
+        return next(iter(states.get(ti.run_id, {}).values()), None)
+
+    async def _begin(self, describe: Callable[[], Description]) -> Claim:
+        decision = await Reattachment(
+            self._store,
+            self._log,
+            training_conn_id=self._training_conn_id,
+            durable=self._durable,
+            cancel_on_kill=self._cancel_on_kill,
+        ).decide()
+        claim = decision if isinstance(decision, Claim) else await self._start(describe, decision)
+        self._ti.xcom_push(JOB_ID_KEY, claim.job_id)
+        return claim
+
+    async def _start(self, describe: Callable[[], Description], generation: int | None) -> Claim:
+        parameters, files = describe()
+        async with TrainingHook(self._training_conn_id).client(version=parameters.version) as client:
+            generation = generation or await unused_generation(self._store, client)
+            claim = self._store.write(
+                Claim(
+                    job_id=self._store.job_id(generation),
+                    generation=generation,
+                    max_tries=self._store.max_tries,
+                    name=parameters.job_name,
+                    training_conn_id=self._training_conn_id,
+                    version=parameters.version,
+                    completion_time=parameters.completion_time,
+                )
+            )
+            async with self._canceled_on_kill(client, claim):
+                await self._upload(client, claim, files)
+                await self._submit(client, claim, parameters)
+        return self._store.write(claim.accepted())
+
+    async def _upload(self, client: TrainingClient, claim: Claim, files: Sequence[Upload]) -> None:
+        def done(file: Upload, size: int, sent: bool) -> None:
+            what = "Uploaded" if sent else "Unchanged on the storage:"
+            self._log.info("%s %s (%s bytes)", what, file.name, f"{size:,}")
+
+        storage = await client.storage()
+        self._log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", claim.folder)
+        await storage.upload(claim.folder, files, done)
+
+    async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
+        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
+        try:
+            status = await asyncio.shield(submit)
+        except (asyncio.CancelledError, AirflowTaskTimeout):
+            # A request that is under way would arrive after the one that cancels its job.
+            await asyncio.wait([submit], timeout=_LAST_SECONDS)
+            submit.cancel()
+            raise
+        self._log.info("Submitted job %s (%s) to %s", claim.job_id, status.state.value, client.settings.base_url)
+
+    async def _follow(self, claim: Claim, limits: Limits) -> Outcome:
+        async def push(key: str, value: Any) -> None:
+            self._ti.xcom_push(key, value)
+
+        client = _hook(claim).client(version=claim.version, policy=PATIENCE)
+        async with client, self._canceled_on_kill(client, claim):
+            return await report(client, claim.job_id, log=self._log, store=push, limits=limits)
+
+    @asynccontextmanager
+    async def _canceled_on_kill(self, client: TrainingClient, claim: Claim) -> AsyncIterator[None]:
+        self._claimed = claim
+        try:
+            yield
+        except (asyncio.CancelledError, AirflowTaskTimeout):
+            if self._cancel_on_kill:
+                try:
+                    await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS)
+                    self._claimed = self._store.write(replace(claim, over=True))
+                except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
+                    why = error or "no answer in time"
+                    self._log.warning("The job %s could not be canceled: %s", claim.job_id, why)
+            raise
+
+    async def _result(self, claim: Claim, outcome: Outcome) -> str:
+        status = outcome.status
+        self._ti.xcom_push(STATUS_KEY, status.to_wire())
+        check_success(outcome)
+        async with _hook(claim).client(version=claim.version) as client:
+            key = await saved_model(client, outcome, claim.folder)
+        location = f"training://{claim.training_conn_id}@data/{key}"
+        duration = status.duration.total_seconds() if status.duration else None
+        result = {"job_id": status.job_id, "status": status.to_wire(), "location": location, "duration": duration}
+        self._ti.xcom_push(RESULT_KEY, result)
+        self._log.info("The SavedModel is at %s", location)
+        return location
+
+
+def _hook(claim: Claim) -> TrainingHook:
+    return TrainingHook(claim.training_conn_id)
