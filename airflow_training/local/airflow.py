@@ -147,9 +147,10 @@ class LocalAirflow:
 
         wait_until(known, f"The Dag {dag_id}", timeout=timeout, interval=0.5)
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run of a Dag and return its id."""
-        run = self.api("POST", f"/dags/{dag_id}/dagRuns", body={"logical_date": None, "conf": dict(conf or {})})
+        body = {"logical_date": None, "conf": dict(conf or {}), "dag_run_id": run_id}
+        run = self.api("POST", f"/dags/{dag_id}/dagRuns", body=body)
         return str(run["dag_run_id"])
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 180) -> str:

@@ -140,9 +140,15 @@ class TrainingTrigger(BaseTrigger):
         return await XCom.aget_one(key=JOB_ID_KEY, **self._task()) not in (None, self.job_id)
 
     async def _store(self, key: str, value: Any) -> None:
-        if await self._is_superseded():
+        try:
+            superseded = await self._is_superseded()
+            if not superseded:
+                await XCom.aset(key, value, **self._task())
+        except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
+            self.log.warning("The XCom %s could not be stored: %s", key, error)
+            return
+        if superseded:
             raise _Superseded
-        await XCom.aset(key, value, **self._task())
 
     def _task(self) -> dict[str, Any]:
         task = self.task_instance

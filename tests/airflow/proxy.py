@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -116,7 +117,7 @@ class Proxy:
                 answer = await session.request(
                     request.method,
                     f"{upstream}{request.rel_url.raw_path_qs}",
-                    data=body,
+                    data=BytesIO(body),
                     headers=request.headers,
                     allow_redirects=False,
                 )
@@ -132,6 +133,11 @@ class Proxy:
         access = json.loads(content)
         self._storage = access["endpoint"]
         return json.dumps({**access, "endpoint": self.url}).encode()
+
+
+async def passed(_: web.Request, forward: Forward) -> web.Response:
+    """No fault at all."""
+    return await forward()
 
 
 async def lost(request: web.Request, forward: Forward | None) -> web.Response:

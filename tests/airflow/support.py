@@ -82,8 +82,8 @@ class Training:
         self.dag_id = dag_id
         self.name = f"{dag_id.replace('_', '-')}-{uuid4().hex[:8]}"
         airflow.wait_for_dag(dag_id)
-        conf = {"connection": connection, "job": {"job_name": self.name, "script": SAVE, **job}}
-        self.run = airflow.trigger(dag_id, conf)
+        self._conf = {"connection": connection, "job": {"job_name": self.name, "script": SAVE, **job}}
+        self.run = airflow.trigger(dag_id, self._conf)
 
     @property
     def task(self) -> dict[str, Any]:
@@ -172,6 +172,11 @@ class Training:
     def clear(self) -> None:
         self.airflow.clear(self.dag_id, self.run, "train")
 
+    def delete_and_run_again(self) -> None:
+        """Delete the run and make one with the same id."""
+        self.airflow.api("DELETE", f"/dags/{self.dag_id}/dagRuns/{self.run}")
+        self.airflow.trigger(self.dag_id, self._conf, self.run)
+
     def mark(self, state: str) -> None:
         self.airflow.mark(self.dag_id, self.run, "train", state)
 
@@ -196,3 +201,10 @@ def frozen(process: LocalProcess) -> Iterator[None]:
     finally:
         for each in processes:
             each.resume()
+
+
+def peak_memory(process: LocalProcess) -> int:
+    """The most memory that a process and its children ever had at once, in bytes."""
+    parent = psutil.Process(process.pid)
+    statuses = [Path(f"/proc/{each.pid}/status").read_text() for each in (parent, *parent.children(recursive=True))]
+    return sum(int(status.split("VmHWM:")[1].split()[0]) * 1024 for status in statuses)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -51,6 +53,28 @@ def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Tra
         training.clear()
         training.wait_for_job(2)
         training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
+    training.wait_for_line("waiting 3", try_number=2)
+    training.go_on(2)
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
+
+
+def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Train, airflow: LocalAirflow) -> None:
+    training = train("once_deferred", script=WAIT)
+    training.wait_for_line("waiting 3")
+    old = training.task["trigger"]["id"]
+
+    with frozen(airflow.components["triggerer"]):
+        training.clear()
+        training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
+        new = training.task["trigger"]["id"]
+        # On SQLite this happens by itself: an id that is free again is given to the next trigger.
+        with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+            database.execute("DELETE FROM trigger WHERE id = ?", (old,))
+            database.execute("UPDATE trigger SET id = ? WHERE id = ?", (old, new))
+            database.execute("UPDATE task_instance SET trigger_id = ? WHERE trigger_id = ?", (old, new))
+            database.commit()
     training.wait_for_line("waiting 3", try_number=2)
     training.go_on(2)
 

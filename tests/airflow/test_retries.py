@@ -103,6 +103,18 @@ def test_without_durable_a_retry_cancels_the_job_and_starts_a_new_one(train: Tra
     assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
 
 
+def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None:
+    training = train("once_deferred")
+    training.end()
+
+    training.delete_and_run_again()
+
+    training.end()
+    first, second = training.jobs
+    assert first.job_id != second.job_id
+    assert training.xcom().endswith(f"-{second.job_id}/model/1")
+
+
 @both
 @pytest.mark.parametrize(
     ("saves", "found"),

@@ -11,12 +11,11 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, wait_until
-from tests.airflow.support import Training
+from tests.airflow.support import WAIT, Training, frozen
 
 pytestmark = pytest.mark.xdist_group("airflow")
 
 Train = Callable[..., Training]
-SCRIPT = "scripts/wait_then_save.py"
 
 
 def crash(process: LocalProcess) -> None:
@@ -45,7 +44,7 @@ def test_a_triggerer_that_ends_harms_no_job_and_no_log(
     train: Train, airflow: LocalAirflow, end: Callable[[LocalProcess], None]
 ) -> None:
     triggerer = airflow.components["triggerer"]
-    training = train("once_deferred", script=SCRIPT)
+    training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 20")
 
     end(triggerer)
@@ -75,26 +74,23 @@ def triggerers(airflow: LocalAirflow) -> list[int]:
         return [row[0] for row in database.execute(query)]
 
 
-def move(airflow: LocalAirflow, training: Training, triggerer: int) -> None:
-    """Give the trigger of a training to another triggerer, as Airflow does when one seems to be dead."""
-    command = (
-        "UPDATE trigger SET triggerer_id = ? WHERE id = (SELECT trigger_id FROM task_instance WHERE run_id = ?"
-        " AND dag_id = ?)"
-    )
+def change_trigger(airflow: LocalAirflow, training: Training, change: str, value: object) -> None:
+    """Change a trigger behind Airflow's back, by `UPDATE trigger SET … = ? WHERE id = ?`."""
     with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
-        changed = database.execute(command, (triggerer, training.run, training.dag_id)).rowcount
+        changed = database.execute(change, (value, training.task["trigger"]["id"])).rowcount
         database.commit()
     assert changed == 1
 
 
 def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
-    training = train("once_deferred", script=SCRIPT)
+    training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
     with second_triggerer(airflow):
         wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=60)
 
-        move(airflow, training, triggerers(airflow)[-1])
+        # As Airflow does when the first one seems to be dead.
+        change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerers(airflow)[-1])
 
         job = training.jobs[0]
         left_alone = f"The training job {job.job_id} is not canceled: its task goes on, it is deferred"
@@ -106,3 +102,30 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
 
     assert [job.state.value for job in training.jobs] == ["SUCCEEDED"]
     check_the_log(training)
+
+
+def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train, airflow: LocalAirflow) -> None:
+    triggerer = airflow.components["triggerer"]
+    with frozen(triggerer):
+        retry = train("retry_deferred", script=WAIT)
+        once = train("once_deferred", script=WAIT)
+        for training in (retry, once):
+            training.wait_for_state("deferred")
+            gone = "airflow_training.triggers.of_another_release.Trigger"
+            change_trigger(airflow, training, "UPDATE trigger SET classpath = ? WHERE id = ?", gone)
+
+    once.end("failed")
+    retry.wait(lambda: retry.task["try_number"] == 2 and retry.state == "deferred", "The second try")
+    # SQLite gives an id again once it is free, and a triggerer never starts that of a trigger it could not load.
+    shut_down(triggerer)
+    triggerer.start()
+    retry.wait_for_line("waiting 3", try_number=2)
+    retry.go_on()
+    retry.end()
+
+    assert [job.state.value for job in once.jobs] == ["CANCELED"]
+    assert once.failure()[1].endswith("was canceled; clear the task to train again.")
+    assert [job.state.value for job in retry.jobs] == ["SUCCEEDED"]
+    kind, text = retry.failure(1)
+    assert kind == "TriggerFailed"
+    assert text.endswith(f"The retry goes on with the job {retry.jobs[0].job_id}.")

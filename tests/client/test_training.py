@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import News, follow
+from airflow_training.client.watch import MOST_AT_ONCE, News, follow
 from airflow_training.exceptions import JobLost, RequestRejected
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
@@ -69,6 +70,24 @@ async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line
     seen += [record.line for news in await to_the_end(client, job_id, offset) for record in news.records]
 
     assert [line for line in seen if line.startswith("line")] == [f"line {i}" for i in range(1, 6)]
+
+
+async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_told(client: TrainingClient) -> None:
+    job_id = str(uuid4())
+    await client.submit(job_id, job("seq --format 'line %060.0f' 200000"))  # 13 MB
+    await to_the_end(client, job_id)
+
+    told = [record for news in await to_the_end(client, job_id) for record in news.records]
+
+    (cut,) = [number for number, record in enumerate(told) if record.line.startswith("[about ")]
+    assert re.fullmatch(r"\[about [\d,]+ bytes of the log are left out here: .*\]", told[cut].line)
+    numbers = [[int(r.line[5:]) for r in part if r.line.startswith("line")] for part in (told[:cut], told[cut:])]
+    assert numbers[0] == list(range(1, len(numbers[0]) + 1))
+    assert numbers[1] == list(range(200001 - len(numbers[1]), 200001))
+    assert all(numbers)
+    assert sum(len(record.line) for record in told) < MOST_AT_ONCE * 1.5
+    times = [record.time for record in told if record.time]
+    assert times == sorted(times)
 
 
 async def test_a_job_that_fails_says_why(client: TrainingClient) -> None:

@@ -1,0 +1,63 @@
+"""A job that writes more than anybody can read: all that fits is shown, the rest is named, and nobody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from airflow_training.local.airflow import LocalAirflow
+from tests.airflow.support import WAIT, Training, peak_memory
+
+pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+
+Train = Callable[..., Training]
+
+LINES = 200_000
+MEGABYTE = 1024 * 1024
+# What the triggerer may need more of for a flood: measured are 20 to 40 MB; the log as a whole has 25.
+MEMORY = 100 * MEGABYTE
+
+FLOOD = f"""
+import sys
+from pathlib import Path
+out = sys.stdout.buffer
+for number in range(1, {LINES} + 1):
+    out.write(b"line %d\\n" % number)
+out.write(b"long " + 10 * {MEGABYTE} * b"x" + b"\\n")
+out.write(b"binary " + bytes(range(128, 256)) * 100 + b"\\n")
+for percent in range(101):
+    out.write(b"\\r%d %% done" % percent)
+out.write(b"\\n\\x1b[32mgreen\\x1b[0m\\nERROR: a level of its own\\n")
+Path("model").mkdir()
+Path("model/saved_model.pb").touch()
+"""
+
+
+def test_a_flood_of_log_is_told_and_holds_up_nobody(train: Train, airflow: LocalAirflow) -> None:
+    other = train("once_deferred", script=WAIT)
+    other.wait_for_line("waiting 5")
+    before = peak_memory(airflow.components["triggerer"])
+
+    flood = train("once_deferred", script=FLOOD)
+    flood.wait_for_job(1, "SUCCEEDED")
+    told = max(other.waited())
+    other.wait_for_line(f"waiting {told + 25}")
+    assert flood.state == "deferred", "the other training is told of while the flood is"
+    other.go_on()
+    flood.end()
+
+    entries = flood.log()
+    lines = [entry["event"] for entry in entries]
+    assert [line for line in lines if line.startswith("line ")] == [f"line {number}" for number in range(1, LINES + 1)]
+    (long,) = [line for line in lines if line.startswith("long ")]
+    assert long.endswith(f"x … [{10 * MEGABYTE + 5 - 16 * 1024:,} more bytes of this line are left out]")
+    (binary,) = [line for line in lines if line.startswith("binary ")]
+    assert set(binary.removeprefix("binary ")) <= {"\N{REPLACEMENT CHARACTER}", *map(chr, range(160, 0x800))}
+    assert [line for line in lines if "% done" in line] == ["100 % done"], "the last state of a progress bar"
+    assert "green" in lines
+    assert [entry["level"] for entry in entries if entry["event"] == "ERROR: a level of its own"] == ["error"]
+    other.end()
+    numbers = other.waited()
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert peak_memory(airflow.components["triggerer"]) - before < MEMORY
