@@ -25,7 +25,7 @@ out = sys.stdout.buffer
 for number in range(1, {LINES} + 1):
     out.write(b"line %d\\n" % number)
 out.write(b"long " + 10 * {MEGABYTE} * b"x" + b"\\n")
-out.write(b"binary " + bytes(range(128, 256)) * 100 + b"\\n")
+out.write(b"binary " + bytes(range(128, 256)) * 20 + b"\\n")
 for percent in range(101):
     out.write(b"\\r%d %% done" % percent)
 out.write(b"\\n\\x1b[32mgreen\\x1b[0m\\nERROR: a level of its own\\n")
@@ -53,7 +53,7 @@ def test_a_flood_of_log_is_told_and_holds_up_nobody(train: Train, airflow: Local
     (long,) = [line for line in lines if line.startswith("long ")]
     assert long.endswith(f"x … [{10 * MEGABYTE + 5 - 16 * 1024:,} more bytes of this line are left out]")
     (binary,) = [line for line in lines if line.startswith("binary ")]
-    assert set(binary.removeprefix("binary ")) <= {"\N{REPLACEMENT CHARACTER}", *map(chr, range(160, 0x800))}
+    assert set(binary.removeprefix("binary ")) == {"\N{REPLACEMENT CHARACTER}"}
     assert [line for line in lines if "% done" in line] == ["100 % done"], "the last state of a progress bar"
     assert "green" in lines
     assert [entry["level"] for entry in entries if entry["event"] == "ERROR: a level of its own"] == ["error"]
