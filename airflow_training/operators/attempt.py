@@ -92,8 +92,8 @@ class Attempt:
             return
         if self._cancel_on_kill:
             asyncio.run(cancel(claim))
-            self._claimed = self._store.write(replace(claim, over=True))
-        raise JobCanceled(f"The task was ended, it is {state}; {self._end_of(claim)}", job_id=claim.job_id)
+            claim = self._store.write(replace(claim, over=True))
+        raise JobCanceled(f"The task was ended, it is {state}; {_end(claim)}", job_id=claim.job_id, over=claim.over)
 
     @contextmanager
     def over_after_its_end(self, claim: Claim) -> Iterator[None]:
@@ -132,16 +132,13 @@ class Attempt:
             return self._work.run(work)
         except (asyncio.CancelledError, AirflowTaskTimeout) as error:
             timeout = isinstance(error, AirflowTaskTimeout)
-            if not self._claimed:
+            claim = self._claimed
+            if not claim:
                 raise error if timeout else AirflowTaskTerminated("The task was killed.") from None
-            end, job_id = self._end_of(self._claimed), self._claimed.job_id
-            if timeout:
-                raise JobTimedOut(f"The execution_timeout passed; {end}", job_id=job_id) from None
-            raise JobCanceled(f"The task was killed; {end}", job_id=job_id) from None
-
-    def _end_of(self, claim: Claim) -> str:
-        over = self._claimed is not None and self._claimed.over
-        return f"the training job {claim.name} ({claim.job_id}) {'was canceled' if over else 'may still run'}."
+            kind, what = (
+                (JobTimedOut, "The execution_timeout passed") if timeout else (JobCanceled, "The task was killed")
+            )
+            raise kind(f"{what}; {_end(claim)}", job_id=claim.job_id, over=claim.over) from None
 
     def _state(self) -> str | None:
         """The state of this task in Airflow's database; None where it cannot be read."""
@@ -243,6 +240,10 @@ class Attempt:
         self._ti.xcom_push(RESULT_KEY, result)
         self._log.info("The SavedModel is at %s", location)
         return location
+
+
+def _end(claim: Claim) -> str:
+    return f"the training job {claim.name} ({claim.job_id}) {'was canceled' if claim.over else 'may still run'}."
 
 
 def _hook(claim: Claim) -> TrainingHook:

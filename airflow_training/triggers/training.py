@@ -31,7 +31,7 @@ JOB_ID_KEY = "training_job_id"
 
 # Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
 # deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.
-_SHORTEST = 5.0
+_SHORTEST = 10.0
 
 # The task has not been ended: it goes on with this job, or its next try sees to it.
 _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})

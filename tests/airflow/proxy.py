@@ -168,7 +168,8 @@ async def truncated(_: web.Request, forward: Forward) -> web.Response:
     """Of the reply, half arrives."""
     answer = await forward()
     body = answer.body if isinstance(answer.body, bytes) else b""
-    return web.Response(status=answer.status, body=body[: len(body) // 2], content_type="application/json")
+    headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+    return web.Response(status=answer.status, body=body[: len(body) // 2], headers=headers)
 
 
 def stalled(seconds: float) -> Fault:

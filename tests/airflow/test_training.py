@@ -150,13 +150,3 @@ def test_mapped_tasks_train_one_model_each(airflow: LocalAirflow, service: Local
     ]
     assert len(models) == 2
     assert all(model.is_file() for model in models)
-
-
-@pytest.mark.timeout(900)
-def test_a_hundred_mapped_tasks_train_a_hundred_models(airflow: LocalAirflow, service: LocalService) -> None:
-    airflow.wait_for_dag("hundred")
-    run = airflow.trigger("hundred")
-
-    assert airflow.wait_for_run("hundred", run, timeout=800) == "success"
-    models = [list(service.data.glob(f"tenants/*/data/jobs/of-a-hundred-{n}-*/model/1/*.pb")) for n in range(100)]
-    assert [len(found) for found in models] == [1] * 100

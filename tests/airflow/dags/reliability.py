@@ -37,6 +37,6 @@ for kind, arguments in KINDS.items():
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 
 with DAG("hundred", schedule=None, max_active_tasks=200):
-    TrainingOperator.partial(task_id="train", script=SAVE, image="python:3", completion_time="1h").expand(
+    TrainingOperator.partial(task_id="train", script=SAVE, image="python:3", completion_time="1h", **RETRY).expand(
         job_name=[f"of-a-hundred-{number}" for number in range(100)]
     )
