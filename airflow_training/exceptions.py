@@ -10,7 +10,8 @@ TrainingError
 │   ├── RequestRejected    the service understood and said no; carries its status and its own words
 │   └── InvalidReply       the service answered with something that is not the job API
 ├── StorageError           the storage of the service cannot be used
-├── TriggerFailed          the trigger that followed the job died
+├── FollowingFailed        the job could not be followed any more; it may be well
+├── TaskInterrupted        the worker was told to end; the job may be well
 └── JobError               the job itself; carries its id
     ├── JobFailed          it ended, and not well
     ├── JobCanceled        somebody ended it
@@ -95,8 +96,14 @@ class StorageError(TrainingError):
     retryable = True
 
 
-class TriggerFailed(TrainingError):
-    """The trigger that followed the job died; the job itself may be well."""
+class FollowingFailed(TrainingError):
+    """The job could not be followed any more; it may be well."""
+
+    retryable = True
+
+
+class TaskInterrupted(TrainingError):
+    """The worker was told to end; the job may be well."""
 
     retryable = True
 

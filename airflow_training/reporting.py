@@ -140,9 +140,11 @@ class _Reporter:
                 f"{job}. It could not be canceled and may still run: {said}", job_id=self._job_id, over=False
             ) from error
         with suppress(TrainingError, asyncio.TimeoutError):
-            outcome = await asyncio.wait_for(self.follow(None), _DRAIN)
-            if outcome.status.state is JobState.SUCCEEDED:  # in the last moment
-                return outcome
+            await asyncio.wait_for(self.follow(None), _DRAIN)
+        with suppress(TrainingError, asyncio.TimeoutError):
+            status = await asyncio.wait_for(self._client.status(self._job_id), _CANCEL)
+            if status.state is JobState.SUCCEEDED:  # in the last moment
+                return Outcome(status, tuple(self._last_lines))
         raise JobTimedOut(
             f"{job}, and was canceled. Allow it more time, or find out why it takes so long.", job_id=self._job_id
         )
@@ -150,8 +152,16 @@ class _Reporter:
     async def save_cursor(self) -> None:
         """Store how far the log has been told."""
         if self._offset != self._saved_offset:
-            await self._store(CURSOR_KEY, {"job_id": self._job_id, "offset": self._offset})
+            await self._save(CURSOR_KEY, {"job_id": self._job_id, "offset": self._offset})
             self._saved_offset = self._offset
+
+    async def _save(self, key: str, value: Any) -> None:
+        try:
+            await self._store(key, value)
+        except TrainingError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
+            self._log.log(logging.WARNING, f"The XCom {key} could not be stored: {error}")
 
     async def _next(self, news: Callable[[], Awaitable[News]], limits: Limits | None) -> News | None:
         ended = self._status is not None and self._status.state.ended
@@ -165,7 +175,7 @@ class _Reporter:
     async def _tell(self, news: News) -> None:
         self._status = news.status
         if news.status != self._published or time.monotonic() >= self._publish_again:
-            await self._store(STATUS_KEY, news.status.to_wire())
+            await self._save(STATUS_KEY, news.status.to_wire())
             self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
         for start in range(0, len(news.records), _LINES_AT_ONCE):
             await asyncio.to_thread(_write, self._log, news.records[start : start + _LINES_AT_ONCE])

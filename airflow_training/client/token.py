@@ -18,7 +18,7 @@ from oauthlib.oauth2 import BackendApplicationClient, MissingTokenError, OAuth2E
 from requests import PreparedRequest, RequestException, Response
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
-from tenacity import Retrying
+from tenacity import AsyncRetrying, Retrying
 
 from airflow_training.client.retry import AGAIN, REFUSED, RetryPolicy, TryAgain, retry_after
 from airflow_training.client.settings import ClientSettings, unreadable_certificates
@@ -67,17 +67,21 @@ class TokenSource(AuthBase):
 
     def token(self) -> str:
         """Return a token that is good for a while; blocks while one is fetched."""
-        with self._threads:
-            if time.monotonic() >= self._good_until:
-                self._renew()
-            return self._token
+        with self._in_words():
+            return Retrying(**self._policy.tenacity())(self._once)
 
     async def atoken(self) -> str:
         """Return a token that is good for a while, without blocking the event loop."""
+
+        async def once() -> str:
+            return await asyncio.to_thread(self._once)
+
         async with self._tasks:
             if time.monotonic() < self._good_until:
                 return self._token
-            return await asyncio.to_thread(self.token)
+            # The waits between two requests are spent here: threads are few, and others need them.
+            with self._in_words():
+                return await AsyncRetrying(**self._policy.tenacity())(once)
 
     def discard(self, token: str) -> None:
         """Forget a token that was refused, unless it has been renewed meanwhile."""
@@ -85,9 +89,10 @@ class TokenSource(AuthBase):
             if token == self._token:
                 self._good_until = 0.0
 
-    def _renew(self) -> None:
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
         try:
-            answer = Retrying(**self._policy.tenacity())(self._fetch)
+            yield
         except TryAgain as error:
             if error.error:
                 raise error.error from error
@@ -96,9 +101,15 @@ class TokenSource(AuthBase):
                 " OAuth2 server runs and that `oauth_token_url` of the connection, or its host and port where it has"
                 " none, point to it."
             ) from error
-        lifetime = float(answer.get("expires_in") or self._UNTOLD_LIFETIME)
-        self._token = str(answer["access_token"])
-        self._good_until = time.monotonic() + lifetime - min(self._LONGEST_LEEWAY, lifetime / 10)
+
+    def _once(self) -> str:
+        with self._threads:
+            if time.monotonic() >= self._good_until:
+                answer = self._fetch()
+                lifetime = float(answer.get("expires_in") or self._UNTOLD_LIFETIME)
+                self._token = str(answer["access_token"])
+                self._good_until = time.monotonic() + lifetime - min(self._LONGEST_LEEWAY, lifetime / 10)
+            return self._token
 
     def _fetch(self) -> dict[str, Any]:
         settings, url = self._settings, self._settings.token_endpoint

@@ -103,7 +103,7 @@ class TrainingClient:
 
     async def _storage_access(self, method: str) -> StorageAccess:
         def read(reply: Reply) -> StorageAccess:
-            return StorageAccess() if reply.status == _NOT_FOUND else _read(StorageAccess, reply, reply.json())
+            return StorageAccess() if _not_found(reply) else _read(StorageAccess, reply, reply.json())
 
         return await self._transport.request(method, "/storage", read=read, expect=(200, 201, 202, _NOT_FOUND))
 
@@ -133,7 +133,7 @@ class TrainingClient:
         """Tell where a job stands; None where the service does not know it."""
 
         def read(reply: Reply) -> JobStatus | None:
-            if reply.status == _NOT_FOUND:
+            if _not_found(reply):
                 return None
             return _read(JobStatus, reply, {"job_id": job_id, **reply.json()})
 
@@ -155,6 +155,7 @@ class TrainingClient:
                 f"The training service does not know the job {job_id} any more: it may have been removed. Clear the"
                 " task to train again.",
                 job_id=job_id,
+                over=False,
             )
         return found
 
@@ -166,10 +167,12 @@ class TrainingClient:
 
         return await self._transport.request("GET", "/jobs", read=read)
 
-    async def cancel(self, job_id: str) -> None:
-        """End a job; one that has ended, or that nobody knows, needs no ending."""
+    async def cancel(self, job_id: str) -> bool:
+        """End a job, and tell whether the service knows it; one that has ended needs no ending."""
         expected = (200, 202, 204, _NOT_FOUND)
-        await self._transport.request("DELETE", f"/jobs/{job_id}", read=lambda _: None, expect=expected)
+        return await self._transport.request(
+            "DELETE", f"/jobs/{job_id}", read=lambda reply: not _not_found(reply), expect=expected
+        )
 
     async def log(self, job_id: str, offset: int) -> LogChunk:
         """Read a job's log from a byte on, as far as it goes but at most `LOG_CHUNK` bytes."""
@@ -185,8 +188,17 @@ class TrainingClient:
         )
 
 
+def _not_found(reply: Reply) -> bool:
+    """Whether the service does not know what it was asked for; a gateway without a service says 404 too."""
+    if reply.status != _NOT_FOUND:
+        return False
+    if "error" not in reply.json():
+        raise reply.not_the_api()
+    return True
+
+
 def _log_chunk(reply: Reply, offset: int) -> LogChunk:
-    if reply.status not in (200, 206):
+    if _not_found(reply) or reply.status not in (200, 206):
         return LogChunk(b"", ndjson=False)
     type_ = reply.headers.get("Content-Type", "text/plain")
     if "html" in type_:

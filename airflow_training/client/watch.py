@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from airflow_training.client.training import LogChunk, TrainingClient
-from airflow_training.exceptions import ServiceError
+from airflow_training.exceptions import TrainingError
 from airflow_training.jobs.log import LogDecoder, LogRecord
 from airflow_training.jobs.status import JobStatus
 
@@ -18,6 +18,8 @@ MOST_AT_ONCE = 4 * 1024 * 1024
 """Bytes of log that one look at a job delivers; of what the job wrote beyond, the end only."""
 
 _END = 256 * 1024
+# Seconds that a log may take while its job runs: the job's status must not wait for it.
+_LOG_PATIENCE = 30.0
 # A record on the wire may be this much longer than its line; lines that are cut count at least this part of them.
 _FRAMING = 8
 
@@ -87,8 +89,12 @@ class LogTail:
         more = True
         while more:
             try:
-                chunk = await self._client.log(self._job_id, self._read_until)
-            except ServiceError as error:
+                read = self._client.log(self._job_id, self._read_until)
+                chunk = await asyncio.wait_for(read, None if to_the_end else _LOG_PATIENCE)
+            except asyncio.TimeoutError:
+                yield []
+                return
+            except TrainingError as error:
                 yield [LogRecord(f"The log of the job could not be read: {error}")] if to_the_end else []
                 return
             self._read_until += len(chunk.content)

@@ -8,11 +8,18 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.sdk.exceptions import AirflowTaskTerminated, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import JobCanceled, JobError, JobTimedOut, TrainingError
+from airflow_training.exceptions import (
+    FollowingFailed,
+    JobCanceled,
+    JobError,
+    JobTimedOut,
+    TaskInterrupted,
+    TrainingError,
+)
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.limits import Limits
@@ -72,7 +79,25 @@ class Attempt:
 
     def follow(self, claim: Claim, limits: Limits) -> Outcome:
         """Follow a job to its end, on this worker."""
-        return self._run(self._follow(claim, limits))
+        try:
+            return self._run(self._follow(claim, limits))
+        except TrainingError as error:
+            raise self.not_followed(claim, error) from error
+
+    def not_followed(self, claim: Claim, error: TrainingError) -> TrainingError:
+        """See to a job that could not be followed to its end, and say what became of it.
+
+        A retry goes on with it; where there is none, it is canceled.
+        """
+        if isinstance(error, (JobError, TaskInterrupted)):
+            return error
+        return FollowingFailed(f"{error} {self._see_to(claim)}")
+
+    def without_trigger(self, reason: str) -> TrainingError:
+        """See to the job whose trigger died."""
+        error = FollowingFailed(f"The trigger that followed the training job died ({reason}).")
+        claim = self._store.read()
+        return self.not_followed(claim, error) if claim and not claim.over else error
 
     def result(self, claim: Claim, outcome: Outcome) -> str:
         """Find the SavedModel of a job that ended, and hand it on; raises JobError where there is none."""
@@ -90,9 +115,8 @@ class Attempt:
         state = self._state()
         if state in (None, "running"):
             return
-        if self._cancel_on_kill:
-            asyncio.run(cancel(claim))
-            claim = self._store.write(replace(claim, over=True))
+        if self._cancel_on_kill and asyncio.run(cancel(claim)):
+            claim = self._over(claim)
         raise JobCanceled(f"The task was ended, it is {state}; {_end(claim)}", job_id=claim.job_id, over=claim.over)
 
     @contextmanager
@@ -102,43 +126,47 @@ class Attempt:
             yield
         except JobError as error:
             if error.over:
-                self._store.write(replace(claim, over=True))
+                self._over(claim)
             raise
 
-    def without_trigger(self, reason: str) -> str:
-        """See to the job whose trigger died: a retry goes on with it, and without a retry it is canceled.
-
-        Returns:
-            A sentence that says what became of it.
-        """
-        died = f"The trigger that followed the training job died ({reason})."
-        claim = self._store.read()
-        if claim is None or claim.over:
-            return died
+    def _see_to(self, claim: Claim) -> str:
         job = f"the job {claim.job_id}"
-        if self._durable and self._ti.try_number <= self._store.max_tries:
-            return f"{died} The retry goes on with {job}."
+        if self._retry_goes_on():
+            return f"The retry goes on with {job}."
         if not self._cancel_on_kill:
-            return f"{died} There is no retry; {job} goes on, as cancel_on_kill=False asks for."
+            return f"No retry goes on with {job}; it is left alone, as cancel_on_kill=False asks for."
         try:
             asyncio.run(cancel(claim))
         except TrainingError as error:
-            return f"{died} There is no retry, and {job} could not be canceled: {error}"
-        self._store.write(replace(claim, over=True))
-        return f"{died} There is no retry, so {job} was canceled; clear the task to train again."
+            return f"No retry goes on with {job}, and it could not be canceled and may still run: {error}"
+        self._over(claim)
+        return f"No retry goes on with {job}, so it was canceled; clear the task to train again."
+
+    def _retry_goes_on(self) -> bool:
+        return self._durable and self._ti.try_number <= self._store.max_tries
+
+    def _over(self, claim: Claim) -> Claim:
+        claim = replace(claim, over=True)
+        try:
+            self._store.write(claim)
+        except Exception as error:  # noqa: BLE001 - that of a task that was cleared is closed: its next try knows it
+            self._log.info("That the job %s is over could not be written down: %s", claim.job_id, error)
+        return claim
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return self._work.run(work)
         except (asyncio.CancelledError, AirflowTaskTimeout) as error:
-            timeout = isinstance(error, AirflowTaskTimeout)
             claim = self._claimed
-            if not claim:
-                raise error if timeout else AirflowTaskTerminated("The task was killed.") from None
-            kind, what = (
-                (JobTimedOut, "The execution_timeout passed") if timeout else (JobCanceled, "The task was killed")
-            )
-            raise kind(f"{what}; {_end(claim)}", job_id=claim.job_id, over=claim.over) from None
+            if isinstance(error, AirflowTaskTimeout):
+                if not claim:
+                    raise
+                text = f"The execution_timeout passed; {_end(claim)}"
+                raise JobTimedOut(text, job_id=claim.job_id, over=claim.over) from None
+            if claim and claim.over:
+                raise JobCanceled(f"The task was ended; {_end(claim)}", job_id=claim.job_id) from None
+            end = _end(claim) if claim else "no training job was submitted."
+            raise TaskInterrupted(f"The worker was told to end the task; {end}") from None
 
     def _state(self) -> str | None:
         """The state of this task in Airflow's database; None where it cannot be read."""
@@ -178,6 +206,7 @@ class Attempt:
                     training_conn_id=self._training_conn_id,
                     version=parameters.version,
                     completion_time=parameters.completion_time,
+                    inputs=sorted(parameters.data),
                 )
             )
             async with self._canceled_on_kill(client, claim):
@@ -219,21 +248,26 @@ class Attempt:
         try:
             yield
         except (asyncio.CancelledError, AirflowTaskTimeout):
-            if self._cancel_on_kill:
+            if self._cancel_on_kill and not self._goes_on():
                 try:
-                    await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS)
-                    self._claimed = self._store.write(replace(claim, over=True))
+                    # One that the service does not know yet may arrive there still.
+                    if await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS):
+                        self._claimed = self._over(claim)
                 except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
                     why = error or "no answer in time"
                     self._log.warning("The job %s could not be canceled: %s", claim.job_id, why)
             raise
+
+    def _goes_on(self) -> bool:
+        """Whether the worker is told to end but the task is not: it is shut down, and a retry goes on with the job."""
+        return self._work.interrupted and self._retry_goes_on() and self._state() in (None, "running")
 
     async def _result(self, claim: Claim, outcome: Outcome) -> str:
         status = outcome.status
         self._ti.xcom_push(STATUS_KEY, status.to_wire())
         check_success(outcome)
         async with _hook(claim).client(version=claim.version) as client:
-            key = await saved_model(client, outcome, claim.folder)
+            key = await saved_model(client, outcome, claim.folder, claim.inputs)
         location = f"training://{claim.training_conn_id}@data/{key}"
         duration = status.duration.total_seconds() if status.duration else None
         result = {"job_id": status.job_id, "status": status.to_wire(), "location": location, "duration": duration}

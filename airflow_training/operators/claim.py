@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,13 @@ class Claim:
     Attributes:
         job_id: Its id.
         generation: The how many-eth job of this task instance it is.
-        max_tries: The task's `max_tries` then. Airflow raises it when somebody clears the task, and not for a retry.
+        max_tries: The task's `max_tries` then. Airflow raises it when somebody clears the task, and not for a retry:
+            at once, and for a task that is running when the scheduler learns that its process has ended.
         name: The job's name.
         training_conn_id: The connection to its service.
         version: The job API's version, where it is not the connection's.
         completion_time: The time allotted to it, in its free form.
+        inputs: The names of the data in its folder: a model among them is not the one that it trained.
         submitted: When the service accepted it, as ISO 8601; None as long as that is not known.
         over: Whether nothing can come of it any more.
     """
@@ -37,6 +40,7 @@ class Claim:
     training_conn_id: str
     version: str | None
     completion_time: str | int
+    inputs: Sequence[str] = ()
     submitted: str | None = None
     over: bool = False
 

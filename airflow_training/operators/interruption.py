@@ -12,6 +12,9 @@ T = TypeVar("T")
 class Interruptible:
     """Runs coroutines, one at a time, each of which can be cancelled from a signal handler.
 
+    Attributes:
+        interrupted: Whether `interrupt` was called.
+
     Example:
         >>> work = Interruptible()
         >>> work.run(asyncio.sleep(0, "done"))
@@ -25,7 +28,7 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._interrupted = False
+        self.interrupted = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end.
@@ -41,7 +44,7 @@ class Interruptible:
         if task is None:
             raise AssertionError("asyncio.run runs a task")
         self._running = asyncio.get_running_loop(), task
-        if self._interrupted:
+        if self.interrupted:
             task.cancel()
         try:
             return await work
@@ -50,7 +53,7 @@ class Interruptible:
 
     def interrupt(self) -> None:
         """Cancel what runs, if anything does. It does nothing else: a signal handler may not wait for anything."""
-        self._interrupted = True
+        self.interrupted = True
         if self._running:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)

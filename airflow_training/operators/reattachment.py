@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import JobLost, TrainingError
 from airflow_training.hooks.training import TrainingHook
@@ -28,7 +27,7 @@ class Reattachment:
         log: The task log.
         training_conn_id: The connection that a new job is submitted to.
         durable: Whether a retry goes on with the job of the try before.
-        cancel_on_kill: Whether a job that is left is canceled.
+        cancel_on_kill: Whether the job of a task that was cleared is canceled.
     """
 
     def __init__(
@@ -54,8 +53,9 @@ class Reattachment:
             return None
         if claim.over:
             return claim.generation + 1
-        if not self._durable or self._store.max_tries > claim.max_tries:
-            if self._cancel_on_kill:
+        cleared = self._store.max_tries > claim.max_tries
+        if cleared or not self._durable:
+            if self._cancel_on_kill or not cleared:
                 await self._cancel(claim)
             return claim.generation + 1
         return await self._retry(claim)
@@ -91,10 +91,10 @@ class Reattachment:
         self._log.log(level, sentence)
 
 
-async def cancel(claim: Claim, policy: RetryPolicy | None = None) -> None:
-    """End the job of a claim, if it still runs."""
-    async with _client(claim, policy) as client:
-        await client.cancel(claim.job_id)
+async def cancel(claim: Claim) -> bool:
+    """End the job of a claim, if it still runs, and tell whether the service knows it."""
+    async with _client(claim) as client:
+        return await client.cancel(claim.job_id)
 
 
 async def unused_generation(store: ClaimStore, client: TrainingClient) -> int:
@@ -117,5 +117,5 @@ async def _status(claim: Claim) -> JobStatus | None:
             return None
 
 
-def _client(claim: Claim, policy: RetryPolicy | None = None) -> TrainingClient:
-    return TrainingHook(claim.training_conn_id).client(version=claim.version, policy=policy)
+def _client(claim: Claim) -> TrainingClient:
+    return TrainingHook(claim.training_conn_id).client(version=claim.version)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
 from airflow_training.jobs.saved_model import find_saved_model
@@ -25,15 +27,27 @@ def check_success(outcome: Outcome) -> None:
     )
 
 
-async def saved_model(client: TrainingClient, outcome: Outcome, folder: str) -> str:
-    """Find the folder of the SavedModel that a job left in its own; raises SavedModelMissing."""
+async def saved_model(client: TrainingClient, outcome: Outcome, folder: str, inputs: Sequence[str]) -> str:
+    """Find the folder of the SavedModel that a job left in its own; raises SavedModelMissing.
+
+    Args:
+        client: The service.
+        outcome: How the job ended.
+        folder: Its folder.
+        inputs: The names of its data there, which may hold a model too: one to begin with.
+    """
     status = outcome.status
     storage = await client.storage()
-    found = find_saved_model(await storage.keys(folder))
+    given = tuple(f"{folder}/{name}" for name in inputs)
+    keys = await storage.keys(folder)
+    found = find_saved_model(
+        key for key in keys if not any(key == place or key.startswith(f"{place}/") for place in given)
+    )
     if not found:
         raise SavedModelMissing(
             f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
-            f" lies below {folder}. The script must save its model in its working directory.",
+            f" lies below {folder}, outside of the data it was given. The script must save its model in its working"
+            " directory.",
             job_id=status.job_id,
         )
     return found

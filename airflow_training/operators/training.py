@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, Task
 from airflow.sdk.execution_time import task_runner
 
 from airflow_training.client.storage import Upload
-from airflow_training.exceptions import InvalidParameters, TrainingError, TriggerFailed
+from airflow_training.exceptions import InvalidParameters, TrainingError
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.limits import Limits, read_duration
 from airflow_training.jobs.parameters import TrainingParameters, overridden
@@ -159,7 +159,7 @@ class TrainingOperator(BaseOperator):
             self._defer(context, known)
         with _ErrorsForAirflow(), attempt.over_after_its_end(known):
             if "error" in event:
-                raise error_of(event)
+                raise attempt.not_followed(known, error_of(event))
             return attempt.result(known, Outcome(JobStatus.model_validate(event["status"]), event["last_lines"]))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -168,7 +168,7 @@ class TrainingOperator(BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             with _ErrorsForAirflow():
-                raise TriggerFailed(self._begun(context).without_trigger(str(error))) from None
+                raise self._begun(context).without_trigger(str(error)) from None
 
     def on_kill(self) -> None:
         """Interrupt what the worker does for the task, which then cancels the job."""

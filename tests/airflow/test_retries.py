@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -35,6 +36,20 @@ def test_a_worker_that_dies_between_submit_and_deferral_loses_no_job(train: Trai
     numbers = training.waited(try_number=2)
     assert numbers == list(range(1, len(numbers) + 1)), "the log of the retry is whole"
     assert training.xcom().startswith("training://training_proxy@data/")
+
+
+def test_a_worker_that_is_shut_down_leaves_its_job_to_the_retry(train: Train) -> None:
+    training = train("retry_in_worker", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    psutil.Process(training.task["pid"]).terminate()
+    training.wait(lambda: training.task["try_number"] == 2, "The second try")
+    training.wait_for_line("waiting 3", try_number=2)
+    training.go_on()
+
+    training.end()
+    assert [job.state.value for job in training.jobs] == ["SUCCEEDED"]
+    assert training.failure(1)[0] == "TaskInterrupted"
 
 
 @both
@@ -113,6 +128,16 @@ def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None
     first, second = training.jobs
     assert first.job_id != second.job_id
     assert training.xcom().endswith(f"-{second.job_id}/model/1")
+
+
+def test_a_model_that_a_training_begins_with_is_not_the_one_it_trained(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/saved_model.pb").write_bytes(b"to begin with")
+
+    training = train("once_deferred", data={"base": str(tmp_path)})
+
+    training.end()
+    assert training.xcom().endswith(f"-{training.jobs[0].job_id}/model/1")
 
 
 @both

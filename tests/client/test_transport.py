@@ -176,6 +176,9 @@ async def test_a_submit_is_accepted_whatever_the_reply_tells_beside_it(body: str
     assert (status.job_id, status.name, status.state.value) == ("1", "a", "PENDING")
 
 
+GONE = '{"error": {"code": "404", "message": "No such job"}}'
+
+
 @pytest.mark.parametrize(
     ("reply", "new"),
     [
@@ -186,12 +189,34 @@ async def test_a_submit_is_accepted_whatever_the_reply_tells_beside_it(body: str
         (answer(200, "abcdef"), b"cdef"),
         (answer(200, "a"), b""),
         (answer(416, "nothing"), b""),
-        (answer(404, "gone"), b""),
+        (answer(404, GONE), b""),
     ],
 )
 async def test_of_a_log_only_what_is_new_is_taken(reply: Answer, new: bytes) -> None:
     async with FaultyService(answers=[reply]).running() as settings, TrainingClient(settings, QUICK) as client:
         assert (await client.log("1", 2)).content == new
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [answer(404, "default backend - 404"), answer(206, "cd", Content_Range="bytes 2-5/6")],
+    ids=["gateway", "half"],
+)
+async def test_a_log_reply_that_is_not_the_services_or_not_whole_is_asked_for_again(fault: Answer) -> None:
+    faulty = FaultyService(answers=[fault, answer(206, "cdef", Content_Range="bytes 2-5/6")])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert (await client.log("1", 2)).content == b"cdef"
+
+
+async def test_a_gateway_that_finds_no_service_does_not_lose_or_cancel_a_job() -> None:
+    nobody = answer(404, "<html>default backend</html>", Content_Type="text/html")
+    running = answer(200, '{"job_id": "1", "name": "a", "status": "RUNNING"}')
+    faulty = FaultyService(answers=[nobody, running, nobody, answer(404, GONE)])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        assert (await client.status("1")).state.value == "RUNNING"
+        assert not await client.cancel("1")
+
+    assert [request.method for request in faulty.requests] == ["GET", "GET", "DELETE", "DELETE"]
 
 
 async def test_a_lost_reply_to_a_submit_on_a_service_that_knows_no_repeats() -> None:
