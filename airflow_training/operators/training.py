@@ -33,8 +33,8 @@ class TrainingOperator(BaseOperator):
     The task uploads the script and the data, submits the job and gives its worker slot back; the triggerer
     then follows the job. Log lines appear in the task log within a second or two.
 
-    A retry goes on with the job of the try before while that runs or has succeeded, and starts a new one after it
-    failed. Who clears the task, or marks it as failed or successful, has its job canceled.
+    A retry goes on with the job of the try before if that runs or has succeeded, and starts a new one after it failed.
+    Who clears the task, or marks it as failed or successful, has its job canceled.
 
     Args:
         job_name: Internal name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
@@ -54,7 +54,8 @@ class TrainingOperator(BaseOperator):
         training_conn_id: The connection to the training service.
         pending_timeout: How long the job may wait for its start before it is canceled: a timedelta or seconds.
         durable: Whether a retry goes on with the job of the try before; otherwise it cancels it and starts a new one.
-        cancel_on_kill: Whether a job is canceled when its task is killed, cleared or marked.
+        cancel_on_kill: Whether a job is canceled when its task is cleared or marked, or fails with no retry to go on
+            with the job.
         deferrable: Whether the triggerer follows the job; otherwise, and under `airflow dags test`, the worker does.
 
     Returns:

@@ -1,4 +1,7 @@
-"""One Airflow and one training service, for all tests that need both."""
+"""An Airflow and a training service for all tests of a group that need both.
+
+Most of these tests wait, so there are two groups (`xdist_group`), which run side by side, each with an Airflow.
+"""
 
 from __future__ import annotations
 

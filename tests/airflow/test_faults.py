@@ -12,7 +12,7 @@ from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.proxy import Proxy, answers, edited, lost
 from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("another-airflow")
 
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]

@@ -11,7 +11,7 @@ import pytest
 from tests.airflow.proxy import Held, Proxy, lost
 from tests.airflow.support import BOTH, SAVE, WAIT, Training
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("another-airflow")
 
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]

@@ -13,7 +13,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import LocalService
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("another-airflow")
 
 
 def run_to_the_end(airflow: LocalAirflow, dag_id: str, conf: dict[str, Any] | None = None) -> str:

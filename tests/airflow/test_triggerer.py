@@ -13,7 +13,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, wait_until
 from tests.airflow.support import WAIT, Training, frozen
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("another-airflow")
 
 Train = Callable[..., Training]
 

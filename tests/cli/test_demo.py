@@ -18,7 +18,7 @@ import pytest
 from airflow_training.local.process import processes_in
 
 # One Airflow at a time is enough for two cores.
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("another-airflow")
 
 CHECKOUT = Path(__file__).parents[2]
 
