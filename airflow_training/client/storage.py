@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 BUCKET = "data"
 
+# What obstore raises; where the storage answers 404 it is Python's own FileNotFoundError.
+_ERRORS = (BaseError, OSError)
+
 
 class StorageAccess(BaseModel):
     """The storage as the job API describes it: where it is, and its keys once it is ready."""
@@ -144,7 +147,7 @@ class JobStorage:
                 await obstore.put_async(
                     self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS
                 )
-            except BaseError as error:
+            except _ERRORS as error:
                 raise self._failed(f"{file.name} could not be uploaded to", error) from error
             return content.tell(), True
 
@@ -160,7 +163,7 @@ class JobStorage:
     async def _entries(self, folder: str) -> list[ObjectMeta]:
         try:
             return [entry async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
-        except BaseError as error:
+        except _ERRORS as error:
             raise self._failed(f"The folder {folder} could not be listed in", error) from error
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
@@ -169,12 +172,12 @@ class JobStorage:
             answer = await obstore.get_async(self._store, key)
             async for piece in answer.stream():
                 yield bytes(piece)
-        except BaseError as error:
+        except _ERRORS as error:
             raise self._failed(f"The file {key} could not be read from", error) from error
 
-    def _failed(self, what: str, error: BaseError) -> StorageError:
+    def _failed(self, what: str, error: Exception) -> StorageError:
         # The library's text goes on with a dump of its state; its first line says what happened.
-        said = str(error).splitlines()[0]
+        said = next(iter(str(error).splitlines()), type(error).__name__)
         return StorageError(f"{what} the storage at {self.endpoint}: {said}")
 
 

@@ -17,6 +17,7 @@ from airflow_training.exceptions import (
     JobCanceled,
     JobError,
     JobTimedOut,
+    ServiceUnavailable,
     TaskInterrupted,
     TrainingError,
 )
@@ -68,6 +69,7 @@ class Attempt:
         self._cancel_on_kill = cancel_on_kill
         self._work = Interruptible()
         self._claimed: Claim | None = None
+        self._submitting = False
 
     def begin(self, describe: Callable[[], Description]) -> Claim:
         """Go on with the job of an earlier try, or start one.
@@ -75,7 +77,13 @@ class Attempt:
         Args:
             describe: Finds what to train and with which files; raises InvalidParameters.
         """
-        return self._run(self._begin(describe))
+        try:
+            return self._run(self._begin(describe))
+        except ServiceUnavailable as error:
+            if not (self._claimed and self._submitting):
+                raise
+            # A submit whose reply did not come may have arrived.
+            raise self.not_followed(self._claimed, error) from error
 
     def follow(self, claim: Claim, limits: Limits) -> Outcome:
         """Follow a job to its end, on this worker."""
@@ -224,6 +232,7 @@ class Attempt:
         await storage.upload(claim.folder, files, done)
 
     async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
+        self._submitting = True
         submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
         try:
             status = await asyncio.shield(submit)

@@ -143,6 +143,19 @@ def test_a_retry_does_not_send_again_what_has_arrived(train: Train, proxy: Proxy
     assert len(training.jobs) == 1
 
 
+def test_an_upload_of_which_the_last_reply_was_lost_is_not_sent_again(
+    train: Train, proxy: Proxy, data: dict[str, str]
+) -> None:
+    # The first POST begins an upload in parts, the second completes it; a third finds no such upload.
+    proxy.inject("POST", "/data/.*part-0", lost, skip=1)
+
+    training = train("retry_deferred", "training_proxy", data={"part-0.bin": data["part-0.bin"]})
+
+    training.end()
+    assert training.failure(1)[0] == "StorageError"
+    assert any(line.startswith("Unchanged on the storage: part-0.bin") for line in training.lines(2))
+
+
 def test_a_storage_that_is_pending_is_waited_for(train: Train, proxy: Proxy) -> None:
     pending = edited(status="Pending", message="is being made", endpoint="", accessKey="", secretKey="")
     proxy.inject("GET", "/storage", pending, times=20)

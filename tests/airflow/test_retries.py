@@ -63,6 +63,17 @@ def test_a_lost_reply_to_the_submit_makes_no_second_job(train: Train, proxy: Pro
     assert len(training.jobs) == 1
 
 
+def test_a_submit_that_is_never_answered_says_that_its_job_may_run(train: Train, proxy: Proxy) -> None:
+    proxy.inject("(POST|DELETE)", "/jobs/", lost, times=999)
+
+    training = train("once_deferred", "training_proxy", script=WAIT)
+
+    training.end("failed")
+    kind, text = training.failure()
+    assert kind == "FollowingFailed"
+    assert "and it could not be canceled and may still run: The training service did not answer DELETE" in text
+
+
 @both
 def test_a_retry_after_a_failure_is_a_new_job_and_both_logs_can_be_read(train: Train, where: str) -> None:
     training = train(f"retry_{where}", script="import sys\nprint('the last line')\nsys.exit(3)\n")
