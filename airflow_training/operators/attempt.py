@@ -144,9 +144,11 @@ class Attempt:
         if not self._cancel_on_kill:
             return f"No retry goes on with {job}; it is left alone, as cancel_on_kill=False asks for."
         try:
-            asyncio.run(cancel(claim))
+            known = asyncio.run(cancel(claim))
         except TrainingError as error:
             return f"No retry goes on with {job}, and it could not be canceled and may still run: {error}"
+        if not known:
+            return f"No retry goes on with {job}, which the service does not know."
         self._over(claim)
         return f"No retry goes on with {job}, so it was canceled; clear the task to train again."
 

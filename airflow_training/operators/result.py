@@ -38,11 +38,8 @@ async def saved_model(client: TrainingClient, outcome: Outcome, folder: str, inp
     """
     status = outcome.status
     storage = await client.storage()
-    given = tuple(f"{folder}/{name}" for name in inputs)
-    keys = await storage.keys(folder)
-    found = find_saved_model(
-        key for key in keys if not any(key == place or key.startswith(f"{place}/") for place in given)
-    )
+    given = tuple(f"{folder}/{name}/" for name in inputs)
+    found = find_saved_model(key for key in await storage.keys(folder) if not f"{key}/".startswith(given))
     if not found:
         raise SavedModelMissing(
             f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
