@@ -7,6 +7,7 @@ import typer
 from airflow_training.cli import clients
 from airflow_training.cli.demo import demo
 from airflow_training.cli.serve import serve
+from airflow_training.cli.upkeep import prune, revoke_tokens
 
 app = typer.Typer(
     help="Train models on a remote training service from Apache Airflow.",
@@ -15,7 +16,9 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(serve)
-app.add_typer(clients.app, name="clients", help="The OAuth2 clients of the embedded service.")
+app.add_typer(clients.app, name="clients")
+app.command()(prune)
+app.command()(revoke_tokens)
 
 if __name__ == "__main__":
     app()

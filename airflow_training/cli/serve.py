@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from airflow_training.exceptions import TrainingError
 
+if TYPE_CHECKING:
+    from airflow_training.service.amount import Amount
+    from airflow_training.service.settings import Tls
+
 DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
 ]
 DEFAULT_DATA = Path("~/.airflow-training")
+
+_FOR_JOBS = "What jobs may use"
+_BOUNDS = "Bounds"
 
 
 @contextmanager
@@ -34,20 +41,97 @@ def errors_in_a_sentence() -> Iterator[None]:
 
 
 def serve(
+    *,
     data: DataOption = DEFAULT_DATA,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the job API; 0 takes a free one.", min=0, max=65535)] = 8900,
     storage_port: Annotated[
         int, typer.Option(help="Port of the S3 endpoint; 0 takes a free one.", min=0, max=65535)
     ] = 0,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate, PEM, with those of the authorities between: for both ports.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
     token_lifetime: Annotated[int, typer.Option(help="Seconds that an access token is good for.", min=1)] = 43200,
+    access_log: Annotated[
+        Path | None, typer.Option(help="File of the access log, '-' for the terminal.", show_default="in the folder")
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(help="Processors.", min=1, show_default="all", rich_help_panel=_FOR_JOBS)
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Memory in MB.", min=1, show_default="nine tenths", rich_help_panel=_FOR_JOBS)
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Graphics processors.", min=0, show_default="all", rich_help_panel=_FOR_JOBS)
+    ] = None,
+    resource_plan: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a resourcePlanId stands for, such as large=cpus:8,memory:32000,gpus:1. May be repeated.",
+            show_default="basic=cpus:1,memory:4096",
+            rich_help_panel=_FOR_JOBS,
+        ),
+    ] = None,
+    job_disk: Annotated[
+        int | None,
+        typer.Option(
+            help="MB in the folder of one job.", min=1, show_default="half of the disk", rich_help_panel=_BOUNDS
+        ),
+    ] = None,
+    job_log: Annotated[int, typer.Option(help="MB of the log of one job.", min=1, rich_help_panel=_BOUNDS)] = 1024,
+    free_disk: Annotated[
+        int, typer.Option(help="MB that must be free on the disk for a job to start.", min=0, rich_help_panel=_BOUNDS)
+    ] = 1024,
+    keep_days: Annotated[
+        float | None,
+        typer.Option(
+            help="Days after its end that a job's status, log and folder are removed, its model too.",
+            min=0,
+            show_default="never",
+            rich_help_panel=_BOUNDS,
+        ),
+    ] = None,
 ) -> None:
     """Run the training service until it is interrupted; jobs that run then go on."""
     with errors_in_a_sentence():
         from airflow_training.service import server
         from airflow_training.service.settings import ServiceSettings
 
-        settings = ServiceSettings(data.expanduser(), host, port, storage_port, token_lifetime)
+        settings = ServiceSettings(
+            data.expanduser(),
+            host,
+            port,
+            storage_port,
+            tls=_tls(tls_cert, tls_key),
+            token_lifetime=token_lifetime,
+            access_log=access_log,
+            cpus=cpus,
+            memory=memory,
+            gpus=gpus,
+            plans=_plans(resource_plan or ()),
+            free_disk=free_disk,
+            job_disk=job_disk,
+            job_log=job_log,
+            keep_days=keep_days,
+        )
         server.serve(
             settings, lambda url: typer.echo(f"Training service ready at {url} (data in {settings.data.resolve()})")
         )
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    from airflow_training.service.settings import Tls
+
+    if certificate and key:
+        return Tls(certificate.resolve(), key.resolve())
+    if certificate or key:
+        raise TrainingError("TLS takes both: --tls-cert and --tls-key.")
+    return None
+
+
+def _plans(texts: Sequence[str]) -> Mapping[str, Amount]:
+    from airflow_training.service.amount import read_plan
+    from airflow_training.service.settings import BASIC_PLANS
+
+    return {**BASIC_PLANS, **dict(map(read_plan, texts))}

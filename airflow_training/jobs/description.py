@@ -6,9 +6,9 @@ Source: docs of the job API, two generations of which are read (`resources` and 
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from airflow_training.jobs.parameters import (
@@ -31,27 +31,39 @@ class Variable(EnvironmentVariable):
 
 
 class Resources(_Wire):
-    """What the job needs of a machine; memory in MB."""
+    """What the job needs of a machine.
 
-    cpus: int = Field(1, ge=1)
-    gpus: int = Field(0, ge=0)
-    memory: int | None = Field(None, ge=1)
+    Attributes:
+        cpus: Processors.
+        gpus: Graphics processors.
+        memory: MB; without it the service gives the job the share of its cpus.
+    """
+
+    cpus: int = Field(1, ge=1, le=100_000)
+    gpus: int = Field(0, ge=0, le=10_000)
+    memory: int | None = Field(None, ge=1, le=1_000_000_000, description="MB")
 
 
 class Execution(_Wire):
-    """How the job is run: `command` by a shell, in the job folder."""
+    """How the job is run: `command` by a shell, in the job folder.
 
-    image: str | None = None
-    command: str = Field(min_length=1)
-    completion_time: str | int
-    resources: Resources = Resources()
-    resource_plan_id: str | None = None
-    retries: int = Field(0, ge=0)
+    Attributes:
+        image: The container image; a runner without containers records it only.
+        command: One command line for `sh -c`.
+        completion_time: How long the job may run: `20h`, `90m`, or a number of seconds.
+        resources: What it needs of a machine.
+        resource_plan_id: A name for resources, instead of these.
+        retries: How often the service runs the job again when it fails.
+        python_major_version: The Python that the command needs.
+    """
 
-    @field_validator("resources", mode="before")
-    @classmethod
-    def _none_given(cls, value: Any) -> Any:
-        return {} if value is None else value
+    image: str | None = Field(None, max_length=512)
+    command: str = Field(min_length=1, max_length=100_000)
+    completion_time: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=1, le=1_000_000_000)]
+    resources: Resources | None = None
+    resource_plan_id: str | None = Field(None, max_length=64)
+    retries: int = Field(0, ge=0, le=100)
+    python_major_version: Literal[2, 3] | None = None
 
 
 class JobDescription(_Wire):
@@ -64,7 +76,7 @@ class JobDescription(_Wire):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    env: tuple[Variable, ...] = ()
+    env: tuple[Variable, ...] = Field((), max_length=1_000)
     execution: Execution
 
     @model_validator(mode="before")
@@ -88,7 +100,9 @@ class JobDescription(_Wire):
                     "image": parameters.image,
                     "command": command_line(parameters),
                     "completion_time": parameters.completion_time,
-                    "resources": parameters.resources.model_dump(),
+                    "resources": parameters.resources.model_dump(exclude_none=True),
+                    # The old service knew no such field; a command for Python 3 says so by its programs.
+                    "python_major_version": 2 if parameters.python_major_version == 2 else None,
                 },
             }
         )

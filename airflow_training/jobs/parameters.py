@@ -38,6 +38,9 @@ from airflow_training.exceptions import InvalidParameters
 REQUIREMENTS_FILE = "requirements.txt"
 INLINE_SCRIPT_FILE = "train.py"
 
+LONGEST_VALUE = 32_768
+"""Characters that the value of an environment variable may have: programs are started with 128 KiB in all."""
+
 # trainingClient took these beside the job's parameters. In Airflow they belong to the connection, where
 # secrets are kept encrypted and masked.
 CONNECTION_PARAMETERS = frozenset({"oauthClientId", "oauthClientSecret", "oauthTokenUrl", "jobAPI"})
@@ -127,13 +130,21 @@ def _no_nul(value: Any) -> Any:
     return value
 
 
+def _of_a_fit_length(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:
+        raise ValueError(f"has {len(value)} characters and may have {LONGEST_VALUE}: put it into a file of `data`")
+    return value
+
+
 def _not_a_truth_value(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"must be a whole number, not {value}")
     return value
 
 
-Scalar: TypeAlias = Annotated[StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul)]
+Scalar: TypeAlias = Annotated[
+    StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul), AfterValidator(_of_a_fit_length)
+]
 WholeNumber = Annotated[int, BeforeValidator(_not_a_truth_value)]
 FileName = Annotated[str, AfterValidator(_check_file_name)]
 
@@ -149,7 +160,9 @@ class EnvironmentVariable(_Vocabulary):
     `TEST_DATA` reaches the script as the variable `TEST_DATA` and as `--test_data=…`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="letters, digits and '_'")
+    name: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="letters, digits and '_', 256 at most"
+    )
     value: Scalar = Field(description="a text, a number or a truth value")
 
     @property
@@ -168,7 +181,7 @@ class Resources(_Vocabulary):
 
     cpus: WholeNumber = Field(1, ge=1, description="a whole number, 1 or more")
     gpus: WholeNumber = Field(0, ge=0, description="a whole number, 0 or more")
-    memory: WholeNumber = Field(1024, ge=1, description="a whole number of MB, 1 or more")
+    memory: WholeNumber | None = Field(None, ge=1, description="a whole number of MB, 1 or more")
 
 
 class TrainingParameters(_Vocabulary):
@@ -180,7 +193,7 @@ class TrainingParameters(_Vocabulary):
             name/value objects, a mapping, or either as JSON.
         image: Container image to run in. Runners without containers ignore it and say so in the job's log.
         completion_time: Time allotted to the job, free form: "20h", "90m", 3600.
-        resources: cpus, gpus (whole numbers) and memory (MB).
+        resources: cpus, gpus (whole numbers) and memory (MB); without `memory` the service decides.
         requirements: Python requirements of the script, as in a requirements.txt.
         python_major_version: 2 runs `pip` and `python`, 3 runs `pip3` and `python3`.
         version: Version of the job API; that of the connection where it is not given.

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 
 import airflow_training
+from airflow_training.service.access_log import AccessLog
 from airflow_training.service.context import Service
 from airflow_training.service.errors_http import install_error_handlers
-from airflow_training.service.routers import jobs, oauth, storage
+from airflow_training.service.routers import jobs, oauth, operation, storage
+
+_ABOUT = """
+Trains models: a client gets a token, uploads data and a script to the storage, submits a job, and follows its
+status and its log until the SavedModel lies in the job's folder.
+
+Every error has the form `{"error": {"code": "404", "message": "…"}}`, but for those of the token endpoint, which are
+OAuth2's. Every reply has an `X-Request-ID`, which is in the access log of the service too.
+"""
 
 
 def create_app(service: Service) -> FastAPI:
     """Make the application of a service."""
-    app = FastAPI(
+    app: FastAPI = FastAPIOffline(
         title="Training service",
+        description=_ABOUT,
         version=airflow_training.__version__,
         openapi_url="/api/v2/openapi.json",
-        # The pages are loaded from elsewhere, and a service may run where there is no elsewhere.
-        docs_url=None,
+        docs_url="/docs",
         redoc_url=None,
     )
     app.state.service = service
@@ -27,10 +37,6 @@ def create_app(service: Service) -> FastAPI:
     api.include_router(jobs.router)
     app.include_router(api)
     app.include_router(oauth.router)
-    app.add_api_route("/healthz", _healthz, tags=["operation"])
+    app.include_router(operation.router)
+    app.add_middleware(AccessLog, metrics=service.metrics)
     return app
-
-
-def _healthz() -> dict[str, str]:
-    """Tell that the service answers."""
-    return {"status": "ok"}

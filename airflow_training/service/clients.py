@@ -1,18 +1,28 @@
-"""OAuth2 clients: who may use the service, and for which tenant."""
+"""OAuth2 clients: who may use the service, for which tenant, and what for."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.service.database import Client, now
-from airflow_training.service.errors import ClientNotAdded
+from airflow_training.service.errors import ClientNotChanged
+
+READ = "jobs:read"
+WRITE = "jobs:write"
+SCOPES = {
+    READ: "list jobs, read their status and their logs",
+    WRITE: "submit and cancel jobs, use the storage",
+}
 
 # A tenant is a folder's name, a client id part of an Authorization header.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -27,6 +37,25 @@ class Credentials:
     tenant: str
 
 
+@dataclass(frozen=True)
+class KnownClient:
+    """A client as the service knows it.
+
+    Attributes:
+        client_id: Its id.
+        tenant: Whose jobs and files it reaches.
+        scope: What it may do with them.
+        generation: Changes with its secret.
+        created: When it was added.
+    """
+
+    client_id: str
+    tenant: str
+    scope: frozenset[str]
+    generation: str
+    created: datetime
+
+
 class Clients:
     """The OAuth2 clients in the database."""
 
@@ -36,34 +65,88 @@ class Clients:
         # An unknown client takes as long to refuse as a wrong secret: nobody can find ids by the clock.
         self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe())
 
-    def add(self, tenant: str, client_id: str | None = None) -> Credentials:
+    def add(self, tenant: str, client_id: str | None = None, scope: Iterable[str] = SCOPES) -> Credentials:
         """Add a client; the secret is returned here and never again.
 
         Raises:
-            ClientNotAdded: The id is taken, or the id or the tenant is not a name.
+            ClientNotChanged: The id is taken, or the id, the tenant or the scope is none.
         """
         client_id = secrets.token_hex(8) if client_id is None else client_id
         for what, name in (("client id", client_id), ("tenant", tenant)):
             if not _NAME.fullmatch(name):
-                raise ClientNotAdded(
+                raise ClientNotChanged(
                     f"The {what} must be 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first,"
                     f" not {name!r}."
                 )
+        scope = sorted(set(scope))
+        if unknown := [name for name in scope if name not in SCOPES]:
+            raise ClientNotChanged(f"There is no scope {unknown[0]!r}: choose from {' and '.join(SCOPES)}.")
         secret = secrets.token_urlsafe(32)
-        client = Client(client_id=client_id, secret_hash=self._hasher.hash(secret), tenant=tenant, created=now())
+        client = Client(
+            client_id=client_id, tenant=tenant, scope=" ".join(scope), created=now(), **self._new_secret(secret)
+        )
         try:
             with self._sessions.begin() as session:
                 session.add(client)
         except IntegrityError:
-            raise ClientNotAdded(f"The client {client_id!r} is there already: choose another id.") from None
+            raise ClientNotChanged(f"The client {client_id!r} is there already: choose another id.") from None
         return Credentials(client_id, secret, tenant)
 
-    def tenant_of(self, client_id: str, secret: str) -> str | None:
-        """The tenant of a client, or None where id or secret are wrong; takes a while, as it should."""
+    def rotate(self, client_id: str) -> Credentials:
+        """Give a client a new secret; the old one, and the tokens that were issued for it, are no good any more.
+
+        Raises:
+            ClientNotChanged: There is no such client.
+        """
+        secret = secrets.token_urlsafe(32)
+        statement = update(Client).where(Client.client_id == client_id).values(**self._new_secret(secret))
+        with self._sessions.begin() as session:
+            tenant = session.scalar(statement.returning(Client.tenant))
+        if tenant is None:
+            raise _unknown(client_id)
+        return Credentials(client_id, secret, tenant)
+
+    def remove(self, client_id: str) -> None:
+        """Remove a client, with its tokens; the jobs and files of its tenant stay.
+
+        Raises:
+            ClientNotChanged: There is no such client.
+        """
+        with self._sessions.begin() as session:
+            statement = delete(Client).where(Client.client_id == client_id).returning(Client.client_id)
+            if session.scalar(statement) is None:
+                raise _unknown(client_id)
+
+    def all(self) -> list[KnownClient]:
+        """The clients, by tenant and id."""
+        with self._sessions() as session:
+            found = session.scalars(select(Client).order_by(Client.tenant, Client.client_id)).all()
+        return [_known(client) for client in found]
+
+    def authenticate(self, client_id: str, secret: str) -> KnownClient | None:
+        """The client, or None where id or secret are wrong; takes a while, as it should."""
         with self._sessions() as session:
             client = session.get(Client, client_id)
         try:
             self._hasher.verify(client.secret_hash if client else self._nobodys_hash, secret)
         except VerificationError:
             return None
-        return client.tenant if client else None
+        return _known(client) if client else None
+
+    def current(self, client_id: str, generation: str) -> KnownClient | None:
+        """The client that something was issued to; None where it has been removed or has another secret now."""
+        with self._sessions() as session:
+            client = session.get(Client, client_id)
+        return _known(client) if client and client.generation == generation else None
+
+    def _new_secret(self, secret: str) -> dict[str, str]:
+        return {"secret_hash": self._hasher.hash(secret), "generation": secrets.token_hex(8)}
+
+
+def _known(client: Client) -> KnownClient:
+    scope = frozenset(client.scope.split())
+    return KnownClient(client.client_id, client.tenant, scope, client.generation, client.created)
+
+
+def _unknown(client_id: str) -> ClientNotChanged:
+    return ClientNotChanged(f"There is no client {client_id!r}: `airflow-training clients list` shows those there are.")

@@ -1,15 +1,25 @@
-"""What the endpoints work with: the parts of the service, the tenant that asks, the body it sent."""
+"""What the endpoints work with: the parts of the service, the tenant that asks, the body it sent.
+
+Source: RFC 6750 sections 2.1 (the header) and 3 (what is answered to a token that is missing, wrong or not enough).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
+from fastapi.security import OAuth2, SecurityScopes
 
-from airflow_training.service.clients import Clients
+from airflow_training.service.amount import Amount
+from airflow_training.service.clients import READ, SCOPES, WRITE, Clients, KnownClient
 from airflow_training.service.errors import ApiError
 from airflow_training.service.job_table import JobTable
+from airflow_training.service.machine import Machine
+from airflow_training.service.metrics import Metrics
+from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage import Storage
@@ -25,9 +35,19 @@ class Service:
     data: DataFolder
     clients: Clients
     tokens: Tokens
+    machine: Machine
+    plans: Mapping[str, Amount]
     jobs: JobTable
+    runner: Runner
     scheduler: Scheduler
     storage: Storage
+    metrics: Metrics
+
+
+_oauth2 = OAuth2(
+    flows=OAuthFlows(clientCredentials=OAuthFlowClientCredentials(tokenUrl="/oauth/token", scopes=SCOPES)),
+    auto_error=False,
+)
 
 
 def _service(request: Request) -> Service:
@@ -35,16 +55,39 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _tenant(request: Request, service: ServiceParts) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    tenant = service.tokens.tenant_of(token.strip()) if scheme.lower() == "bearer" else None
-    if tenant is None:
-        raise ApiError(
-            401,
-            "The request needs a valid access token in the header Authorization: Bearer; get one from /oauth/token.",
-            {"WWW-Authenticate": 'Bearer error="invalid_token"'},
+def _client(
+    request: Request,
+    service: ServiceParts,
+    needed: SecurityScopes,
+    authorization: Annotated[str | None, Security(_oauth2)],
+) -> KnownClient:
+    if not authorization:
+        _refuse(
+            401, "The request needs an access token in the header Authorization: Bearer; get one from /oauth/token."
         )
-    return tenant
+    scheme, _, token = authorization.partition(" ")
+    claims = service.tokens.read(token.strip()) if scheme.lower() == "bearer" else None
+    client = service.clients.current(claims.client_id, claims.generation) if claims else None
+    if not claims or not client:
+        _refuse(
+            401,
+            "The access token is not valid, or not any more: get a new one from /oauth/token.",
+            error="invalid_token",
+        )
+    request.state.client_id = client.client_id
+    if missing := set(needed.scopes) - (claims.scope & client.scope):
+        _refuse(
+            403,
+            f"The access token does not allow this: it lacks the scope {missing.pop()}.",
+            error="insufficient_scope",
+            scope=needed.scope_str,
+        )
+    return client
+
+
+def _refuse(status: int, message: str, **challenge: str) -> NoReturn:
+    facts = ", ".join(f'{name}="{value}"' for name, value in {"realm": "training", **challenge}.items())
+    raise ApiError(status, message, {"WWW-Authenticate": f"Bearer {facts}"})
 
 
 async def _body(request: Request) -> bytes:
@@ -57,5 +100,6 @@ async def _body(request: Request) -> bytes:
 
 
 ServiceParts = Annotated[Service, Depends(_service)]
-Tenant = Annotated[str, Depends(_tenant)]
+Reader = Annotated[KnownClient, Security(_client, scopes=[READ])]
+Writer = Annotated[KnownClient, Security(_client, scopes=[WRITE])]
 Body = Annotated[bytes, Depends(_body)]

@@ -1,14 +1,15 @@
-"""The tables: OAuth2 clients and jobs. SQLite in the data folder; PostgreSQL by another URL."""
+"""The tables: OAuth2 clients, signing keys and jobs. SQLite in the data folder; PostgreSQL by another URL."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Engine, Enum, Index, String, Text, TypeDecorator, create_engine, event
+from sqlalchemy import DateTime, Dialect, Enum, Index, String, Text, TypeDecorator, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from airflow_training.jobs.status import JobState
+from airflow_training.service.migrations import upgrade
 
 
 def now() -> datetime:
@@ -32,7 +33,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Table(DeclarativeBase):
-    """What every table is."""
+    """What every table is. A change of one needs a migration, see `migrations/`."""
 
 
 class Client(Table):
@@ -43,6 +44,20 @@ class Client(Table):
     client_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     secret_hash: Mapped[str] = mapped_column(String(255))
     tenant: Mapped[str] = mapped_column(String(64))
+    # What it may do, separated by spaces, as in OAuth2.
+    scope: Mapped[str] = mapped_column(String(255))
+    # Which of its secrets this is: the tokens and storage keys that an earlier one led to are no good any more.
+    generation: Mapped[str] = mapped_column(String(32))
+    created: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class SigningKey(Table):
+    """A key that access tokens are signed with: the newest signs, the ones before it are still good for reading."""
+
+    __tablename__ = "signing_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128))
     created: Mapped[datetime] = mapped_column(UtcTime)
 
 
@@ -55,6 +70,12 @@ class Job(Table):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(Text)
+    # What it asks for, by its resources or by a resource plan of that time.
+    cpus: Mapped[int]
+    memory: Mapped[int]
+    gpus: Mapped[int]
+    # The graphics processors that it was given: a service that is started again knows them by this.
+    gpu_ids: Mapped[str] = mapped_column(Text, default="")
     state: Mapped[JobState] = mapped_column(Enum(JobState, native_enum=False, length=16), default=JobState.PENDING)
     # A runner has it. Between this and RUNNING the job is still PENDING for its tenant: nothing of it runs yet.
     claimed: Mapped[bool] = mapped_column(default=False)
@@ -66,18 +87,25 @@ class Job(Table):
     exit_code: Mapped[int | None]
     message: Mapped[str] = mapped_column(Text, default="")
 
-    __table_args__ = (Index("jobs_by_state", "state", "claimed", "submitted"),)
+    __table_args__ = (
+        Index("jobs_by_state", "state", "claimed", "submitted"),
+        Index("jobs_by_tenant", "tenant", "submitted"),
+        Index("jobs_by_finish", "finished"),
+    )
 
 
 def open_database(url: str) -> sessionmaker[Session]:
-    """Open the database and make what is missing in it.
+    """Open the database, and bring it to the schema of this version.
 
-    Several processes may use it at once: the service, and the command that adds clients.
+    Several processes may use it at once: the service, and the commands that see to clients.
+
+    Raises:
+        ServiceNotStarted: A newer version made it.
     """
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
-    _create_tables(engine)
+    upgrade(engine)
     return sessionmaker(engine, expire_on_commit=False)
 
 
@@ -87,7 +115,3 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA busy_timeout=20000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
-
-
-def _create_tables(engine: Engine) -> None:
-    Table.metadata.create_all(engine)

@@ -81,5 +81,5 @@ def _in_words(error: ValidationError) -> str:
 
 _FIELDS = frozenset(
     {"name", "env", "value", "execution", "image", "command", "completionTime", "resources", "resourcePlanId"}
-    | {"retries", "cpus", "gpus", "memory"}
+    | {"retries", "pythonMajorVersion", "cpus", "gpus", "memory"}
 )

@@ -3,8 +3,8 @@
 ```
 TrainingError
 ├── ServiceNotStarted  the service cannot serve as it was asked to
-├── ClientNotAdded     the OAuth2 client that is to be added is there already, or has no good name
-├── InvalidDescription the body of a submit is not a job
+├── ClientNotChanged   an OAuth2 client cannot be added, removed or changed as it was asked
+├── InvalidDescription the body of a submit is not a job, or not one that can run here
 └── ApiError           a request is answered with an error; carries its HTTP status
 ```
 """
@@ -20,12 +20,12 @@ class ServiceNotStarted(TrainingError):
     """The service cannot serve as it was asked to."""
 
 
-class ClientNotAdded(TrainingError):
-    """The OAuth2 client that is to be added is there already, or has no good name."""
+class ClientNotChanged(TrainingError):
+    """An OAuth2 client cannot be added, removed or changed as it was asked."""
 
 
 class InvalidDescription(TrainingError):
-    """The body of a submit is not a job.
+    """The body of a submit is not a job, or not one that can run here.
 
     Attributes:
         status: 400 where it cannot be read, 422 where it was read and is no job.

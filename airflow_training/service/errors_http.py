@@ -4,15 +4,52 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from airflow_training.service.errors import ApiError, InvalidDescription
 
 _logger = logging.getLogger(__name__)
+
+
+class ErrorFacts(BaseModel):
+    """What went wrong: the HTTP status as a text, and a sentence that says what to do."""
+
+    code: str
+    message: str
+
+
+class ErrorDocument(BaseModel):
+    """The error object of the job API."""
+
+    error: ErrorFacts
+
+
+_MEANINGS = {
+    400: "The body cannot be read.",
+    401: "The access token is missing, wrong or expired.",
+    403: "The access token does not have the scope that this needs.",
+    404: "The tenant has no such job.",
+    409: "The id is taken by a job with another description.",
+    413: "The body is too large.",
+    416: "There is nothing at that byte yet.",
+    422: "What was sent is not what it should be; every mistake is named.",
+    429: "Too many jobs wait already.",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI is told of an endpoint's errors."""
+    return {status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses}
+
+
+REFUSALS = refusals(401, 403)
+"""What every endpoint of the job API can answer."""
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

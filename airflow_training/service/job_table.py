@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.service.amount import Amount
 from airflow_training.service.database import Job, now
 from airflow_training.service.errors import ApiError
+from airflow_training.service.machine import Machine
+from airflow_training.service.queue import Waiting, why_waiting
 from airflow_training.service.runners.runner import JobKey, Order, Progress
+
+LONGEST_QUEUE = 10_000
+"""Jobs of one tenant that may wait at a time."""
 
 _WAITING = (Job.state == JobState.PENDING) & ~Job.claimed
 _CLAIMED = Job.claimed & Job.state.in_([JobState.PENDING, JobState.RUNNING])
+# So far the scheduler looks for a job that may start before those ahead of it.
+_FAR_ENOUGH = 100
 
 
 class JobTable:
@@ -28,25 +38,30 @@ class JobTable:
 
     Args:
         sessions: The database.
-        cpus: What the machine has, to tell a waiting job what it waits for.
+        machine: What jobs wait for.
     """
 
-    def __init__(self, sessions: sessionmaker[Session], cpus: int) -> None:
+    def __init__(self, sessions: sessionmaker[Session], machine: Machine) -> None:
         self._sessions = sessions
-        self._cpus = cpus
+        self._machine = machine
 
     # What tenants ask for
 
-    def submit(self, key: JobKey, description: JobDescription) -> tuple[JobStatus, bool]:
+    def submit(self, key: JobKey, description: JobDescription, asked: Amount) -> tuple[JobStatus, bool]:
         """Add a job; returns its status and whether it is new.
 
         Raises:
-            ApiError: The id is taken by a job with another description.
+            ApiError: The id is taken by a job with another description, or too many jobs of the tenant wait.
         """
         document = json.dumps(description.to_wire(), sort_keys=True)
-        job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document)
+        job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document, **asked._asdict())
         try:
             with self._sessions.begin() as session:
+                mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
+                if (session.scalar(mine) or 0) >= LONGEST_QUEUE and not session.get(Job, key):
+                    raise ApiError(
+                        429, f"{LONGEST_QUEUE} jobs are waiting already: submit again when some have started."
+                    )
                 session.add(job)
         except IntegrityError:
             with self._sessions() as session:
@@ -71,11 +86,20 @@ class JobTable:
             ahead = select(func.count()).select_from(Job).where(_WAITING, Job.submitted < job.submitted)
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
 
-    def statuses(self, tenant: str) -> list[JobStatus]:
-        """The status of every job of a tenant, in the order of their submission."""
+    def statuses(self, tenant: str, finished: int) -> list[JobStatus]:
+        """The jobs of a tenant, in the order of their submission: all that have not ended, the newest of the others.
+
+        Args:
+            tenant: Whose.
+            finished: How many that have ended at most.
+        """
+        by_age = Job.submitted.desc()
         with self._sessions() as session:
-            jobs = session.scalars(select(Job).where(Job.tenant == tenant).order_by(Job.submitted)).all()
+            active = session.scalars(select(Job).where(_WAITING | _CLAIMED, Job.tenant == tenant)).all()
+            mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
+            ended = session.scalars(mine.order_by(by_age).limit(finished)).all()
             queue = session.scalars(select(Job.submitted).where(_WAITING).order_by(Job.submitted)).all()
+        jobs = sorted([*active, *ended], key=lambda job: job.submitted)
         return [self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0) for job in jobs]
 
     def cancel(self, key: JobKey) -> None:
@@ -91,16 +115,20 @@ class JobTable:
 
     # What the scheduler asks for
 
-    def next_waiting(self) -> Order | None:
-        """The job that has been waiting for longest."""
+    def waiting(self) -> Iterator[Waiting]:
+        """The jobs that wait and can run on this machine, in the order of their submission; the first hundred."""
+        columns = (Job.tenant, Job.id, Job.cpus, Job.memory, Job.gpus)
+        can_run = Job.gpus <= self._machine.capacity.gpus
+        statement = select(*columns).where(_WAITING, can_run).order_by(Job.submitted, Job.id).limit(_FAR_ENOUGH)
         with self._sessions() as session:
-            job = session.scalar(select(Job).where(_WAITING).order_by(Job.submitted, Job.id).limit(1))
-        return _order(job) if job else None
+            rows = session.execute(statement).all()
+        for tenant, job_id, *amount in rows:
+            yield Waiting(JobKey(tenant, job_id), Amount(*amount))
 
     def claimed(self) -> list[Order]:
         """The jobs that a runner has."""
         with self._sessions() as session:
-            return [_order(job) for job in session.scalars(select(Job).where(_CLAIMED))]
+            return [self._order(job) for job in session.scalars(select(Job).where(_CLAIMED))]
 
     def to_be_canceled(self) -> list[JobKey]:
         """The jobs that a runner has and their tenant does not want any more."""
@@ -108,9 +136,17 @@ class JobTable:
             rows = session.execute(select(Job.tenant, Job.id).where(_CLAIMED, Job.cancel_requested))
             return [JobKey(*row) for row in rows]
 
-    def claim(self, key: JobKey) -> bool:
-        """Take a waiting job for a runner; False if it was canceled just now."""
-        return self._change(key, _WAITING, claimed=True, message="starting")
+    def claim(self, key: JobKey, gpus: Sequence[str]) -> Order | None:
+        """Take a waiting job for a runner; None if it was canceled just now.
+
+        Args:
+            key: The job.
+            gpus: The ids of the graphics processors that it gets.
+        """
+        if not self._change(key, _WAITING, claimed=True, gpu_ids=",".join(gpus), message="starting"):
+            return None
+        with self._sessions() as session:
+            return self._order(session.get_one(Job, key))
 
     def record(self, key: JobKey, progress: Progress) -> None:
         """Write down how far the runner is with a job."""
@@ -125,17 +161,53 @@ class JobTable:
             message=progress.message,
         )
 
+    # What whoever runs the service asks for
+
+    def answers(self) -> bool:
+        """Whether the database can be read."""
+        try:
+            with self._sessions() as session:
+                session.execute(select(1))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state."""
+        with self._sessions() as session:
+            rows = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()
+        return dict(rows)
+
+    def finished_before(self, time: datetime) -> list[tuple[JobKey, str]]:
+        """The jobs that ended before a time, with their names."""
+        with self._sessions() as session:
+            rows = session.execute(select(Job.tenant, Job.id, Job.name).where(Job.finished < time))
+            return [(JobKey(tenant, job_id), name) for tenant, job_id, name in rows]
+
+    def remove(self, key: JobKey) -> None:
+        """Forget a job that has ended."""
+        with self._sessions.begin() as session:
+            ended = Job.finished.is_not(None)
+            session.execute(delete(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, ended))
+
     def _change(self, key: JobKey, expected: ColumnElement[bool], **values: object) -> bool:
         statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, expected).values(**values)
         with self._sessions.begin() as session:
             return session.scalar(statement.returning(Job.id)) is not None
 
+    def _order(self, job: Job) -> Order:
+        asked = Amount(job.cpus, job.memory, job.gpus)
+        return Order(
+            JobKey(job.tenant, job.id),
+            JobDescription.from_wire(json.loads(job.description)),
+            asked,
+            self._machine.granted(asked),
+            tuple(filter(None, job.gpu_ids.split(","))),
+        )
+
     def _status(self, job: Job, ahead: int) -> JobStatus:
-        message = job.message
-        if _waits(job):
-            wanted = _order(job).cpus
-            jobs = "1 job" if ahead == 1 else f"{ahead} jobs"
-            message = f"waiting for {wanted} of {self._cpus} cpus, {jobs} ahead"
+        waits = _waits(job)
+        asked = Amount(job.cpus, job.memory, job.gpus)
         return JobStatus.model_validate(
             {
                 "job_id": job.id,
@@ -145,15 +217,10 @@ class JobTable:
                 "submission_time": job.submitted,
                 "start_time": job.started,
                 "finish_time": job.finished,
-                "message": message,
+                "message": why_waiting(asked, ahead, self._machine) if waits else job.message,
             }
         )
 
 
 def _waits(job: Job) -> bool:
     return job.state is JobState.PENDING and not job.claimed
-
-
-def _order(job: Job) -> Order:
-    description = JobDescription.from_wire(json.loads(job.description))
-    return Order(JobKey(job.tenant, job.id), description)

@@ -39,10 +39,10 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url(listener: socket.socket, host: str) -> str:
-    """The URL at which a socket is reached, by a given name or address."""
+def url(listener: socket.socket, host: str, scheme: str) -> str:
+    """The URL at which a socket is reached, by a given name or address; without its scheme if that is empty."""
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}"
+    return f"{scheme}{'://' if scheme else ''}{name}:{listener.getsockname()[1]}"
 
 
 def reachable(listener: socket.socket, by: str) -> str:

@@ -1,47 +1,70 @@
-"""Which job runs when: first come, first served, while the machine has cpus for it."""
+"""Starts jobs when it is their turn, notices their ends and passes cancellations on."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
+import time
 
 from airflow_training.jobs.status import JobState
 from airflow_training.service.database import now
 from airflow_training.service.job_table import JobTable
+from airflow_training.service.machine import MEGABYTE, Machine
+from airflow_training.service.metrics import Metrics
+from airflow_training.service.queue import startable
 from airflow_training.service.runners.runner import JobKey, Order, Progress, Runner
+from airflow_training.service.settings import DataFolder
 
 _logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Starts jobs, notices their ends and passes cancellations on, in one thread of its own.
+    """Works in one thread of its own.
 
     What it knows can be lost at any moment: jobs that a runner had before are found in the table again.
 
     Args:
         jobs: The job table.
         runner: What runs them.
-        cpus: How many the machine has.
+        machine: What they run on.
+        metrics: Is told of starts and ends.
+        data: The folder on whose disk jobs write.
+        free_disk: MB that are to be free there before a job is started.
     """
 
     # Ends are noticed within this time while jobs run.
     _INTERVAL = 0.1
-    # How soon a failed pass is repeated when nothing runs.
+    # How soon a failed pass is repeated, and the disk looked at again, when nothing runs.
     _IDLE = 5.0
+    # A pass that takes longer than this is stuck.
+    _STUCK = 60.0
 
-    def __init__(self, jobs: JobTable, runner: Runner, cpus: int) -> None:
+    def __init__(
+        self, jobs: JobTable, runner: Runner, machine: Machine, metrics: Metrics, *, data: DataFolder, free_disk: int
+    ) -> None:
         self._jobs = jobs
         self._runner = runner
-        self._cpus = cpus
-        self._active: dict[JobKey, Order] = {}
+        self._machine = machine
+        self._metrics = metrics
+        self._data = data
+        self._free_disk = free_disk
+        self._active: set[JobKey] = set()
         self._recorded: dict[JobKey, Progress] = {}
         self._news = threading.Event()
         self._stopping = False
+        self._last_pass = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    @property
+    def works(self) -> bool:
+        """Whether jobs are being seen to."""
+        return time.monotonic() - self._last_pass < self._STUCK
 
     def start(self) -> None:
         """Take up the jobs that are there."""
         for order in self._jobs.claimed():
+            self._machine.take(order.key, order.granted, order.gpus)
             self._begin(order)
         self._thread.start()
 
@@ -59,6 +82,7 @@ class Scheduler:
         while not self._stopping:
             try:
                 self._pass()
+                self._last_pass = time.monotonic()
             except Exception:
                 # A scheduler that ended here would leave every job as it is for ever.
                 _logger.exception("A pass of the scheduler failed; it is repeated.")
@@ -70,17 +94,22 @@ class Scheduler:
             self._runner.cancel(key)
         for key in list(self._active):
             self._look(key)
-        while (order := self._jobs.next_waiting()) and self._fits(order):
-            if self._jobs.claim(order.key):
+        self._machine.closed = self._disk_is_full()
+        while not self._machine.closed and (job := startable(self._jobs.waiting(), self._machine)):
+            gpus = self._machine.take(job.key, self._machine.granted(job.asked))
+            if order := self._jobs.claim(job.key, gpus):
                 self._begin(order)
+            else:
+                self._machine.give_back(job.key)
 
-    def _fits(self, order: Order) -> bool:
-        # A job that wants more than there is would wait for ever: it gets the machine for itself.
-        used = sum(active.cpus for active in self._active.values())
-        return not self._active or used + order.cpus <= self._cpus
+    def _disk_is_full(self) -> str:
+        free = shutil.disk_usage(self._data.root).free // MEGABYTE
+        if free >= self._free_disk:
+            return ""
+        return f"waiting for disk space: {free} MB are free, and {self._free_disk} MB are kept free"
 
     def _begin(self, order: Order) -> None:
-        self._active[order.key] = order
+        self._active.add(order.key)
         try:
             self._runner.start(order)
         except OSError as error:
@@ -96,5 +125,7 @@ class Scheduler:
 
     def _end(self, key: JobKey, progress: Progress) -> None:
         self._jobs.record(key, progress)
-        del self._active[key]
+        self._active.discard(key)
         self._recorded.pop(key, None)
+        self._machine.give_back(key)
+        self._metrics.job_ended(progress, self._jobs.status(key))

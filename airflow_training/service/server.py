@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
+import shutil
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
 
+from airflow_training.service.access_log import open_access_log
 from airflow_training.service.app import create_app
 from airflow_training.service.clients import Clients
 from airflow_training.service.context import Service
 from airflow_training.service.database import open_database
 from airflow_training.service.errors import ServiceNotStarted
+from airflow_training.service.housekeeping import Housekeeping, prune
 from airflow_training.service.job_table import JobTable
+from airflow_training.service.machine import MEGABYTE, detect
+from airflow_training.service.metrics import Metrics
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.process import ProcessRunner
 from airflow_training.service.scheduler import Scheduler
-from airflow_training.service.settings import DataFolder, ServiceSettings
+from airflow_training.service.settings import DataFolder, ServiceSettings, Tls
 from airflow_training.service.storage import Storage
-from airflow_training.service.tokens import Tokens, signing_key
+from airflow_training.service.tokens import Tokens
 
 # What requests that are under way may take when the service stops.
 _GRACE = 2
@@ -38,36 +43,71 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         ready: Is told the URL once the service answers.
 
     Raises:
-        ServiceNotStarted: The data folder or a port is taken.
+        ServiceNotStarted: The data folder or a port is taken, a certificate or a database cannot be used.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     data = DataFolder.at(settings.data)
+    if settings.tls:
+        _check(settings.tls)
     with _held(data), listen(settings.host, settings.port) as listener:
-        storage = Storage(data, settings.host, settings.storage_port)
+        open_access_log(settings.access_log or data.access_log)
+        storage = Storage(data, settings.host, settings.storage_port, settings.tls)
         service = _service(settings, data, storage)
-        own_url = url(listener, reachable(listener, "127.0.0.1"))
-        server = _Server(service, partial(ready, own_url))
+        own_url = url(listener, reachable(listener, "127.0.0.1"), "https" if settings.tls else "http")
+        server = _Server(service, settings.tls, partial(ready, own_url))
+        housekeeping = Housekeeping(_duties(settings, service))
         storage.start()
+        service.tokens.renew_keys()
         service.scheduler.start()
+        housekeeping.start()
         try:
             server.run([listener])
         finally:
+            housekeeping.stop()
             service.scheduler.stop()
             storage.stop()
 
 
 def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> Service:
-    sessions = open_database(f"sqlite:///{data.database}")
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = JobTable(sessions, cpus)
+    sessions = open_database(data.database_url)
+    machine = detect(settings.cpus, settings.memory, settings.gpus)
+    jobs = JobTable(sessions, machine)
+    disk = settings.job_disk or shutil.disk_usage(data.root).total // 2 // MEGABYTE
+    runner = ProcessRunner(data, disk=disk, log=settings.job_log * MEGABYTE)
+    metrics = Metrics(jobs)
     return Service(
         data=data,
         clients=Clients(sessions),
-        tokens=Tokens(signing_key(data.signing_key), settings.token_lifetime),
+        tokens=Tokens(sessions, settings.token_lifetime),
+        machine=machine,
+        plans=settings.plans,
         jobs=jobs,
-        scheduler=Scheduler(jobs, ProcessRunner(data), cpus),
+        runner=runner,
+        scheduler=Scheduler(jobs, runner, machine, metrics, data=data, free_disk=settings.free_disk),
         storage=storage,
+        metrics=metrics,
     )
+
+
+def _duties(settings: ServiceSettings, service: Service) -> list[Callable[[], object]]:
+    duties: list[Callable[[], object]] = [
+        service.tokens.renew_keys,
+        lambda: service.storage.keep_keys_of(service.clients.all()),
+    ]
+    if settings.keep_days is not None:
+        duties.append(partial(prune, service.jobs, service.data, settings.keep_days))
+    return duties
+
+
+def _check(tls: Tls) -> None:
+    """Find what is wrong with a certificate before anything is started."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or "they do not belong together or are not PEM"
+        raise ServiceNotStarted(
+            f"The certificate {tls.certificate} with the key {tls.key} cannot be used: {reason}."
+        ) from error
 
 
 @contextmanager
@@ -86,7 +126,7 @@ def _held(data: DataFolder) -> Iterator[None]:
 class _Server(uvicorn.Server):
     """A server that tells when it answers, and that ends without an error when it is told to stop."""
 
-    def __init__(self, service: Service, ready: Callable[[], None]) -> None:
+    def __init__(self, service: Service, tls: Tls | None, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(service),
@@ -94,6 +134,8 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE,
+                ssl_certfile=tls.certificate if tls else None,
+                ssl_keyfile=tls.key if tls else None,
             )
         )
         self._ready = ready

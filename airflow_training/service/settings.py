@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from airflow_training.jobs.identity import job_folder
+from airflow_training.service.amount import Amount
 from airflow_training.service.errors import ServiceNotStarted
 
 BUCKET = "data"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What the service proves with that it is who it says.
+
+    Attributes:
+        certificate: File with its certificate and those of the authorities between, PEM.
+        key: File with its private key, PEM.
+    """
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -22,14 +36,38 @@ class ServiceSettings:
         host: The address to listen on; loopback unless told otherwise.
         port: The port of the job API; 0 takes a free one.
         storage_port: The port of the S3 endpoint; 0 takes a free one.
+        tls: Certificate and key, for the job API and the S3 endpoint; None for plain HTTP.
         token_lifetime: Seconds that an access token is good for; 12 hours, as on the platform of old.
+        cpus: Processors for jobs; all there are if None.
+        memory: MB for jobs; nine tenths of what there is if None.
+        gpus: Graphics processors for jobs; all there are if None.
+        plans: What a `resourcePlanId` stands for.
+        free_disk: MB that are to be free on the data folder's disk before a job is started.
+        job_disk: MB that a job may have in its folder; half of the disk if None.
+        job_log: MB that the log of a job may have.
+        keep_days: Days after its end that a job is removed; kept for ever if None.
+        access_log: File of the access log, `-` for the standard output; one in the data folder if None.
     """
 
     data: Path
     host: str = "127.0.0.1"
     port: int = 8900
     storage_port: int = 0
+    tls: Tls | None = None
     token_lifetime: int = 12 * 60 * 60
+    cpus: int | None = None
+    memory: int | None = None
+    gpus: int | None = None
+    plans: Mapping[str, Amount] = field(default_factory=lambda: BASIC_PLANS)
+    free_disk: int = 1024
+    job_disk: int | None = None
+    job_log: int = 1024
+    keep_days: float | None = None
+    access_log: Path | None = None
+
+
+BASIC_PLANS: Mapping[str, Amount] = {"basic": Amount(1, 4096)}
+"""The resource plan that clients of the old platform name when they need nothing special."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +98,18 @@ class DataFolder:
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with TemporaryFile(dir=path):
-                pass
+            # Its owner's alone from the first byte on: it holds keys.
+            (path / "service.db").touch(mode=0o600)
         except OSError as error:
             raise ServiceNotStarted(
                 f"The data folder {path} cannot be made or written to: {error.strerror}. Choose another folder."
             ) from error
         return cls(path)
+
+    @property
+    def database_url(self) -> str:
+        """The database, as SQLAlchemy takes it."""
+        return f"sqlite:///{self.database}"
 
     @property
     def database(self) -> Path:
@@ -79,9 +122,9 @@ class DataFolder:
         return self.root / "lock"
 
     @property
-    def signing_key(self) -> Path:
-        """The key that access tokens are signed with."""
-        return self.root / "signing.key"
+    def access_log(self) -> Path:
+        """What was asked of the service, and by whom."""
+        return self.root / "access.log"
 
     @property
     def storage(self) -> Path:

@@ -7,12 +7,15 @@ wait, while an endpoint that died is started again.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from shutil import which
@@ -25,11 +28,12 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from airflow_training.service import storage_keys
+from airflow_training.service.clients import KnownClient
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.process import PACKAGE_PARENT
-from airflow_training.service.settings import BUCKET, DataFolder
+from airflow_training.service.settings import BUCKET, DataFolder, Tls
 
 _logger = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Storage:
         data: The data folder.
         host: The address of the endpoint.
         port: Its port; 0 takes a free one.
+        tls: The certificate and the key of the service, where it speaks TLS.
 
     Raises:
         ServiceNotStarted: The port is taken, or rclone is missing.
@@ -69,8 +74,12 @@ class Storage:
     # What it may take to end requests that are under way.
     _GRACE = 2.0
 
-    def __init__(self, data: DataFolder, host: str, port: int) -> None:
+    # A health check waits so long for an answer.
+    _PATIENCE = 0.8
+
+    def __init__(self, data: DataFolder, host: str, port: int, tls: Tls | None = None) -> None:
         self._data = data
+        self._tls = tls
         data.storage.mkdir(mode=0o700, exist_ok=True)
         self._keys_file = data.storage / "keys.json"
         self._process_file = data.storage / "rclone.json"
@@ -79,7 +88,7 @@ class Storage:
         _end_orphan(self._process_file)
         self._listener = listen(host, port)
         self._keys: dict[str, dict[str, str]] = {}
-        self._access_keys: dict[str, str] = {}
+        self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._failures = 0
@@ -89,7 +98,24 @@ class Storage:
     @property
     def url(self) -> str:
         """The endpoint, as this machine reaches it."""
-        return url(self._listener, reachable(self._listener, "127.0.0.1"))
+        return url(self._listener, reachable(self._listener, "127.0.0.1"), "https" if self._tls else "http")
+
+    @property
+    def answers(self) -> bool:
+        """Whether the endpoint answers, whatever it says."""
+        host, port = reachable(self._listener, "127.0.0.1"), self._listener.getsockname()[1]
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=self._PATIENCE, context=_unverified())
+            if self._tls
+            else http.client.HTTPConnection(host, port, timeout=self._PATIENCE)
+        )
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/")
+                connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                return False
+        return True
 
     def start(self) -> None:
         """Start the endpoint, and start it again whenever it ends."""
@@ -106,37 +132,52 @@ class Storage:
         self._thread.join()
         self._listener.close()
 
-    def access(self, tenant: str, host: str) -> StorageAccess:
-        """The storage of a tenant; its keys and its bucket are made when they are asked for first.
+    def access(self, client: KnownClient, host: str) -> StorageAccess:
+        """The storage of a client's tenant; keys and bucket are made when they are asked for first.
 
         Args:
-            tenant: Whose.
+            client: Who asks: each client has keys of its own.
             host: The name or address by which the client reached the service.
         """
-        access_key = self._access_key(tenant)
-        secret_key = self._keys[access_key]["secret"]
-        self._data.bucket(tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
+        access_key, secret_key = self._keys_of(client)
+        self._data.bucket(client.tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
         ready = self._answers(access_key, secret_key)
         failing = self._failures >= self._BAD_LUCK
         return StorageAccess(
             status="Ready" if ready else "Error" if failing else "Pending",
             message="" if ready else self._failure() if failing else "the storage endpoint is starting",
-            endpoint=url(self._listener, reachable(self._listener, host)),
+            # Without a scheme: that means TLS.
+            endpoint=url(self._listener, reachable(self._listener, host), "" if self._tls else "http"),
             access_key=access_key,
             secret_key=secret_key,
         )
 
-    def _access_key(self, tenant: str) -> str:
+    def keep_keys_of(self, clients: Iterable[KnownClient]) -> None:
+        """Take the keys of all other clients back: of those that were removed, or have a new secret."""
+        known = {(client.client_id, client.generation) for client in clients}
         with self._lock:
-            if tenant not in self._access_keys:
+            gone = self._access_keys.keys() - known
+            for client in gone:
+                del self._keys[self._access_keys.pop(client)]
+            if gone:
+                write_json(self._keys_file, self._keys)
+                # It remembers keys; the next one asks for them anew.
+                if self._process:
+                    self._process.terminate()
+
+    def _keys_of(self, client: KnownClient) -> tuple[str, str]:
+        who = (client.client_id, client.generation)
+        with self._lock:
+            if who not in self._access_keys:
                 access_key = secrets.token_hex(10).upper()
                 self._keys[access_key] = {
                     "secret": secrets.token_urlsafe(30),
-                    "folder": str(self._data.tenant(tenant)),
+                    "folder": str(self._data.tenant(client.tenant)),
                 }
                 write_json(self._keys_file, self._keys)
-                self._access_keys[tenant] = access_key
-            return self._access_keys[tenant]
+                self._access_keys[who] = access_key
+            access_key = self._access_keys[who]
+            return access_key, self._keys[access_key]["secret"]
 
     def _answers(self, access_key: str, secret_key: str) -> bool:
         """Ask the endpoint for the bucket, as a client will."""
@@ -147,7 +188,11 @@ class Storage:
             secret_access_key=secret_key,
             region="us-east-1",
             virtual_hosted_style_request=False,
-            client_options={"allow_http": True, "timeout": timedelta(seconds=2)},
+            client_options={
+                "allow_http": True,
+                "allow_invalid_certificates": self._tls is not None,
+                "timeout": timedelta(seconds=2),
+            },
             retry_config={"max_retries": 0},
         )
         try:
@@ -191,6 +236,8 @@ class Storage:
             *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
             # Memory that an upload took goes back to the machine after it.
             "--use-mmap",
+            *(("--cert", str(self._tls.certificate), "--key", str(self._tls.key)) if self._tls else ()),
+            *("--min-tls-version", "tls1.2"),
         ]
         process = subprocess.Popen(
             ["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
@@ -213,6 +260,14 @@ class Storage:
         created = psutil.Process(process.pid).create_time()
         write_json(self._process_file, {"pid": process.pid, "created": created})
         return process
+
+
+def _unverified() -> ssl.SSLContext:
+    """For our own endpoint on this machine: its certificate is made out to the name that clients know."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _end_orphan(process_file: Path) -> None:

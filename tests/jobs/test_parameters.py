@@ -31,7 +31,7 @@ def test_the_least_that_can_be_asked_for_is_a_name_an_image_a_time_and_a_script(
     parameters = TrainingParameters.read(MINIMAL)
 
     assert parameters.python_major_version == 3
-    assert parameters.resources.model_dump() == {"cpus": 1, "gpus": 0, "memory": 1024}
+    assert parameters.resources.model_dump() == {"cpus": 1, "gpus": 0, "memory": None}
     assert parameters.folder_files == ("train.py",)
 
 

@@ -101,7 +101,7 @@ def test_requirements_that_cannot_be_installed_are_reported_by_the_commands_own_
             "the command exited with status 137: a program of it was killed by signal 9 (SIGKILL)",
         ),
         ("no-such-program-anywhere", "the command exited with status 127"),
-        ("x" * 200_000, "the command could not be started: [Errno 7] Argument list too long: '/bin/sh'"),
+        ("é" * 100_000, "the command could not be started: [Errno 7] Argument list too long: '/bin/sh'"),
     ],
     ids=["status", "killed", "program killed", "unknown program", "too long"],
 )
@@ -174,9 +174,11 @@ def test_a_job_that_closes_its_output_is_waited_for(tenant: Tenant) -> None:
 def test_a_waiting_job_says_what_it_waits_for_and_starts_in_its_turn(tenant: Tenant) -> None:
     first, second, third = (tenant.submit(UNTIL_TOLD, resources=WHOLE_MACHINE) for _ in range(3))
     tenant.wait(first, "RUNNING")
-    assert tenant.status(second)["message"].startswith("waiting for 100000 of ")
-    assert tenant.status(second)["message"].endswith(" cpus, 0 jobs ahead")
-    assert tenant.status(third)["message"].endswith(" cpus, 1 job ahead")
+    cpus = psutil.cpu_count()
+    message = tenant.status(second)["message"]
+    assert message.startswith(f"waiting for {cpus} of {cpus} cpus and ")
+    assert message.endswith(" MB of memory, 0 jobs ahead")
+    assert tenant.status(third)["message"].endswith(", 1 job ahead")
     assert [job["message"] for job in tenant.http.get("jobs").json()["jobs"]] == [
         tenant.status(job_id)["message"] for job_id in (first, second, third)
     ]

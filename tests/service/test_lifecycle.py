@@ -54,7 +54,7 @@ def test_a_job_whose_supervisor_was_killed_is_reported_honestly(
     own_service.start()
     status = own_tenant.wait(job_id)
     assert status["status"] == "FAILED"
-    assert status["message"] == "the machine or the job's supervisor was stopped while the job ran"
+    assert status["message"] == "the job's supervisor was ended while the job ran"
     assert status["startTime"]
     wait_for(lambda: not command.is_running() or command.status() == psutil.STATUS_ZOMBIE, "the end of the command")
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.service.tokens import Tokens, signing_key
-from tests.service.support import RunningService, Tenant
+from airflow_training.service.clients import KnownClient
+from airflow_training.service.database import SigningKey, now, open_database
+from airflow_training.service.tokens import Claims, Tokens
+from tests.service.support import RunningService, Tenant, wait_for
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -67,49 +76,185 @@ def test_a_wrong_secret_is_refused(tenant: Tenant) -> None:
     assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
 
 
-@pytest.mark.parametrize("wrong", ["none", "nonsense", "expired", "another key", "basic"])
-def test_a_request_without_a_valid_token_is_refused(service: RunningService, wrong: str) -> None:
-    key = signing_key(service.files.signing_key)
+@pytest.mark.parametrize("wrong", ["nonsense", "no claims", "of nobody", "expired", "another key", "basic"])
+def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp_path: Path, wrong: str) -> None:
+    ours, other = service.files.database_url, f"sqlite:///{tmp_path / 'other.db'}"
     header = {
-        "none": "",
         "nonsense": "Bearer x.y.z",
-        "expired": f"Bearer {Tokens(key, -10).issue('me', 'tenant')}",
-        "another key": f"Bearer {Tokens('k' * 64, 60).issue('me', 'tenant')}",
+        "no claims": f"Bearer {jwt.encode({}, 'k' * 64, algorithm='HS256', headers={'kid': ['a']})}",
+        "of nobody": f"Bearer {issued(ours, 'nobody')}",
+        "expired": f"Bearer {issued(ours, 'tests', lifetime=-10)}",
+        "another key": f"Bearer {issued(other, 'tests')}",
         "basic": "Basic bWU6bWU=",
     }[wrong]
     for method, path in (("GET", "jobs"), ("POST", "jobs/a"), ("GET", "jobs/a/logs"), ("POST", "storage")):
         reply = httpx.request(method, f"{service.url}/api/v2/{path}", headers={"Authorization": header})
         assert reply.status_code == 401
-        assert reply.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="training", error="invalid_token"'
         assert reply.json()["error"]["code"] == "401"
 
 
+def issued(database: str, client_id: str, lifetime: int = 60) -> str:
+    """A token as the service makes them, for a client that need not be one."""
+    sessions = open_database(database)
+    tokens = Tokens(sessions, lifetime)
+    tokens.renew_keys()
+    token = tokens.issue(KnownClient(client_id, "tenant", frozenset({"jobs:read"}), "1", now()), frozenset())
+    with sessions() as session:
+        session.get_bind().engine.dispose()
+    return token
+
+
+def test_a_request_without_any_token_is_asked_for_one(service: RunningService) -> None:
+    reply = httpx.get(f"{service.url}/api/v2/jobs")
+    assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="training"')
+    assert "/oauth/token" in reply.json()["error"]["message"]
+
+
+def token_of(service: RunningService, added: dict[str, str], **form: str) -> httpx.Response:
+    credentials = {name: added[name] for name in ("client_id", "client_secret")}
+    return httpx.post(f"{service.url}/oauth/token", data=GRANT | credentials | form)
+
+
+def allowed(service: RunningService, token: httpx.Response) -> dict[str, int]:
+    """What the job API says to a token, for reading, writing and the storage."""
+    header = {"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"}
+    requests = {"read": ("GET", "jobs"), "write": ("DELETE", "jobs/none"), "storage": ("GET", "storage")}
+    replies = {
+        what: httpx.request(method, f"{service.url}/api/v2/{path}", headers=header)
+        for what, (method, path) in requests.items()
+    }
+    for reply in replies.values():
+        if reply.status_code == 403:
+            challenge = 'Bearer realm="training", error="insufficient_scope", scope="jobs:'
+            assert reply.headers["WWW-Authenticate"].startswith(challenge)
+    return {what: reply.status_code for what, reply in replies.items()}
+
+
+def test_a_client_for_reading_cannot_write(service: RunningService) -> None:
+    reader = json.loads(clients(service, "add", "--scope", "jobs:read", "--json"))
+    token = token_of(service, reader)
+    assert token.json()["scope"] == "jobs:read"
+    assert allowed(service, token) == {"read": 200, "write": 403, "storage": 403}
+    refused = token_of(service, reader, scope="jobs:write")
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
+
+
+def test_a_token_for_less_than_the_client_may_do(service: RunningService) -> None:
+    both = json.loads(clients(service, "add", "--json"))
+    assert allowed(service, token_of(service, both)) == {"read": 200, "write": 404, "storage": 200}
+    less = token_of(service, both, scope="jobs:write")
+    assert allowed(service, less) == {"read": 403, "write": 404, "storage": 200}
+
+
+def test_a_new_secret_ends_the_old_one_and_its_tokens(service: RunningService) -> None:
+    old = json.loads(clients(service, "add", "--json"))
+    token = token_of(service, old)
+    new = json.loads(clients(service, "rotate", old["client_id"], "--json"))
+    assert token_of(service, old).status_code == 401
+    assert refused(service, token)
+    assert allowed(service, token_of(service, new))["read"] == 200
+
+
+def test_a_client_that_is_removed_is_out_at_once(service: RunningService) -> None:
+    added = json.loads(clients(service, "add", "--json"))
+    token = token_of(service, added)
+    assert added["client_id"] in clients(service, "list")
+    clients(service, "remove", added["client_id"])
+    assert added["client_id"] not in clients(service, "list")
+    assert token_of(service, added).status_code == 401
+    assert refused(service, token)
+
+
+def test_tokens_are_revoked_by_command(own_service: RunningService) -> None:
+    added = json.loads(clients(own_service, "add", "--json"))
+    token = token_of(own_service, added)
+    assert allowed(own_service, token)["read"] == 200
+    run("revoke-tokens", "--data", str(own_service.data))
+    wait_for(lambda: refused(own_service, token), "the end of the token")
+    assert allowed(own_service, token_of(own_service, added))["read"] == 200
+
+
+def refused(service: RunningService, token: httpx.Response) -> bool:
+    header = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    return httpx.get(f"{service.url}/api/v2/jobs", headers=header).status_code == 401
+
+
+def test_an_old_key_is_replaced_while_its_tokens_go_on(tmp_path: Path) -> None:
+    sessions = open_database(f"sqlite:///{tmp_path / 'service.db'}")
+    tokens = Tokens(sessions, lifetime=3600)
+    tokens.renew_keys()
+    client = KnownClient("me", "tenant", frozenset({"jobs:read"}), "1", now())
+    before = tokens.issue(client, client.scope)
+    age_keys(sessions, timedelta(days=31))
+    tokens.renew_keys()
+    assert (
+        jwt.get_unverified_header(before)["kid"] != jwt.get_unverified_header(tokens.issue(client, client.scope))["kid"]
+    )
+    assert tokens.read(before) == Claims("me", "1", frozenset({"jobs:read"}))
+    age_keys(sessions, timedelta(days=31, hours=2))
+    tokens.renew_keys()
+    assert tokens.read(before) is None
+    with sessions() as session:
+        session.get_bind().engine.dispose()
+
+
+def age_keys(sessions: sessionmaker[Session], age: timedelta) -> None:
+    with sessions.begin() as session:
+        session.execute(update(SigningKey).values(created=now() - age))
+
+
 def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(service: RunningService) -> None:
-    command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", "team-a"]
-    command += ["--tenant", "team", "--data", str(service.data), "--json"]
-    added = subprocess.run(command, capture_output=True, text=True, check=True)
-    secret = added.stdout.split('"client_secret": "')[1].split('"')[0]
-    reply = httpx.get(f"{service.url}/oauth/token", params=GRANT, auth=("team-a", secret))
-    assert reply.status_code == 200
+    added = json.loads(clients(service, "add", "team-a", "--tenant", "team", "--json"))
+    assert added["tenant"] == "team"
+    assert token_of(service, added).status_code == 200
     files = list(service.data.glob("service.db*"))
     assert files
-    assert not [file for file in files if secret.encode() in file.read_bytes()]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "The client 'team-a' is there already: choose another id.\n"
+    assert not [file for file in files if added["client_secret"].encode() in file.read_bytes()]
+    assert b"$argon2id$" in b"".join(file.read_bytes() for file in files)
 
 
-def test_a_tenant_is_no_path(service: RunningService) -> None:
-    command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", "--tenant", "../x"]
-    command += ["--data", str(service.data)]
-    added = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert added.returncode == 1
-    assert added.stderr.startswith("The tenant must be ")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("add", "tests-twice"), "The client 'tests-twice' is there already: choose another id.\n"),
+        (("add", "--tenant", "../x"), "The tenant must be 1 to 63 letters, digits, "),
+        (("add", "--scope", "jobs:all"), "There is no scope 'jobs:all': choose from jobs:read and jobs:write.\n"),
+        (("rotate", "nobody"), "There is no client 'nobody': `airflow-training clients list` shows those there are.\n"),
+        (("remove", "nobody"), "There is no client 'nobody': `airflow-training clients list` shows those there are.\n"),
+    ],
+)
+def test_a_mistake_is_one_sentence(own_service: RunningService, arguments: Sequence[str], sentence: str) -> None:
+    own_service.add_client("tests-twice")
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_training.cli.main",
+        "clients",
+        *arguments,
+        "--data",
+        str(own_service.data),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def clients(service: RunningService, *arguments: str) -> str:
+    return run("clients", *arguments, "--data", str(service.data))
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "airflow_training.cli.main", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    ).stdout
 
 
 def test_keys_are_readable_by_their_owner_only(tenant: Tenant) -> None:
     tenant.storage()
     files = tenant.service.files
-    for file in (files.signing_key, files.storage / "keys.json"):
+    for file in (files.database, files.storage / "keys.json"):
         assert file.stat().st_mode & 0o777 == 0o600
     assert files.root.stat().st_mode & 0o777 == 0o700

@@ -8,14 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote_plus
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
+from airflow_training.service.clients import KnownClient
 from airflow_training.service.context import Body, ServiceParts
+from airflow_training.service.errors_http import refusals
 
 router = APIRouter(tags=["token"])
 
@@ -26,14 +29,62 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _checks = CapacityLimiter(2)
 
 
+_Error = Literal["invalid_request", "invalid_client", "invalid_scope", "unsupported_grant_type"]
+
+
+class Token(BaseModel):
+    """An access token. Source: RFC 6749 section 5.1."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int
+    scope: str
+
+
+class TokenError(BaseModel):
+    """Why there is no token. Source: RFC 6749 section 5.2."""
+
+    error: _Error
+    error_description: str
+
+
 class _Refused(Exception):
-    def __init__(self, error: Literal["invalid_request", "invalid_client", "unsupported_grant_type"], why: str) -> None:
+    def __init__(self, error: _Error, why: str) -> None:
         self.error = error
         super().__init__(why)
 
 
-@router.get("/oauth/token")
-@router.post("/oauth/token")
+_FORM = {
+    "type": "object",
+    "required": ["grant_type"],
+    "properties": {
+        "grant_type": {"const": "client_credentials"},
+        "scope": {"type": "string", "description": "Fewer scopes than the client has, separated by spaces."},
+        "client_id": {"type": "string"},
+        "client_secret": {"type": "string"},
+    },
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Token, "description": "A token."},
+    400: {"model": TokenError, "description": "The request is not one for a token."},
+    401: {"model": TokenError, "description": "The client id or the secret is wrong, or missing."},
+    **refusals(413),
+}
+_QUERY = [
+    {"name": "grant_type", "in": "query", "required": True, "schema": {"const": "client_credentials"}},
+    {"name": "scope", "in": "query", "required": False, "schema": {"type": "string"}},
+]
+
+
+@router.get("/oauth/token", operation_id="get_token", responses=_RESPONSES, openapi_extra={"parameters": _QUERY})
+@router.post(
+    "/oauth/token",
+    operation_id="create_token",
+    responses=_RESPONSES,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": _FORM}}}
+    },
+)
 async def token(request: Request, body: Body, service: ServiceParts) -> JSONResponse:
     """Exchange client credentials for an access token.
 
@@ -42,22 +93,28 @@ async def token(request: Request, body: Body, service: ServiceParts) -> JSONResp
     """
     try:
         query = list(request.query_params.multi_items()) if request.method == "GET" else []
-        client_id, secret = _credentials(request, _parameters([*query, *_form(body)]))
-        tenant = await to_thread.run_sync(service.clients.tenant_of, client_id, secret, limiter=_checks)
-        if tenant is None:
+        parameters = _parameters([*query, *_form(body)])
+        client_id, secret = _credentials(request, parameters)
+        client = await to_thread.run_sync(service.clients.authenticate, client_id, secret, limiter=_checks)
+        if client is None:
             raise _Refused("invalid_client", "The client id or the client secret is wrong.")
+        request.state.client_id = client.client_id
+        scope = _scope(parameters.get("scope", ""), client)
+        access_token = await to_thread.run_sync(service.tokens.issue, client, scope)
     except _Refused as refused:
         status, challenge = (401, {"WWW-Authenticate": "Basic"}) if refused.error == "invalid_client" else (400, {})
-        answer = {"error": refused.error, "error_description": str(refused)}
-        return JSONResponse(answer, status, _NO_STORE | challenge)
-    return JSONResponse(
-        {
-            "access_token": service.tokens.issue(client_id, tenant),
-            "token_type": "bearer",
-            "expires_in": service.tokens.lifetime,
-        },
-        headers=_NO_STORE,
-    )
+        error = TokenError(error=refused.error, error_description=str(refused))
+        return JSONResponse(error.model_dump(), status, _NO_STORE | challenge)
+    answer = Token(access_token=access_token, expires_in=service.tokens.lifetime, scope=" ".join(sorted(scope)))
+    return JSONResponse(answer.model_dump(), headers=_NO_STORE)
+
+
+def _scope(asked: str, client: KnownClient) -> frozenset[str]:
+    """What the token is good for: all that the client may do, or less where it asks for less."""
+    scope = frozenset(asked.split()) or client.scope
+    if refused := sorted(scope - client.scope):
+        raise _Refused("invalid_scope", f"The client does not have the scope {refused[0][:80]!r}.")
+    return scope
 
 
 def _form(body: bytes) -> list[tuple[str, str]]:

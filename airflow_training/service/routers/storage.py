@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from airflow_training.service.context import ServiceParts, Tenant
+from airflow_training.service.context import ServiceParts, Writer
+from airflow_training.service.errors_http import REFUSALS
 from airflow_training.service.storage import StorageAccess
 
-router = APIRouter(tags=["storage"])
+router = APIRouter(tags=["storage"], responses=REFUSALS)
 
 
-@router.get("/storage")
-@router.post("/storage", status_code=202)
-def storage(request: Request, tenant: Tenant, service: ServiceParts) -> StorageAccess:
-    """Tell where the tenant's S3 endpoint is, and its keys.
+@router.get("/storage", operation_id="get_storage")
+@router.post("/storage", status_code=202, operation_id="create_storage")
+def storage(request: Request, client: Writer, service: ServiceParts) -> StorageAccess:
+    """Tell where the tenant's S3 endpoint is, and the client's keys for it.
 
     Pending becomes Ready once the endpoint has really answered a request for the bucket `data`; Error comes with
     a message. The endpoint starts with the service, so POST, which clients start it with, has nothing to do, and
-    GET needs no POST before it: clients that begin with either find their storage.
+    GET needs no POST before it: clients that begin with either find their storage. An endpoint without a scheme is
+    one that speaks TLS.
     """
-    return service.storage.access(tenant, request.url.hostname or "")
+    return service.storage.access(client, request.url.hostname or "")

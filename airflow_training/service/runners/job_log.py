@@ -14,6 +14,8 @@ RECORDS_FILE = "log.ndjson"
 # A longer line becomes several records: a job that never ends a line must not fill the memory.
 _LONGEST_RECORD = 64 * 1024
 
+_LONGEST_TORN = 1024 * 1024
+
 # Lines written in the same moment are told apart by their times: Airflow's log page puts lines in order by the
 # millisecond, and drops one that is equal to its neighbour. A flood of lines gets no further ahead than a second.
 _APART = timedelta(milliseconds=1)
@@ -26,17 +28,46 @@ class JobLog:
 
     Args:
         folder: Where the files are; they are appended to.
+        limit: The most bytes that both files take together, but for a few lines of the service's own.
+
+    Attributes:
+        dropped: Bytes that the job wrote beyond the limit.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: int) -> None:
         self._text = (folder / TEXT_FILE).open("ab")
         self._records = (folder / RECORDS_FILE).open("ab")
-        self._partial = b""
+        self._limit = limit
+        self.dropped = 0
+        # A line that an earlier writer, which was killed, had not ended goes on.
+        self._partial = _unended(folder / TEXT_FILE)
+        if torn := _unended(folder / RECORDS_FILE):
+            self._records.truncate(self._records.tell() - len(torn))
         self._line_continues = False
         self._last_time = datetime.min.replace(tzinfo=timezone.utc)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the log as text."""
+        return self._text.tell()
+
     def write(self, output: bytes) -> None:
         """Take what the job wrote, wherever its lines begin and end."""
+        if self.dropped:
+            self.dropped += len(output)
+        elif self._text.tell() + self._records.tell() < self._limit:
+            self._write(output)
+        else:
+            self.dropped = len(output)
+            self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
+
+    def say(self, sentence: str) -> None:
+        """Write a line of the service's own, on a line of its own."""
+        if self._partial or self._line_continues:
+            self._write(b"\n")
+        self._write(f"[service] {sentence}\n".encode())
+
+    def _write(self, output: bytes) -> None:
         self._text.write(output)
         self._text.flush()
         *lines, self._partial = (self._partial + output).split(b"\n")
@@ -45,12 +76,6 @@ class JobLog:
             self._line_continues = False
         self._partial = self._write_pieces(self._partial)
         self._records.flush()
-
-    def say(self, sentence: str) -> None:
-        """Write a line of the service's own, on a line of its own."""
-        if self._partial or self._line_continues:
-            self.write(b"\n")
-        self.write(f"[service] {sentence}\n".encode())
 
     def close(self) -> None:
         """End the log, and a last line that did not end; both files are safe on the disk afterwards."""
@@ -79,6 +104,13 @@ class JobLog:
         apart = _APART if self._last_time < now + _AHEAD else _APART_IN_A_FLOOD
         self._last_time = max(now, self._last_time + apart)
         return self._last_time
+
+
+def _unended(file: Path) -> bytes:
+    """What a file has behind its last line feed, of its last megabyte."""
+    with file.open("rb") as content:
+        content.seek(max(file.stat().st_size - _LONGEST_TORN, 0))
+        return content.read().rpartition(b"\n")[2]
 
 
 def _character_boundary(line: bytes, end: int) -> int:

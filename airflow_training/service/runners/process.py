@@ -16,11 +16,16 @@ from typing import Any
 import psutil
 
 import airflow_training
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.limits import read_duration
 from airflow_training.jobs.status import JobState
 from airflow_training.service.database import now
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners import supervisor
+from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.environment import clean_environment
+from airflow_training.service.runners.limits import JobLimits
+from airflow_training.service.runners.python_version import missing_python
 from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.settings import DataFolder
 
@@ -35,11 +40,25 @@ class ProcessRunner:
 
     Args:
         data: The data folder.
+        disk: MB that a job may have in its folder.
+        log: Bytes that the log of a job may have.
     """
 
-    def __init__(self, data: DataFolder) -> None:
+    def __init__(self, data: DataFolder, *, disk: int, log: int) -> None:
         self._data = data
+        self._disk = disk
+        self._log = log
         self._children: dict[JobKey, subprocess.Popen[bytes]] = {}
+
+    def objection(self, description: JobDescription) -> str:
+        """Refuse what needs a Python that this machine has not."""
+        if not (version := missing_python(description.execution)):
+            return ""
+        return (
+            f"The job wants Python {version}, and jobs run as processes here, with Python {sys.version_info.major}."
+            f"{sys.version_info.minor}: change the script, or have whoever runs the service use the container runner,"
+            " where the image brings its Python."
+        )
 
     def start(self, order: Order) -> None:
         """Start the job's supervisor; where there is or was one, it ends at once and leaves the job alone."""
@@ -47,24 +66,8 @@ class ProcessRunner:
         if (state / supervisor.SUPERVISOR).exists():
             return
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        description = order.description
-        specification = {
-            "command": description.execution.command,
-            "env": {variable.name: variable.text for variable in description.env},
-            "image": description.execution.image,
-            "folder": str(self._data.job_folder(order.key.tenant, description.name, order.key.job_id)),
-        }
-        write_json(state / supervisor.SPECIFICATION, specification)
-        with (state / "supervisor.log").open("ab") as log:
-            self._children[order.key] = subprocess.Popen(
-                [sys.executable, "-m", supervisor.__name__, str(state)],
-                cwd=PACKAGE_PARENT,
-                env=clean_environment(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        write_json(state / supervisor.SPECIFICATION, self._specification(order))
+        self._launch(order.key)
 
     def look(self, key: JobKey) -> Progress:
         """Read how far the job is from its state folder."""
@@ -77,11 +80,13 @@ class ProcessRunner:
         container = f"process-{started['pid']}" if started else ""
         if ended:
             return _ended(ended, container)
-        if alive and started:
+        if not alive:
+            lost = self._lost(key, taken_up, started, container)
+            if lost:
+                return lost
+        if started:
             return Progress(JobState.RUNNING, container_id=container, started=_time(started["started"]))
-        if alive:
-            return Progress(JobState.PENDING, "preparing the job's environment" if taken_up else "starting")
-        return self._lost(state, taken_up, started, container)
+        return Progress(JobState.PENDING, "preparing the job's environment" if taken_up else "starting")
 
     def cancel(self, key: JobKey) -> None:
         """Tell the supervisor to end the job."""
@@ -93,6 +98,51 @@ class ProcessRunner:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(taken_up["pid"], signal.SIGTERM)
 
+    def _specification(self, order: Order) -> dict[str, Any]:
+        execution = order.description.execution
+        time = read_duration(execution.completion_time)
+        limits = JobLimits(
+            order.granted.cpus, order.granted.memory, self._disk, self._log, time.total_seconds() if time else None
+        )
+        notes = []
+        if execution.image:
+            notes.append(f"Jobs run as processes here: the image {execution.image} is recorded and not used.")
+        if order.granted != order.asked:
+            notes.append(
+                f"The job asks for {order.asked.in_words()}; the machine has less and gives it"
+                f" {order.granted.in_words()}."
+            )
+        if time is None:
+            notes.append(
+                f"The completionTime {execution.completion_time!r} is no time that is understood here: no limit."
+            )
+        return {
+            "command": execution.command,
+            "env": {
+                **{variable.name: variable.text for variable in order.description.env},
+                # None at all, rather than those of others, where it has not asked for any.
+                "CUDA_VISIBLE_DEVICES": ",".join(order.gpus),
+            },
+            "folder": str(self._data.job_folder(order.key.tenant, order.description.name, order.key.job_id)),
+            "limits": limits.to_dict(),
+            "notes": notes,
+            "retries": execution.retries,
+            "attempt": 1,
+        }
+
+    def _launch(self, key: JobKey) -> None:
+        state = self._state(key)
+        with (state / "supervisor.log").open("ab") as log:
+            self._children[key] = subprocess.Popen(
+                [sys.executable, "-m", supervisor.__name__, str(state)],
+                cwd=PACKAGE_PARENT,
+                env=clean_environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
     def _state(self, key: JobKey) -> Path:
         return self._data.job_state(*key)
 
@@ -102,18 +152,28 @@ class ProcessRunner:
         return key in self._children or ((state / supervisor.SUPERVISOR).exists() and _locked(state))
 
     def _lost(
-        self, state: Path, taken_up: dict[str, Any] | None, started: dict[str, Any] | None, container: str
-    ) -> Progress:
-        if started:
-            _kill_orphans(started)
-        shutil.rmtree(state / supervisor.PYTHON, ignore_errors=True)
+        self, key: JobKey, taken_up: dict[str, Any] | None, started: dict[str, Any] | None, container: str
+    ) -> Progress | None:
+        """See to a job whose supervisor ended before the job did; None where the job is run again."""
+        state = self._state(key)
+        _end_what_was_left(state)
         if not taken_up:
-            message = "the job's supervisor could not be started; the log of the service tells why"
+            why = "the job's supervisor could not be started; the log of the service tells why"
+        elif taken_up["boot"] != supervisor.boot_id():
+            why = "the machine was started anew while the job ran"
         else:
-            message = "the machine or the job's supervisor was stopped while the job ran"
+            why = "the job's supervisor was ended while the job ran"
+        canceled = (state / supervisor.CANCEL).exists()
+        specification = read_json(state / supervisor.SPECIFICATION)
+        if taken_up and specification and not canceled and taken_up["attempt"] <= specification["retries"]:
+            again = f"It is run again: {why}. This is attempt {taken_up['attempt'] + 1}."
+            changes = {"attempt": taken_up["attempt"] + 1, "notes": [again]}
+            write_json(state / supervisor.SPECIFICATION, {**specification, **changes})
+            self._launch(key)
+            return None
         return Progress(
-            JobState.FAILED,
-            message,
+            JobState.CANCELED if canceled else JobState.FAILED,
+            "canceled on request" if canceled else why,
             container,
             started=_time(started["started"]) if started else None,
             finished=now(),
@@ -129,13 +189,18 @@ def _locked(state: Path) -> bool:
         return False
 
 
-def _kill_orphans(started: dict[str, Any]) -> None:
+def _end_what_was_left(state: Path) -> None:
     """End what a supervisor left behind that was killed itself: nobody would read its output any more."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        command = psutil.Process(started["pid"])
-        if command.create_time() == started["created"]:
-            for process in (*command.children(recursive=True), command):
+    if group := Cgroup.find(supervisor.group_name(state)):
+        group.kill()
+        group.remove()
+    # Every process of the job has this from its supervisor, unless it took care to lose it.
+    python = str(state / supervisor.PYTHON)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("VIRTUAL_ENV") == python:
                 process.kill()
+    shutil.rmtree(python, ignore_errors=True)
 
 
 def _ended(document: dict[str, Any], container: str) -> Progress:
@@ -146,6 +211,7 @@ def _ended(document: dict[str, Any], container: str) -> Progress:
         started=_time(document["started"]),
         finished=_time(document["finished"]),
         exit_code=document["exit_code"],
+        log_bytes=document["log_bytes"],
     )
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from airflow_training.service.runners.limits import Watch
+
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_SIZE = 64 * 1024
 
@@ -36,10 +38,12 @@ class Ended:
     Attributes:
         status: Its exit status; negative where a signal ended it.
         stopped: Whether it ended because it was to stop.
+        overstepped: What it used too much of, which is why it was ended; empty where it did not.
     """
 
     status: int
-    stopped: bool
+    stopped: bool = False
+    overstepped: str = ""
 
 
 class ProcessTree:
@@ -55,6 +59,8 @@ class ProcessTree:
         stopping: Whether the end was asked for.
     """
 
+    # So often is looked at what a program uses, and whether the last process has gone.
+    _TICK = 0.25
     _POLL = 0.05
 
     def __init__(self, output: Callable[[bytes], None], grace: float) -> None:
@@ -80,6 +86,7 @@ class ProcessTree:
         command: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
+        watch: Watch,
         started: Callable[[int], None] = lambda _: None,
     ) -> Ended:
         """Run a program to its end.
@@ -88,10 +95,12 @@ class ProcessTree:
             command: Program and arguments.
             folder: Where it runs.
             environment: All of its environment.
+            watch: Notices when it uses too much.
             started: Is told the process id once it runs.
 
         Raises:
             OSError: It cannot be started.
+            subprocess.SubprocessError: It cannot be limited.
         """
         output, output_in = os.pipe()
         try:
@@ -103,6 +112,7 @@ class ProcessTree:
                 stdout=output_in,
                 stderr=output_in,
                 start_new_session=True,
+                preexec_fn=watch.enter,  # noqa: PLW1509 - this process has one thread only
             )
         except BaseException:
             os.close(output)
@@ -113,37 +123,59 @@ class ProcessTree:
         self._selector.register(output, selectors.EVENT_READ)
         try:
             started(process.pid)
-            return self._follow(process, output)
+            return self._follow(process, output, watch)
         finally:
-            _signal_all(signal.SIGKILL)
+            watch.kill(_descendants)
             if output in self._selector.get_map():
                 self._selector.unregister(output)
             os.close(output)
 
-    def _follow(self, process: subprocess.Popen[bytes], output: int) -> Ended:
+    def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the end is asked for."""
+        end = time.monotonic() + seconds
+        while not self.stopping and (left := end - time.monotonic()) > 0:
+            if self._selector.select(left):
+                os.read(self._signals, _READ_SIZE)
+
+    def _follow(self, process: subprocess.Popen[bytes], output: int, watch: Watch) -> Ended:
         kill_after = give_up_after = float("inf")
+        next_look = 0.0
         stopped: bool | None = None
+        overstepped = ""
         while True:
-            for key, _ in self._selector.select(None if stopped is None else self._POLL):
+            for key, _ in self._selector.select(self._TICK if stopped is None else self._POLL):
                 if key.fd == self._signals:
                     os.read(self._signals, _READ_SIZE)
                 elif not self._pass_on(output):
                     self._selector.unregister(output)
             _reap(process)
             ended = process.returncode is not None
-            if stopped is None and (ended or self.stopping):
+            now = time.monotonic()
+            if stopped is None and not ended and now > next_look:
+                overstepped = watch.overstepped(_descendants)
+                next_look = now + self._TICK
+            if stopped is None and (ended or self.stopping or overstepped or watch.time_is_up):
                 # What a command leaves behind when it ends is ended as a command is that is to stop.
-                stopped = not ended
-                kill_after = time.monotonic() + self._grace
+                stopped = self.stopping and not ended
+                # Who took too much has no time to take more.
+                kill_after = now if overstepped else now + self._grace
                 give_up_after = kill_after + self._grace
-                _signal_all(signal.SIGTERM)
-            if (ended and not _descendants()) or time.monotonic() > give_up_after:
+                if not ended and not self.stopping and not overstepped:
+                    overstepped = "ran for its completionTime"
+                for descendant in _descendants():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        descendant.terminate()
+            if (ended and not _descendants()) or now > give_up_after:
                 break
-            if time.monotonic() > kill_after:
-                _signal_all(signal.SIGKILL)
+            if now > kill_after:
+                watch.kill(_descendants)
         while self._pass_on(output):
             pass
-        return Ended(-signal.SIGKILL if process.returncode is None else process.returncode, bool(stopped))
+        status = -signal.SIGKILL if process.returncode is None else process.returncode
+        if status and not stopped:
+            # The kernel may have been quicker than we were.
+            overstepped = overstepped or watch.overstepped(_descendants)
+        return Ended(status, bool(stopped), overstepped)
 
     def _pass_on(self, output: int) -> bool:
         """Hand the next piece of output on; False where there is none."""
@@ -166,9 +198,3 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
 
 def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
-
-
-def _signal_all(number: signal.Signals) -> None:
-    for process in _descendants():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)

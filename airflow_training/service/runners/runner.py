@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
+from airflow_training.service.amount import Amount
 
 
 class JobKey(NamedTuple):
@@ -19,15 +20,21 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """A job that is to be run."""
+    """A job that is to be run.
+
+    Attributes:
+        key: Which one.
+        description: What its client sent.
+        asked: What it asks for.
+        granted: What it gets, which is less where it asks for more than there is.
+        gpus: The ids of its graphics processors.
+    """
 
     key: JobKey
     description: JobDescription
-
-    @property
-    def cpus(self) -> int:
-        """How many cpus it asks for."""
-        return self.description.execution.resources.cpus
+    asked: Amount
+    granted: Amount
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Progress:
     Attributes:
         state: PENDING while it is prepared, RUNNING once its command runs, and how it ended.
         container_id: What holds the job, in the runner's own words.
+        log_bytes: The size of its log, once it has ended.
     """
 
     state: JobState
@@ -45,6 +53,7 @@ class Progress:
     started: datetime | None = None
     finished: datetime | None = None
     exit_code: int | None = None
+    log_bytes: int = 0
 
 
 class Runner(Protocol):
@@ -52,6 +61,9 @@ class Runner(Protocol):
 
     The scheduler calls it from one thread. No method waits for a job.
     """
+
+    def objection(self, description: JobDescription) -> str:
+        """Tell why a job cannot run here, in a sentence for its client; an empty text where it can."""
 
     def start(self, order: Order) -> None:
         """Start a job; safe to repeat, after a restart of the service too: no job is ever run twice."""

@@ -5,7 +5,7 @@ The state folder is all that it shares with the service:
 ```
 spec.json        what is to be run, written by the service
 lock             held locked for as long as the supervisor lives
-supervisor.json  its process id: the job has been taken up, by this supervisor and no other
+supervisor.json  its process id, the attempt that it makes, and the boot of the machine: no other makes this attempt
 started.json     when the command started, its process id and when that was created
 cancel           written by the service: the next SIGTERM is the wish of the tenant
 log.txt, log.ndjson
@@ -16,9 +16,11 @@ exit.json        how it ended, written when the log is complete
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +37,7 @@ from airflow_training.service.runners.environment import (
     job_environment,
 )
 from airflow_training.service.runners.job_log import JobLog
+from airflow_training.service.runners.limits import JobLimits, Watch
 from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans
 
 SPECIFICATION = "spec.json"
@@ -48,14 +51,19 @@ PYTHON = "env"
 # Between SIGTERM and SIGKILL.
 _GRACE = 5.0
 _REQUIREMENTS = "requirements.txt"
+# Seconds before a job is run again: doubled with each attempt, up to a minute.
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
 
 
 def main(folder: Path) -> None:
-    """Run the job of a state folder, unless another supervisor has done so or is doing so."""
+    """Run the job of a state folder, unless another supervisor has made this attempt or is making it."""
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / SUPERVISOR).exists():
-            Supervisor(folder).run()
+        specification: dict[str, Any] = read_json(folder / SPECIFICATION) or {}
+        made = read_json(folder / SUPERVISOR)
+        if not (folder / EXIT).exists() and (not made or made["attempt"] < specification["attempt"]):
+            Supervisor(folder, specification).run()
 
 
 class Supervisor:
@@ -63,70 +71,108 @@ class Supervisor:
 
     Args:
         folder: Its state folder.
+        specification: What is to be run.
     """
 
-    def __init__(self, folder: Path) -> None:
-        specification: dict[str, Any] = read_json(folder / SPECIFICATION) or {}
+    def __init__(self, folder: Path, specification: dict[str, Any]) -> None:
+        self._limits = JobLimits(**specification["limits"])
         self._folder = folder
         self._command: str = specification["command"]
         self._variables: dict[str, str] = specification["env"]
-        self._image: str | None = specification["image"]
+        self._notes: list[str] = specification["notes"]
+        self._attempt: int = specification["attempt"]
+        self._attempts: int = specification["retries"] + 1
         self._job_folder = Path(specification["folder"])
         self._python = folder / PYTHON
-        self._log = JobLog(folder)
+        self._log = JobLog(folder, self._limits.log)
         self._tree = ProcessTree(self._log.write, _GRACE)
         self._started: str | None = None
 
     def run(self) -> None:
-        """Prepare the environment, run the command, write down how it ended."""
+        """Prepare the environment, run the command, again if need be, and write down how it ended."""
         adopt_orphans()
         # From here on a signal reaches us; a wish that came before is found below.
-        write_json(self._folder / SUPERVISOR, {"pid": os.getpid()})
+        self._take_up()
         if (self._folder / CANCEL).exists():
             self._tree.stop()
-        try:
-            outcome = self._run()
-        except OSError as error:
-            outcome = {"state": "FAILED", "exit_code": None, "message": f"the command could not be started: {error}"}
+        for note in self._notes:
+            self._log.say(note)
+        outcome = self._attempt_until_done()
+        if self._log.dropped:
+            self._log.say(f"{self._log.dropped} bytes were lost, see above.")
+        size = self._log.size
         self._log.close()
-        write_json(self._folder / EXIT, {**outcome, "started": self._started, "finished": _now()})
+        if outcome:
+            times = {"started": self._started, "finished": _now()}
+            write_json(self._folder / EXIT, {**outcome, **times, "log_bytes": size})
         shutil.rmtree(self._python, ignore_errors=True)
 
-    def _run(self) -> dict[str, Any]:
-        if self._image:
-            self._log.say(f"Jobs run as processes here: the image {self._image} is recorded and not used.")
+    def _take_up(self) -> None:
+        facts = {"pid": os.getpid(), "attempt": self._attempt, "boot": boot_id()}
+        write_json(self._folder / SUPERVISOR, facts)
+
+    def _attempt_until_done(self) -> dict[str, Any] | None:
+        """Run the job as often as it may be; None where another supervisor is to make the next attempt."""
+        while True:
+            watch = Watch(self._limits, self._job_folder, group_name(self._folder))
+            try:
+                outcome, final = self._run(watch)
+            except (OSError, subprocess.SubprocessError) as error:
+                outcome, final = _failed(None, f"the command could not be started: {error}"), True
+            finally:
+                watch.close()
+            if final or self._attempt >= self._attempts:
+                return outcome
+            self._log.say(
+                f"Attempt {self._attempt} failed: {outcome['message']}. It is run again, attempt {self._attempt + 1} of"
+                f" {self._attempts}."
+            )
+            if self._tree.stopping:
+                return None
+            self._tree.pause(min(_FIRST_PAUSE * 2 ** (self._attempt - 1), _LONGEST_PAUSE))
+            self._attempt += 1
+            self._take_up()
+
+    def _run(self, watch: Watch) -> tuple[dict[str, Any], bool]:
+        """Run the job once; returns how that ended, and whether it is not to be tried again."""
         self._job_folder.mkdir(parents=True, exist_ok=True)
-        installed = self._prepare()
+        installed, overstepped = self._prepare(watch)
+        if overstepped:
+            return _failed(None, overstepped), False
         if self._tree.stopping:
             return self._stopped(None)
         self._log.say(f"Running: {self._command}")
+        watch.start_the_clock()
         environment = job_environment(os.environ, self._python, self._variables, installed=installed)
-        ended = self._tree.run(["/bin/sh", "-c", self._command], self._job_folder, environment, self._on_start)
+        ended = self._tree.run(["/bin/sh", "-c", self._command], self._job_folder, environment, watch, self._on_start)
         if ended.stopped:
             return self._stopped(ended.status)
+        if ended.overstepped:
+            # More time would be needed again.
+            return _failed(ended.status, ended.overstepped), watch.time_is_up
         if ended.status == 0:
-            return {"state": "SUCCEEDED", "exit_code": 0, "message": ""}
-        return {"state": "FAILED", "exit_code": ended.status, "message": f"the command {in_words(ended.status)}"}
+            return {"state": "SUCCEEDED", "exit_code": 0, "message": ""}, True
+        return _failed(ended.status, f"the command {in_words(ended.status)}"), False
 
-    def _prepare(self) -> bool:
-        """Make the Python environment of the job, and tell whether its requirements are in it."""
+    def _prepare(self, watch: Watch) -> tuple[bool, str]:
+        """Make the Python environment of the job; returns whether its requirements are in it, and what went wrong."""
         uv = find_uv_bin()
-        if self._do(create_command(uv, self._python)).status:
-            self._do(create_without_index_command(self._python))
-        requirements = self._job_folder / _REQUIREMENTS
-        if not requirements.is_file() or self._tree.stopping:
-            return False
+        if not self._python.exists() and self._do(create_command(uv, self._python), watch).status:
+            self._do(create_without_index_command(self._python), watch)
+        if not (self._job_folder / _REQUIREMENTS).is_file() or self._tree.stopping:
+            return False, ""
         self._log.say(f"Installing {_REQUIREMENTS}")
-        if not self._do(install_command(uv, self._python, _REQUIREMENTS)).status:
-            return True
-        if not self._tree.stopping:
+        ended = self._do(install_command(uv, self._python, _REQUIREMENTS), watch)
+        if ended.status and not ended.overstepped and not self._tree.stopping:
             self._log.say("That failed; the command goes on without it, and may install what it needs itself.")
-        return False
+        return not ended.status, ended.overstepped
 
-    def _do(self, command: list[str]) -> Ended:
+    def _do(self, command: list[str], watch: Watch) -> Ended:
         if self._tree.stopping:
             return Ended(0, stopped=True)
-        return self._tree.run(command, self._job_folder, os.environ)
+        # The variable is what the job's processes are found by where a supervisor was killed.
+        environment = {**os.environ, "VIRTUAL_ENV": str(self._python)}
+        return self._tree.run(command, self._job_folder, environment, watch)
 
     def _on_start(self, pid: int) -> None:
         self._started = _now()
@@ -134,14 +180,23 @@ class Supervisor:
             self._folder / STARTED, {"pid": pid, "created": psutil.Process(pid).create_time(), "started": self._started}
         )
 
-    def _stopped(self, status: int | None) -> dict[str, Any]:
+    def _stopped(self, status: int | None) -> tuple[dict[str, Any], bool]:
         if (self._folder / CANCEL).exists():
-            return {"state": "CANCELED", "exit_code": status, "message": "canceled on request"}
-        return {
-            "state": "FAILED",
-            "exit_code": status,
-            "message": "the job's supervisor was told to stop, as by a machine that shuts down",
-        }
+            return {"state": "CANCELED", "exit_code": status, "message": "canceled on request"}, True
+        return _failed(status, "the job's supervisor was told to stop, as by a machine that shuts down"), False
+
+
+def group_name(folder: Path) -> str:
+    """The control group of a job, by its state folder: no two services of a machine share one."""
+    return f"airflow-training-{hashlib.sha256(str(folder).encode()).hexdigest()[:20]}"
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other. Source: random(4)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(psutil.boot_time())
 
 
 def in_words(status: int) -> str:
@@ -156,6 +211,10 @@ def in_words(status: int) -> str:
         name = signal.Signals(status - 128).name
         return f"exited with status {status}: a program of it was killed by signal {status - 128} ({name})"
     return f"exited with status {status}"
+
+
+def _failed(status: int | None, message: str) -> dict[str, Any]:
+    return {"state": "FAILED", "exit_code": status, "message": message}
 
 
 def _now() -> str:

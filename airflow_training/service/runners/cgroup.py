@@ -1,0 +1,218 @@
+"""A Linux control group for one job: its memory, cpus and processes are limited, and all of them can be ended.
+
+Source: cgroups(7); the kernel's documents on cgroup v1 (memory, pids, cpu) and cgroup v2.
+
+Both versions are used where they can be: where a group can be made below the group of this process or, with version 2,
+beside it, which takes root or a delegated group. Elsewhere `Cgroup.create` returns None.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_MEGABYTE = 1024 * 1024
+_PERIOD = 100_000  # microseconds in which a group may use its cpus
+
+_MOUNTS = Path("/proc/self/mounts")
+_OWN = Path("/proc/self/cgroup")
+_CONTROLLERS = ("memory", "pids", "cpu")
+
+# What is written where, in the words of each version; the first file of a controller must be there.
+_FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
+    1: {
+        "memory": (("memory.limit_in_bytes", "{memory}"), ("memory.memsw.limit_in_bytes", "{memory}")),
+        "pids": (("pids.max", "{processes}"),),
+        "cpu": (("cpu.cfs_period_us", "{period}"), ("cpu.cfs_quota_us", "{quota}")),
+    },
+    2: {
+        "memory": (("memory.max", "{memory}"), ("memory.swap.max", "0"), ("memory.oom.group", "1")),
+        "pids": (("pids.max", "{processes}"),),
+        "cpu": (("cpu.max", "{quota} {period}"),),
+    },
+}
+_OOM_EVENTS = {1: "memory.oom_control", 2: "memory.events"}
+
+
+class Cgroup:
+    """A group for one job; its memory is limited, its cpus and processes where the kernel lets us.
+
+    Args:
+        version: Of the kernel's interface.
+        folders: The folder of the group, by controller.
+    """
+
+    def __init__(self, version: int, folders: Mapping[str, Path]) -> None:
+        self._version = version
+        self._folders = dict(folders)
+
+    @classmethod
+    def create(cls, name: str, *, memory: int, cpus: int, processes: int) -> Cgroup | None:
+        """Make a group with limits, or take one of that name that is there; None where memory cannot be limited.
+
+        Args:
+            name: Of its own among all jobs of the machine.
+            memory: MB.
+            cpus: How many cpus' time.
+            processes: How many processes and threads at a time.
+        """
+        values = {
+            "memory": memory * _MEGABYTE,
+            "processes": processes,
+            "period": _PERIOD,
+            "quota": cpus * _PERIOD,
+        }
+        for version in (2, 1):
+            folders = {
+                controller: folder
+                for controller in _CONTROLLERS
+                if (folder := _made(version, controller, name, values))
+            }
+            if "memory" in folders:
+                return cls(version, folders)
+            cls(version, folders).remove()
+        return None
+
+    @classmethod
+    def find(cls, name: str) -> Cgroup | None:
+        """The group of that name, if there is one."""
+        for version in (2, 1):
+            folders = {
+                controller: folder
+                for controller in _CONTROLLERS
+                for parent in _parents(version, controller)
+                if (folder := parent / name).is_dir()
+            }
+            if folders:
+                return cls(version, folders)
+        return None
+
+    def join(self) -> None:
+        """Put this process into the group, with all that it starts from now on."""
+        for folder in set(self._folders.values()):
+            (folder / "cgroup.procs").write_text("0")
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel had to end a process of the group for want of memory."""
+        return _event(self._folders["memory"] / _OOM_EVENTS[self._version], "oom_kill") > 0
+
+    @property
+    def ran_out_of_processes(self) -> bool:
+        """Whether a process of the group could not be started for want of room."""
+        return "pids" in self._folders and _event(self._folders["pids"] / "pids.events", "max") > 0
+
+    def kill(self) -> None:
+        """End every process of the group by force, before it can start another."""
+        with self._closed():
+            for process in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def _closed(self) -> Iterator[None]:
+        """Let no process start another meanwhile."""
+        if "pids" not in self._folders:
+            yield
+            return
+        most = self._folders["pids"] / "pids.max"
+        before = most.read_text()
+        most.write_text("0")
+        yield
+        most.write_text(before)
+
+    def processes(self) -> set[int]:
+        """The ids of all processes in the group."""
+        found: set[int] = set()
+        for folder in set(self._folders.values()):
+            with contextlib.suppress(OSError):
+                found.update(map(int, (folder / "cgroup.procs").read_text().split()))
+        return found
+
+    def remove(self, patience: float = 2.0) -> None:
+        """Remove the group; waits up to `patience` seconds for the end of processes that were ended just now."""
+        give_up = time.monotonic() + patience
+        for folder in set(self._folders.values()):
+            while not _removed(folder) and time.monotonic() < give_up:
+                time.sleep(0.02)
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a group; False where a process is still in it."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
+
+
+def _made(version: int, controller: str, name: str, values: Mapping[str, int]) -> Path | None:
+    for parent in _parents(version, controller):
+        folder = parent / name
+        try:
+            if version == 2:
+                # In a delegated group nobody else has done so.
+                with contextlib.suppress(OSError):
+                    (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+            folder.mkdir(exist_ok=True)
+        except OSError:
+            continue
+        files = _FILES[version][controller]
+        if (folder / files[0][0]).exists():
+            for file, text in files:
+                # Some kernels have no swap to limit, and none gives a group more than the one above it has.
+                with contextlib.suppress(OSError):
+                    (folder / file).write_text(text.format(**values))
+            return folder
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return None
+
+
+def _parents(version: int, controller: str) -> list[Path]:
+    """The groups below which a group for a job may be made, the best one first."""
+    mount = _mount(version, controller)
+    own = _own_path(version, controller)
+    if mount is None or own is None:
+        return []
+    group = mount / own
+    # Version 2 has no processes in a group with groups below it: beside our own group there may be room.
+    return [group, group.parent] if version == 2 and own.parts else [group]
+
+
+def _mount(version: int, controller: str) -> Path | None:
+    for line in _lines(_MOUNTS):
+        _, place, kind, options, *_ = line.split()
+        if version == 2 and kind == "cgroup2":
+            return Path(place)
+        if version == 1 and kind == "cgroup" and controller in options.split(","):
+            return Path(place)
+    return None
+
+
+def _own_path(version: int, controller: str) -> Path | None:
+    for line in _lines(_OWN):
+        _, controllers, path = line.split(":", 2)
+        if (version == 2 and not controllers) or (version == 1 and controller in controllers.split(",")):
+            return Path(path.lstrip("/"))
+    return None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # no Linux
+        return []
+
+
+def _event(file: Path, name: str) -> int:
+    for line in _lines(file):
+        word, _, number = line.partition(" ")
+        if word == name:
+            return int(number)
+    return 0

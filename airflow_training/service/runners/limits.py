@@ -1,0 +1,163 @@
+"""What a job may use, and noticing that it used more: time, memory, processes, disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airflow_training.service.runners.cgroup import Cgroup
+
+_MEGABYTE = 1024 * 1024
+
+PROCESSES = 4096
+"""Processes and threads that a job may have at a time: room for a hundred data loaders, too little for a fork bomb."""
+
+# The kernel's own killer takes a job first when the whole machine runs out of memory, and jobs leave the cpus to the
+# service when it needs them. Source: proc_pid_oom_score_adj(5), nice(2).
+_KILLED_FIRST = 800
+_NICE = 10
+
+# The disk is looked at this rarely, in multiples of what a look takes, and never more often than each two seconds.
+_DISK_SHARE = 30
+_DISK_INTERVAL = 2.0
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """What a job may use.
+
+    Attributes:
+        cpus: How many cpus' time, where the machine has control groups.
+        memory: MB.
+        disk: MB in its folder.
+        log: Bytes of its output that are kept.
+        seconds: How long it may run; None where its `completionTime` is no time.
+    """
+
+    cpus: int
+    memory: int
+    disk: int
+    log: int
+    seconds: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits as JSON can hold them."""
+        return asdict(self)
+
+
+class Watch:
+    """Watches one attempt at a job while it runs.
+
+    Args:
+        limits: What it may use.
+        folder: The folder whose size counts.
+        group: The name of its control group, where the machine has such.
+    """
+
+    def __init__(self, limits: JobLimits, folder: Path, group: str) -> None:
+        self._limits = limits
+        self._folder = folder
+        self._group = Cgroup.create(group, memory=limits.memory, cpus=limits.cpus, processes=PROCESSES)
+        self._end = float("inf")
+        self._next_disk = 0.0
+
+    def start_the_clock(self) -> None:
+        """The command starts: from now on its time counts."""
+        if self._limits.seconds is not None:
+            self._end = time.monotonic() + self._limits.seconds
+
+    def enter(self) -> None:
+        """Called in the process that is to become the job, just before it does."""
+        if self._group:
+            self._group.join()
+        os.nice(_NICE)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(_KILLED_FIRST))
+
+    def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
+        """End the job by force, every process of it."""
+        if self._group:
+            self._group.kill()
+        for process in processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def close(self) -> None:
+        """Nothing of the attempt runs any more."""
+        if self._group:
+            self._group.remove()
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the job has run for as long as it may."""
+        return time.monotonic() > self._end
+
+    def overstepped(self, processes: Callable[[], list[psutil.Process]]) -> str:
+        """Say what the job used too much of; an empty text where it did not.
+
+        Args:
+            processes: Finds all of its processes; asked only where there is no control group.
+        """
+        return self._memory_or_processes(processes) or self._disk()
+
+    def _memory_or_processes(self, find: Callable[[], list[psutil.Process]]) -> str:
+        limit = self._limits.memory
+        if self._group:
+            if self._group.ran_out_of_memory:
+                return f"out of memory: used {limit} of {limit} MB"
+            return _too_many if self._group.ran_out_of_processes else ""
+        processes = find()
+        if len(processes) > PROCESSES:
+            return _too_many
+        # What processes share counts once, which is slow to find out, and needed only near the limit.
+        if _memory(processes, exact=False) > limit and (used := _memory(processes, exact=True)) > limit:
+            return f"out of memory: used {used} of {limit} MB"
+        return ""
+
+    def _disk(self) -> str:
+        began = time.monotonic()
+        if began < self._next_disk:
+            return ""
+        used = _size(self._folder) // _MEGABYTE
+        ended = time.monotonic()
+        self._next_disk = ended + max(_DISK_INTERVAL, _DISK_SHARE * (ended - began))
+        return f"out of disk: used {used} of {self._limits.disk} MB" if used > self._limits.disk else ""
+
+
+_too_many = f"too many processes: {PROCESSES} and more"
+
+
+def _memory(processes: Iterable[psutil.Process], *, exact: bool) -> int:
+    """Megabytes that processes use."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().pss if exact else process.memory_info().rss
+    return total // _MEGABYTE
+
+
+def _size(folder: Path) -> int:
+    """Bytes on the disk of a folder, as `du` counts them; a symbolic link is not followed, a hard link counts once."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    facts = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif facts.st_nlink > 1:
+                        if (file := (facts.st_dev, facts.st_ino)) in seen:
+                            continue
+                        seen.add(file)
+                    total += facts.st_blocks * 512
+    return total
