@@ -99,8 +99,12 @@ class JobTable:
             mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
             ended = session.scalars(mine.order_by(by_age).limit(finished)).all()
             queue = session.scalars(select(Job.submitted).where(_WAITING).order_by(Job.submitted)).all()
-        jobs = sorted([*active, *ended], key=lambda job: job.submitted)
-        return [self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0) for job in jobs]
+        # One that ends between the two questions is in both answers.
+        jobs = {job.id: job for job in (*active, *ended)}.values()
+        return [
+            self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0)
+            for job in sorted(jobs, key=lambda job: job.submitted)
+        ]
 
     def cancel(self, key: JobKey) -> None:
         """End a job: at once where nothing runs yet, else by its runner. What has ended stays as it is.

@@ -81,7 +81,7 @@ def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp
     ours, other = service.files.database_url, f"sqlite:///{tmp_path / 'other.db'}"
     header = {
         "nonsense": "Bearer x.y.z",
-        "no claims": f"Bearer {jwt.encode({}, 'k' * 64, algorithm='HS256', headers={'kid': ['a']})}",
+        "no claims": f"Bearer {jwt.encode({}, 'k' * 64, algorithm='HS256', headers={'kid': 'a'})}",
         "of nobody": f"Bearer {issued(ours, 'nobody')}",
         "expired": f"Bearer {issued(ours, 'tests', lifetime=-10)}",
         "another key": f"Bearer {issued(other, 'tests')}",

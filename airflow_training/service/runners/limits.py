@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -65,6 +67,7 @@ class Watch:
         self._limits = limits
         self._folder = folder
         self._group = Cgroup.create(group, memory=limits.memory, cpus=limits.cpus, processes=PROCESSES)
+        self._most_processes = 0 if self._group else _processes_for(PROCESSES)
         self._end = float("inf")
         self._next_disk = 0.0
 
@@ -77,6 +80,8 @@ class Watch:
         """Called in the process that is to become the job, just before it does."""
         if self._group:
             self._group.join()
+        elif self._most_processes:
+            resource.setrlimit(resource.RLIMIT_NPROC, (self._most_processes, self._most_processes))
         os.nice(_NICE)
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(_KILLED_FIRST))
@@ -85,7 +90,12 @@ class Watch:
         """End the job by force, every process of it."""
         if self._group:
             self._group.kill()
-        for process in processes():
+        found = processes()
+        # A whole group of processes ends at one stroke, however fast it multiplies: one by one, it could outrun us.
+        for group in _process_groups(found):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
@@ -132,6 +142,29 @@ class Watch:
 
 
 _too_many = f"too many processes: {PROCESSES} and more"
+
+
+def _processes_for(number: int) -> int:
+    """The limit of this user's processes that leaves room for so many more; 0 where the kernel has no such limit.
+
+    Source: getrlimit(2), RLIMIT_NPROC: it counts all threads of a user, and does not hold for root.
+    """
+    user = os.getuid()
+    if user == 0:
+        return 0
+    mine = [process for process in psutil.process_iter(["uids", "num_threads"]) if process.info["uids"]]
+    wanted = number + sum(p.info["num_threads"] or 1 for p in mine if p.info["uids"].real == user)
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    return wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+
+
+def _process_groups(processes: Iterable[psutil.Process]) -> set[int]:
+    """The groups that processes are in, but for our own."""
+    groups = set()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(process.pid))
+    return groups - {os.getpgid(0)}
 
 
 def _memory(processes: Iterable[psutil.Process], *, exact: bool) -> int:

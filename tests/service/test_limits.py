@@ -1,0 +1,235 @@
+"""Jobs that take more than they may: they are ended and told why, and the service goes on answering."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import psutil
+import pytest
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from airflow_training.service.runners import limits
+from airflow_training.service.runners.cgroup import Cgroup
+from airflow_training.service.runners.supervisor import group_name
+from tests.service.support import RunningService, Tenant, wait_for
+
+HOG = "python3 -c 'x = bytearray(400 * 1024 * 1024); import time; time.sleep(600)'"
+HOG_IN_A_CHILD = f"({HOG}); echo survived; sleep 600"
+# Far from a fork bomb, which a test must not let loose where nothing else would stop it.
+MANY = "i=0; while [ $i -lt 500 ]; do sleep 600 & i=$((i+1)); done; wait"
+FORK_BOMB = "bomb() { bomb & bomb; }; bomb"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service with narrow limits."""
+    options = ("--job-disk", "20", "--job-log", "1", "--cpus", "2", "--memory", "4000")
+    service = RunningService(tmp_path_factory.mktemp("service"), options=options)
+    with service.running():
+        yield service
+
+
+@contextmanager
+def responsive(service: RunningService) -> Iterator[None]:
+    """The service answers within a second, all the time."""
+    slowest: list[float] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not over.is_set():
+                began = time.monotonic()
+                client.get(f"{service.url}/healthz").raise_for_status()
+                slowest.append(time.monotonic() - began)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        asking.join()
+    assert slowest
+    assert max(slowest) < 1
+
+
+@pytest.mark.parametrize("command", [HOG, HOG_IN_A_CHILD], ids=["itself", "in a child"])
+def test_a_memory_hog_is_ended_and_told(service: RunningService, tenant: Tenant, command: str) -> None:
+    with responsive(service):
+        status = tenant.wait(tenant.submit(command, resources={"memory": 300}))
+    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB")
+
+
+def test_a_fork_bomb_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+    with responsive(service):
+        job_id = tenant.submit(FORK_BOMB)
+        status = tenant.wait(job_id)
+    assert status["status"] == "FAILED"
+    assert status["message"] in {
+        f"too many processes: {limits.PROCESSES} and more",
+        f"out of memory: used {4000 // 2} of {4000 // 2} MB",
+    }
+    folder = str(tenant.folder(job_id))
+    assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == folder]
+    # The machine is free for the next one.
+    assert tenant.wait(tenant.submit("true"))["status"] == "SUCCEEDED"
+
+
+def test_a_flood_of_log_is_cut_and_the_job_goes_on(service: RunningService, tenant: Tenant) -> None:
+    with responsive(service):
+        job_id = tenant.submit("yes | head -c 50000000; touch done")
+        assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert (tenant.folder(job_id) / "done").exists()
+    log = tenant.whole_log(job_id)
+    assert len(log) < 1024 * 1024
+    assert "[service] The log has reached its limit of 1048576 bytes: what the job writes from now on is lost." in log
+    lost = int(log.splitlines()[-1].removeprefix("[service] ").split()[0])
+    assert lost + log.count("y\n") * 2 == 50_000_000
+
+
+def test_a_job_that_fills_its_disk_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+    with responsive(service):
+        job_id = tenant.submit("while :; do head -c 1000000 /dev/zero >> file; sleep 0.01; done")
+        status = tenant.wait(job_id)
+    assert status["status"] == "FAILED"
+    assert status["message"].startswith("out of disk: used ")
+    assert status["message"].endswith(" of 20 MB")
+    assert (tenant.folder(job_id) / "file").exists()
+
+
+def test_a_job_that_runs_for_too_long_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+    job_id = tenant.submit("trap '' TERM; echo up; while :; do sleep 1; done", completionTime="1s", retries=3)
+    status = tenant.wait(job_id)
+    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime")
+    assert tenant.log(job_id) == "up\n", "it is not run again, since it would take as long again"
+
+
+def test_a_time_that_is_none_is_no_limit_and_said(tenant: Tenant) -> None:
+    job_id = tenant.submit("true", completionTime="as long as it takes")
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert "The completionTime 'as long as it takes' is no time" in tenant.whole_log(job_id)
+
+
+def test_a_job_that_asks_for_more_than_there_is_gets_what_there_is(service: RunningService, tenant: Tenant) -> None:
+    job_id = tenant.submit("true", resources={"cpus": 64, "memory": 32000})
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    said = "The job asks for 64 cpus and 32000 MB of memory; the machine has less and gives it 2 cpus and 4000 MB"
+    assert said in tenant.whole_log(job_id)
+
+
+def test_a_job_that_ignores_the_end_is_ended_by_force(service: RunningService, tenant: Tenant) -> None:
+    job_id = tenant.submit("trap '' TERM INT HUP; echo up; while :; do :; done")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to be up")
+    with responsive(service):
+        tenant.http.delete(f"jobs/{job_id}")
+        assert tenant.wait(job_id)["status"] == "CANCELED"
+    assert "up" in tenant.log(job_id), "what it had written can be read"
+
+
+@pytest.mark.parametrize("target", ["{other}", "{state}", "/etc"])
+def test_a_link_out_of_the_folder_shows_nothing(service: RunningService, tenant: Tenant, target: str) -> None:
+    other = Tenant(service)
+    (other.folder("x") / "secret").write_text("theirs")
+    place = target.format(other=service.files.bucket(other.name), state=service.files.root)
+    job_id = tenant.submit(f"ln -s '{place}' link; ln -s '{place}/jobs/job-x/secret' file; echo mine > own")
+    tenant.wait(job_id)
+    store = tenant.storage()
+    assert [entry["path"].rpartition("/")[2] for entry in listing(store)] == ["own"]
+    for path in ("link/jobs/job-x/secret", "file", "link/passwd", "link/service.db", "link"):
+        assert content(store, f"jobs/job-{job_id}/{path}") is None
+    other.leave()
+
+
+def listing(store: S3Store) -> list[Any]:
+    return list(obstore.list(store).collect())
+
+
+def content(store: S3Store, path: str) -> bytes | None:
+    try:
+        return bytes(obstore.get(store, path).bytes())
+    except (BaseError, FileNotFoundError):
+        return None
+
+
+def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningService, tenant: Tenant) -> None:
+    # Each job says in its tenant's folder when it begins and ends; two cpus are two at a time.
+    book = tenant.folder("book") / "book"
+    command = f"echo + >> '{book}'; sleep 0.05; echo - >> '{book}'"
+    jobs = [tenant.submit(command, resources={"cpus": 1 + number % 2}) for number in range(100)]
+    assert {job["job_id"] for job in tenant.http.get("jobs").json()["jobs"]} == set(jobs)
+    most = 0
+    with responsive(service):
+        while waiting := [job for job in tenant.http.get("jobs").json()["jobs"] if job["finishTime"] is None]:
+            running = [job["job_id"] for job in waiting if job["status"] == "RUNNING"]
+            most = max(most, sum(1 + jobs.index(job_id) % 2 for job_id in running))
+    assert most <= 2
+    statuses = [tenant.status(job_id) for job_id in jobs]
+    assert {status["status"] for status in statuses} == {"SUCCEEDED"}
+    starts = [status["startTime"] for status in statuses]
+    assert starts[::2] == sorted(starts[::2]), "first come, first served"
+    at_once, peak = 0, 0
+    for sign in book.read_text().split():
+        at_once += 1 if sign == "+" else -1
+        peak = max(peak, at_once)
+    assert at_once == 0
+    assert peak <= 2
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "overstepped"),
+    [
+        (HOG, {"memory": 300}, "out of memory: used "),
+        (HOG_IN_A_CHILD, {"memory": 300}, "out of memory: used "),
+        (MANY, {}, "too many processes: "),
+    ],
+    ids=["memory", "memory of a child", "processes"],
+)
+def test_limits_hold_without_control_groups(
+    tmp_path: Path, command: str, changes: dict[str, Any], overstepped: str
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(WITHOUT_GROUPS)
+    facts = {"cpus": 1, "memory": 4000, "disk": 1000, "log": 10**6, "seconds": None, **changes}
+    words = [sys.executable, str(program), command, json.dumps(facts), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith(overstepped)
+    here = str(tmp_path)
+    assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == here]
+
+
+WITHOUT_GROUPS = """
+import json, os, sys
+from pathlib import Path
+from airflow_training.service.runners import limits
+from airflow_training.service.runners.process_tree import ProcessTree, adopt_orphans
+
+limits.Cgroup.create = lambda *_, **__: None
+limits.PROCESSES = 300
+command, facts, folder = sys.argv[1:]
+adopt_orphans()
+watch = limits.Watch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
+ended = ProcessTree(lambda _: None, grace=5).run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
+print(ended.overstepped)
+"""
+
+
+def test_a_control_group_is_gone_after_its_job(tenant: Tenant) -> None:
+    job_id = tenant.submit("while ! test -e go; do sleep 0.05; done")
+    tenant.wait(job_id, "RUNNING")
+    name = group_name(tenant.service.files.job_state(tenant.name, job_id))
+    there = Cgroup.find(name)
+    (tenant.folder(job_id) / "go").touch()
+    tenant.wait(job_id)
+    if there:
+        wait_for(lambda: Cgroup.find(name) is None, "the end of the group")
