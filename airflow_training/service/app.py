@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -39,4 +43,13 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(oauth.router)
     app.include_router(operation.router)
     app.add_middleware(AccessLog, metrics=service.metrics)
+    app.openapi = partial(_contract, app.openapi)  # type: ignore[method-assign] # the way that FastAPI documents
     return app
+
+
+def _contract(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with the body of a submit, which FastAPI does not read and so does not know."""
+    contract = document()
+    schema = jobs.JobDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    contract["components"]["schemas"] |= {**schema.pop("$defs"), jobs.JobDocument.__name__: schema}
+    return contract

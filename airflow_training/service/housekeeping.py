@@ -16,13 +16,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Does its duties once a minute, in a thread of its own.
+    """Does its duties every ten seconds, in a thread of its own.
 
     Args:
         duties: What is to be done. One that fails is tried again the next time, and holds up no other.
     """
 
-    _INTERVAL = 60.0
+    _INTERVAL = 10.0
 
     def __init__(self, duties: Sequence[Callable[[], object]]) -> None:
         self._duties = duties

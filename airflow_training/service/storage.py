@@ -146,8 +146,7 @@ class Storage:
         return StorageAccess(
             status="Ready" if ready else "Error" if failing else "Pending",
             message="" if ready else self._failure() if failing else "the storage endpoint is starting",
-            # Without a scheme: that means TLS.
-            endpoint=url(self._listener, reachable(self._listener, host), "" if self._tls else "http"),
+            endpoint=self._endpoint(host),
             access_key=access_key,
             secret_key=secret_key,
         )
@@ -164,6 +163,13 @@ class Storage:
                 # It remembers keys; the next one asks for them anew.
                 if self._process:
                     self._process.terminate()
+
+    def _endpoint(self, host: str) -> str:
+        if self._tls:
+            # Without a scheme: that means TLS. The certificate is made out to the name by which the client came,
+            # not to the address that is listened on.
+            return url(self._listener, host, "")
+        return url(self._listener, reachable(self._listener, host), "http")
 
     def _keys_of(self, client: KnownClient) -> tuple[str, str]:
         who = (client.client_id, client.generation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,8 +40,14 @@ class RunningService(LocalService):
         files: What lies where in its data folder.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
-        super().__init__(folder, environment, options)
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        authority: Path | None = None,
+    ) -> None:
+        super().__init__(folder, environment, options, authority)
         self.files = DataFolder(self.data)
 
     def supervisors(self) -> list[psutil.Process]:
@@ -58,13 +65,14 @@ class RunningService(LocalService):
 
 
 class Tenant:
-    """A tenant with a client and a token."""
+    """A tenant with a client of its own and a token; of that name, if it is given."""
 
-    def __init__(self, service: RunningService) -> None:
+    def __init__(self, service: RunningService, name: str | None = None) -> None:
         self.service = service
-        self.name = f"tenant-{uuid4().hex[:8]}"
-        self.credentials = service.add_client(f"client-of-{self.name}", self.name)
-        self.http = httpx.Client(base_url=f"{service.url}/api/v2/", timeout=30)
+        self.name = name or f"tenant-{uuid4().hex[:8]}"
+        self.credentials = service.add_client(f"client-{uuid4().hex[:8]}", self.name)
+        trust = ssl.create_default_context(cafile=service.authority)
+        self.http = httpx.Client(base_url=f"{service.url}/api/v2/", timeout=30, verify=trust)
         reply = self.http.get(
             f"{service.url}/oauth/token",
             params={"grant_type": "client_credentials"},
@@ -115,12 +123,17 @@ class Tenant:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def storage(self) -> S3Store:
+    def access(self) -> dict[str, Any]:
+        """What the job API tells of the storage once that is ready."""
+
         def ready() -> dict[str, Any] | None:
             access: dict[str, Any] = self.http.get("storage").raise_for_status().json()
             return access if access["status"] == "Ready" else None
 
-        access = wait_for(ready, "the storage")
+        return wait_for(ready, "the storage")
+
+    def storage(self) -> S3Store:
+        access = self.access()
         return bucket(access["endpoint"], access["accessKey"], access["secretKey"])
 
 
