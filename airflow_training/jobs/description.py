@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from airflow_training.jobs.parameters import (
@@ -17,6 +17,15 @@ from airflow_training.jobs.parameters import (
     TrainingParameters,
     script_file,
 )
+
+LONGEST_COMMAND = 100_000
+"""Bytes that a command may have: Linux starts a program with 128 KiB in one argument, and no more."""
+
+
+def _of_a_fit_length(command: str) -> str:
+    if len(command.encode(errors="surrogatepass")) > LONGEST_COMMAND:
+        raise ValueError(f"has more than {LONGEST_COMMAND} bytes: put it into a script")
+    return command
 
 
 class _Wire(BaseModel):
@@ -58,7 +67,7 @@ class Execution(_Wire):
     """
 
     image: str | None = Field(None, max_length=512)
-    command: str = Field(min_length=1, max_length=100_000)
+    command: Annotated[str, AfterValidator(_of_a_fit_length)] = Field(min_length=1, max_length=LONGEST_COMMAND)
     completion_time: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=1, le=1_000_000_000)]
     resources: Resources | None = None
     resource_plan_id: str | None = Field(None, max_length=64)

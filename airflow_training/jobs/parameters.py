@@ -39,7 +39,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 INLINE_SCRIPT_FILE = "train.py"
 
 LONGEST_VALUE = 32_768
-"""Characters that the value of an environment variable may have: programs are started with 128 KiB in all."""
+"""Bytes that the value of an environment variable may have: an argument made of it may have 128 KiB."""
 
 # trainingClient took these beside the job's parameters. In Airflow they belong to the connection, where
 # secrets are kept encrypted and masked.
@@ -131,8 +131,8 @@ def _no_nul(value: Any) -> Any:
 
 
 def _of_a_fit_length(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > LONGEST_VALUE:
-        raise ValueError(f"has {len(value)} characters and may have {LONGEST_VALUE}: put it into a file of `data`")
+    if isinstance(value, str) and (size := len(value.encode(errors="surrogatepass"))) > LONGEST_VALUE:
+        raise ValueError(f"has {size} bytes and may have {LONGEST_VALUE}: put it into a file of `data`")
     return value
 
 

@@ -83,7 +83,7 @@ class JobTable:
             job = session.get(Job, key)
             if not job:
                 raise ApiError(404, f"There is no job {key.job_id}: it was not submitted, or has been removed.")
-            ahead = select(func.count()).select_from(Job).where(_WAITING, Job.submitted < job.submitted)
+            ahead = select(func.count()).select_from(Job).where(*self._in_the_queue, Job.submitted < job.submitted)
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
 
     def statuses(self, tenant: str, finished: int) -> list[JobStatus]:
@@ -98,7 +98,7 @@ class JobTable:
             active = session.scalars(select(Job).where(_WAITING | _CLAIMED, Job.tenant == tenant)).all()
             mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
             ended = session.scalars(mine.order_by(by_age).limit(finished)).all()
-            queue = session.scalars(select(Job.submitted).where(_WAITING).order_by(Job.submitted)).all()
+            queue = session.scalars(select(Job.submitted).where(*self._in_the_queue).order_by(Job.submitted)).all()
         # One that ends between the two questions is in both answers.
         jobs = {job.id: job for job in (*active, *ended)}.values()
         return [
@@ -122,8 +122,8 @@ class JobTable:
     def waiting(self) -> Iterator[Waiting]:
         """The jobs that wait and can run on this machine, in the order of their submission; the first hundred."""
         columns = (Job.tenant, Job.id, Job.cpus, Job.memory, Job.gpus)
-        can_run = Job.gpus <= self._machine.capacity.gpus
-        statement = select(*columns).where(_WAITING, can_run).order_by(Job.submitted, Job.id).limit(_FAR_ENOUGH)
+        by_age = (Job.submitted, Job.id)
+        statement = select(*columns).where(*self._in_the_queue).order_by(*by_age).limit(_FAR_ENOUGH)
         with self._sessions() as session:
             rows = session.execute(statement).all()
         for tenant, job_id, *amount in rows:
@@ -193,6 +193,11 @@ class JobTable:
         with self._sessions.begin() as session:
             ended = Job.finished.is_not(None)
             session.execute(delete(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, ended))
+
+    @property
+    def _in_the_queue(self) -> tuple[ColumnElement[bool], ...]:
+        """The jobs that wait and can run on this machine."""
+        return _WAITING, Job.gpus <= self._machine.capacity.gpus
 
     def _change(self, key: JobKey, expected: ColumnElement[bool], **values: object) -> bool:
         statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, expected).values(**values)

@@ -75,7 +75,9 @@ def detect(cpus: int | None = None, memory: int | None = None, gpus: int | None 
         memory: MB for jobs; nine tenths of what there is if not given.
         gpus: Graphics processors for jobs; those of NVIDIA's driver that this process may use if not given.
     """
-    ids = _gpu_ids() if gpus is None else tuple(str(index) for index in range(gpus))
+    ids = _gpu_ids()
+    if gpus is not None:
+        ids = ids[:gpus] if gpus <= len(ids) else tuple(str(index) for index in range(gpus))
     capacity = Amount(
         cpus or len(psutil.Process().cpu_affinity() or ()) or os.cpu_count() or 1,
         memory or int(_memory() * _FOR_JOBS) // MEGABYTE,

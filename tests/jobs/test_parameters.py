@@ -62,7 +62,7 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"resources": "{"}, "resources is neither JSON (Expecting property name"),
         ({"env": "A=1"}, "env is neither JSON (Expecting value at character 0) nor a Python value"),
         ({"env": {"A B": 1}}, "env[0].name must be letters, digits and '_', 256 at most, not 'A B'"),
-        ({"env": {"A": "x" * 32_769}}, "env[0].value has 32769 characters and may have 32768: put it into a file"),
+        ({"env": {"A": "x" * 32_769}}, "env[0].value has 32769 bytes and may have 32768: put it into a file"),
         ({"env": {"A": None}}, "env[0].value must be a text, a number or a truth value, not None"),
         ({"env": {"A": "\0"}}, "env[0].value holds a NUL character"),
         ({"env": {"A": 1, "a": 2}}, "env gives --a more than once"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.service.support import Tenant
+from tests.service.support import RunningService, Tenant
 
 YAML = b"""
 job:
@@ -81,6 +82,28 @@ def job(**changes: object) -> bytes:
         (job(name="../x"), 422, "name"),
         (job(name="a/b"), 422, "name"),
         (job(name="a\n"), 422, "name"),
+        (job(name=".."), 422, "name"),
+        (job(name="a\0b"), 422, "name"),
+        (job(name="\u0430dmin"), 422, "name"),
+        (job(name="x" * 300), 422, "name"),
+        (job(env=[{"name": f"A{i}", "value": 1} for i in range(1001)]), 422, "env: tuple should have at most 1000"),
+        (job(env=[{"name": "A", "value": "x" * 32_769}]), 422, "env[0].value: has 32769 bytes and may have 32768"),
+        (job(env=[{"name": "A" * 257, "value": 1}]), 422, "env[0].name"),
+        (job(execution=EXECUTION | {"command": "x" * 100_001}), 422, "execution.command"),
+        (job(execution=EXECUTION | {"command": "é" * 50_001}), 422, "execution.command: has more than 100000 bytes"),
+        (job(execution=EXECUTION | {"completionTime": "x" * 65}), 422, "execution.completionTime"),
+        (job(execution=EXECUTION | {"completionTime": None}), 422, "execution.completionTime"),
+        (job(execution=EXECUTION | {"retries": 101}), 422, "execution.retries"),
+        (job(execution=EXECUTION | {"resources": {"memory": 10**30}}), 422, "execution.resources.memory"),
+        (job(execution=EXECUTION | {"resources": {"gpus": 9000}}), 422, "The job asks for 9000 gpus, and this service"),
+        (job(execution=EXECUTION | {"resourcePlanId": "huge"}), 422, "The resource plan 'huge' is not known here, but"),
+        (job(execution=EXECUTION | {"pythonMajorVersion": 2}), 422, "use the container runner"),
+        (
+            job(execution=EXECUTION | {"command": "pip2 install six && python2 a.py"}),
+            422,
+            "The job wants Python 2, and",
+        ),
+        (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job wants Python 3.3, and"),
         (b"x" * (1024 * 1024 + 1), 413, "larger than"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -100,7 +123,27 @@ def test_all_mistakes_are_told_at_once(tenant: Tenant) -> None:
         assert place in message
 
 
-@pytest.mark.parametrize("job_id", ["a_b", "a.b", "x" * 65, "%2e%2e", "a%00", "é"])
+def test_a_resource_plan_stands_for_resources(tmp_path: Path) -> None:
+    service = RunningService(tmp_path, options=("--resource-plan", "large=cpus:64,memory:640000", "--cpus", "2"))
+    with service.running():
+        tenant = Tenant(service)
+        job_id = tenant.submit("true", resourcePlanId="large")
+        tenant.wait(job_id)
+        assert "The job asks for 64 cpus and 640000 MB of memory; the machine has less" in tenant.whole_log(job_id)
+        small = tenant.submit("true", resourcePlanId="basic")
+        tenant.wait(small)
+        assert "asks for" not in tenant.whole_log(small)
+        tenant.leave()
+
+
+def test_a_text_is_no_program(tenant: Tenant) -> None:
+    job_id = tenant.submit("echo 'python2 is gone; python2.7 too'")
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    "job_id", ["a_b", "a.b", "x" * 65, "x" * 300, "%2e%2e", "a%00", "é", "\u0430", "a%2fb", "..%2fx"]
+)
 def test_an_id_that_could_be_a_path_is_refused(tenant: Tenant, job_id: str) -> None:
     reply = tenant.http.post(f"jobs/{job_id}", content=JSON)
     assert reply.status_code in (404, 405, 422)

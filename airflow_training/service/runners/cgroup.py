@@ -79,6 +79,14 @@ class Cgroup:
         return None
 
     @classmethod
+    def available(cls) -> bool:
+        """Whether groups can be made here."""
+        group = cls.create(f"airflow-training-{os.getpid()}", memory=1024, cpus=1, processes=1)
+        if group:
+            group.remove()
+        return group is not None
+
+    @classmethod
     def find(cls, name: str) -> Cgroup | None:
         """The group of that name, if there is one."""
         for version in (2, 1):

@@ -23,12 +23,17 @@ def missing_python(execution: Execution) -> str | None:
     >>> missing_python(Execution(command="pip2 install six && python2 train.py", completion_time=60))
     '2'
     """
-    # A job's environment has the Python of the service, as `python`, `python3` and under its full name.
-    if execution.python_major_version not in (None, sys.version_info.major):
-        return str(execution.python_major_version)
-    named = [found[1] for program in _programs(execution.command) if (found := _PROGRAM.fullmatch(program))]
-    own = {f"{sys.version_info.major}", f"{sys.version_info.major}.{sys.version_info.minor}"}
-    return next((version for version in named if version not in own and not which(f"python{version}")), None)
+    wanted = [str(execution.python_major_version)] if execution.python_major_version else []
+    wanted += [found[1] for program in _programs(execution.command) if (found := _PROGRAM.fullmatch(program))]
+    return next((version for version in wanted if not _is_here(version)), None)
+
+
+def _is_here(version: str) -> bool:
+    """A job's environment has the Python of the service; beside it, a Python 3 of the machine may be named in full."""
+    major, minor = str(sys.version_info.major), str(sys.version_info.minor)
+    return version in (major, f"{major}.{minor}") or (
+        version.startswith(f"{major}.") and which(f"python{version}") is not None
+    )
 
 
 def _programs(command: str) -> list[str]:
