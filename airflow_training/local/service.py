@@ -31,18 +31,27 @@ class LocalService:
         folder: Where it keeps everything.
         environment: What its environment has beside that of this process.
         options: More options of `airflow-training serve`.
+        authority: Where the options have it speak TLS, the file of certificates to trust.
 
     Attributes:
         data: Its data folder.
         url: Where it answers.
+        authority: The file of certificates to trust; None where it speaks plain HTTP.
         process: The process.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        authority: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data = folder / "data"
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.authority = authority
+        self.url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
         self.process = LocalProcess(
             _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0", *options),
             folder=folder,
@@ -89,7 +98,9 @@ class LocalService:
     def _answers(self) -> bool:
         self.check()
         try:
-            return requests.get(f"{self.url}/healthz", timeout=5).ok
+            return requests.get(
+                f"{self.url}/healthz", timeout=5, verify=str(self.authority) if self.authority else True
+            ).ok
         except requests.ConnectionError:
             return False
 

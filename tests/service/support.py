@@ -7,6 +7,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,6 +15,7 @@ from uuid import uuid4
 import httpx
 import obstore
 import psutil
+import trustme
 from obstore.store import S3Store
 
 from airflow_training.local.service import LocalService
@@ -62,6 +64,27 @@ class RunningService(LocalService):
     def storage_endpoint(self) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
         return next(child for child in children if child.name() == "rclone")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files of a service, and of the authority that its clients trust."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    foreign_key: Path
+
+    @classmethod
+    def issue(cls, folder: Path) -> Certificates:
+        files = cls(*(folder / f"{name}.pem" for name in ("authority", "certificate", "key", "foreign")))
+        authority = trustme.CA()
+        issued, foreign = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("127.0.0.1")
+        files.authority.write_bytes(authority.cert_pem.bytes())
+        files.certificate.write_bytes(b"".join(certificate.bytes() for certificate in issued.cert_chain_pems))
+        files.key.write_bytes(issued.private_key_pem.bytes())
+        files.foreign_key.write_bytes(foreign.private_key_pem.bytes())
+        return files
 
 
 class Tenant:
