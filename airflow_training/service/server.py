@@ -110,9 +110,11 @@ def _duties(settings: ServiceSettings, service: Service) -> list[Callable[[], ob
 def _check(tls: Tls) -> None:
     """Find what is wrong with a certificate before anything is started."""
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or "they do not belong together or are not PEM"
+        # OpenSSL's words for it are for programmers.
+        no_pair = isinstance(error, ssl.SSLError)
+        reason = "they do not belong together, or are not PEM without a passphrase" if no_pair else error.strerror
         raise ServiceNotStarted(
             f"The certificate {tls.certificate} with the key {tls.key} cannot be used: {reason}."
         ) from error

@@ -1,4 +1,4 @@
-"""The S3 endpoint: one `rclone serve s3` for all tenants, each with keys and a folder of its own.
+"""The S3 endpoint: one `rclone serve s3` for all tenants, each with a folder of its own, each client with its keys.
 
 The service holds the listening socket and hands it down, as systemd does: the port stays taken, and connections
 wait, while an endpoint that died is started again.
@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import ssl
-import subprocess
 import sys
 import threading
 from collections.abc import Iterable
@@ -21,7 +20,6 @@ from pathlib import Path
 from shutil import which
 
 import obstore
-import psutil
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict
@@ -30,10 +28,12 @@ from pydantic.alias_generators import to_camel
 from airflow_training.service import storage_keys
 from airflow_training.service.clients import KnownClient
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.files import write_json
+from airflow_training.service.kept_process import KeptProcess
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.process import PACKAGE_PARENT
 from airflow_training.service.settings import BUCKET, DataFolder, Tls
+from airflow_training.service.storage_tls import tls_front
 
 _logger = logging.getLogger(__name__)
 
@@ -67,13 +67,6 @@ class Storage:
         ServiceNotStarted: The port is taken, or rclone is missing.
     """
 
-    # After its death the endpoint is started again this much later.
-    _PAUSE = 0.5
-    # So often in a row, and it is no bad luck any more.
-    _BAD_LUCK = 3
-    # What it may take to end requests that are under way.
-    _GRACE = 2.0
-
     # A health check waits so long for an answer.
     _PATIENCE = 0.8
 
@@ -82,18 +75,16 @@ class Storage:
         self._tls = tls
         data.storage.mkdir(mode=0o700, exist_ok=True)
         self._keys_file = data.storage / "keys.json"
-        self._process_file = data.storage / "rclone.json"
-        self._log_file = data.storage / "rclone.log"
-        self._rclone = _find_rclone()
-        _end_orphan(self._process_file)
-        self._listener = listen(host, port)
         self._keys: dict[str, dict[str, str]] = {}
         self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._failures = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+        rclone = _find_rclone()
+        # With TLS, rclone is behind what speaks it, and listens to this machine only.
+        self._behind = listen("127.0.0.1", 0) if tls else None
+        self._listener = listen(host, port)
+        own = self._behind or self._listener
+        self._endpoint = _rclone(rclone, own.fileno(), data.storage, self._keys_file)
+        self._front = tls_front(self._listener, url(own, "127.0.0.1", "http"), tls, data.storage) if tls else None
 
     @property
     def url(self) -> str:
@@ -112,25 +103,24 @@ class Storage:
         with contextlib.closing(connection):
             try:
                 connection.request("GET", "/")
-                connection.getresponse()
+                # nginx says so where there is nothing behind it.
+                return connection.getresponse().status not in (502, 504)
             except (OSError, http.client.HTTPException):
                 return False
-        return True
 
     def start(self) -> None:
         """Start the endpoint, and start it again whenever it ends."""
         write_json(self._keys_file, {})
-        self._thread.start()
+        for process in self._processes:
+            process.start()
 
     def stop(self) -> None:
         """End the endpoint."""
-        self._stopping.set()
-        if self._process:
-            self._process.terminate()
-            self._thread.join(self._GRACE)
-            self._process.kill()
-        self._thread.join()
-        self._listener.close()
+        for process in reversed(self._processes):
+            process.stop()
+        for listener in (self._listener, self._behind):
+            if listener:
+                listener.close()
 
     def access(self, client: KnownClient, host: str) -> StorageAccess:
         """The storage of a client's tenant; keys and bucket are made when they are asked for first.
@@ -142,11 +132,11 @@ class Storage:
         access_key, secret_key = self._keys_of(client)
         self._data.bucket(client.tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
         ready = self._answers(access_key, secret_key)
-        failing = self._failures >= self._BAD_LUCK
+        failure = next(filter(None, (process.failure for process in self._processes)), "")
         return StorageAccess(
-            status="Ready" if ready else "Error" if failing else "Pending",
-            message="" if ready else self._failure() if failing else "the storage endpoint is starting",
-            endpoint=self._endpoint(host),
+            status="Ready" if ready else "Error" if failure else "Pending",
+            message="" if ready else failure or "the storage endpoint is starting",
+            endpoint=self._address(host),
             access_key=access_key,
             secret_key=secret_key,
         )
@@ -161,10 +151,13 @@ class Storage:
             if gone:
                 write_json(self._keys_file, self._keys)
                 # It remembers keys; the next one asks for them anew.
-                if self._process:
-                    self._process.terminate()
+                self._endpoint.restart()
 
-    def _endpoint(self, host: str) -> str:
+    @property
+    def _processes(self) -> list[KeptProcess]:
+        return [self._endpoint, self._front] if self._front else [self._endpoint]
+
+    def _address(self, host: str) -> str:
         if self._tls:
             # Without a scheme: that means TLS. The certificate is made out to the name by which the client came,
             # not to the address that is listened on.
@@ -206,66 +199,45 @@ class Storage:
         except BaseError as error:
             _logger.info("The storage endpoint does not answer: %s", error)
             return False
-        self._failures = 0
+        for process in self._processes:
+            process.works()
         return True
 
-    def _failure(self) -> str:
-        lines = self._log_file.read_text(errors="replace").split("\n")
-        return f"the storage endpoint cannot be started: {next(filter(None, reversed(lines)), 'it gives no reason')}"
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            with self._log_file.open("ab") as log:
-                self._process = process = self._launch(log.fileno())
-            if self._stopping.is_set():
-                process.terminate()
-            status = process.wait()
-            if not self._stopping.is_set():
-                _logger.warning("The storage endpoint ended with status %s and is started again.", status)
-                self._failures += 1
-                self._stopping.wait(self._PAUSE)
-
-    def _launch(self, log: int) -> subprocess.Popen[bytes]:
-        python = Path(sys.executable)
-        descriptor = self._listener.fileno()
-        command = [
-            *(self._rclone, "serve", "s3"),
-            *("--config", os.devnull, "--cache-dir", str(self._data.storage / "cache")),
-            *("--auth-proxy", f"{python.name} -m {storage_keys.__name__}"),
-            # Jobs write files behind the endpoint's back: what is on the disk is soon what is listed. With 0, and with
-            # less than the cleaning of its cache takes, rclone 1.75 cleans in an endless loop: 1 ms took a tenth of a
-            # core for 300 idle folders, 50 ms nothing for 3,000.
-            *("--dir-cache-time", "50ms"),
-            # The file is read back for a comparison otherwise; the checksum is taken on the way.
-            "--no-checksum",
-            # Parts that arrive out of order wait in memory: per upload, and for all uploads of a tenant.
-            *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
-            # Memory that an upload took goes back to the machine after it.
-            "--use-mmap",
-            *(("--cert", str(self._tls.certificate), "--key", str(self._tls.key)) if self._tls else ()),
-            *("--min-tls-version", "tls1.2"),
-        ]
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
-            cwd=PACKAGE_PARENT,
-            env={
-                # rclone looks the proxy program up by its name: its own command line is split at spaces.
-                "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
-                "HOME": str(self._data.storage),
-                "LISTEN_FDS": "1",
-                "GOMEMLIMIT": "256MiB",
-                "STORAGE_SOCKET": str(descriptor),
-                storage_keys.KEYS_FILE_VARIABLE: str(self._keys_file),
-            },
-            pass_fds=[descriptor],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        created = psutil.Process(process.pid).create_time()
-        write_json(self._process_file, {"pid": process.pid, "created": created})
-        return process
+def _rclone(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> KeptProcess:
+    python = Path(sys.executable)
+    command = [
+        *(rclone, "serve", "s3"),
+        *("--config", os.devnull, "--cache-dir", str(folder / "cache")),
+        *("--auth-proxy", f"{python.name} -m {storage_keys.__name__}"),
+        # Jobs write files behind the endpoint's back: what is on the disk is soon what is listed. With 0, and with
+        # less than the cleaning of its cache takes, rclone 1.75 cleans in an endless loop: 1 ms took a tenth of a
+        # core for 300 idle folders, 50 ms nothing for 3,000.
+        *("--dir-cache-time", "50ms"),
+        # The file is read back for a comparison otherwise; the checksum is taken on the way.
+        "--no-checksum",
+        # Parts that arrive out of order wait in memory: per upload, and for all uploads of a tenant.
+        *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
+        # Memory that an upload took goes back to the machine after it.
+        "--use-mmap",
+    ]
+    environment = {
+        # rclone looks the proxy program up by its name: its own command line is split at spaces.
+        "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
+        "HOME": str(folder),
+        "LISTEN_FDS": "1",
+        "GOMEMLIMIT": "256MiB",
+        "STORAGE_SOCKET": str(descriptor),
+        storage_keys.KEYS_FILE_VARIABLE: str(keys_file),
+    }
+    return KeptProcess(
+        "rclone",
+        folder,
+        command=["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
+        environment=environment,
+        descriptor=descriptor,
+        cwd=PACKAGE_PARENT,
+    )
 
 
 def _unverified() -> ssl.SSLContext:
@@ -274,15 +246,6 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _end_orphan(process_file: Path) -> None:
-    """End the endpoint of a service that was killed: it holds the port, and the keys it knows are no more."""
-    before = read_json(process_file)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        if before and (process := psutil.Process(before["pid"])).create_time() == before["created"]:
-            process.kill()
-            process.wait()
 
 
 def _find_rclone() -> str:

@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from minio import Minio
 from minio.deleteobjects import DeleteObject
-from minio.error import MinioException
+from minio.error import S3Error
 
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
@@ -71,9 +71,7 @@ def minio_at(files: Certificates) -> Iterator[Callable[[dict[str, Any]], Minio]]
 def boto3_at(files: Certificates) -> Iterator[Callable[..., Any]]:
     made = []
 
-    # From 1.36 on boto3 adds checksums that nobody asked for, over TLS behind a body without a Content-Length, which
-    # rclone 1.75 refuses.
-    def make(access: dict[str, Any], checksums: str = "when_required") -> Any:
+    def make(access: dict[str, Any], **config: Any) -> Any:
         client = boto3.client(
             "s3",
             endpoint_url=f"https://{access['endpoint']}",
@@ -81,9 +79,7 @@ def boto3_at(files: Certificates) -> Iterator[Callable[..., Any]]:
             aws_secret_access_key=access["secretKey"],
             region_name="us-east-1",
             verify=str(files.authority),
-            config=Config(
-                signature_version="s3v4", s3={"addressing_style": "path"}, request_checksum_calculation=checksums
-            ),
+            config=Config(**config),
         )
         made.append(client)
         return client
@@ -105,7 +101,8 @@ def test_the_storage_endpoint_without_a_scheme_speaks_tls_as_the_job_api_does(
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{service.url.replace('https', 'http')}/api/v2/jobs")
     plain = httpx.get(f"http://{access['endpoint']}/data")
-    assert (plain.status_code, plain.text) == (400, "Client sent an HTTP request to an HTTPS server.\n")
+    assert plain.status_code == 400
+    assert "plain HTTP request was sent to HTTPS port" in plain.text
 
 
 def test_the_storage_is_told_under_the_name_that_the_certificate_is_made_out_to(tenant: Tenant) -> None:
@@ -120,8 +117,8 @@ def test_minio_works_with_what_the_storage_endpoint_told(
 ) -> None:
     client = minio_at(tenant.access())
     assert client.bucket_exists("data")
-    # minio up to version 6 raises an error of that name; a newer one reads application/xml only, not text/xml.
-    with pytest.raises(MinioException, match="BucketAlreadyExists"):
+    assert not client.bucket_exists("other")
+    with pytest.raises(S3Error, match="BucketAlreadyExists"):
         client.make_bucket("data")
     client.put_object("data", "jobs/a/small.txt", BytesIO(b"small"), 5)
     client.put_object("data", "jobs/a/stream", BytesIO(large_file.read_bytes()), -1, part_size=PART)
@@ -160,7 +157,9 @@ def test_boto3_works_with_what_the_storage_endpoint_told(
     assert client.head_object(Bucket="data", Key="jobs/a/large")["ContentLength"] == large_file.stat().st_size
     client.download_file("data", "jobs/a/large", str(tmp_path / "back"), Config=IN_PARTS)
     assert (tmp_path / "back").read_bytes() == large_file.read_bytes()
-    signed = client.generate_presigned_url("get_object", Params={"Bucket": "data", "Key": "jobs/a/copy"})
+    # Without a word to it, boto3 signs addresses as S3 did before 2014.
+    signer = boto3_at(tenant.access(), signature_version="s3v4")
+    signed = signer.generate_presigned_url("get_object", Params={"Bucket": "data", "Key": "jobs/a/copy"})
     trust = str(tenant.service.authority)
     assert requests.get(signed, verify=trust, timeout=10).content == b"small"
     assert requests.get(f"{signed}0", verify=trust, timeout=10).status_code == 403
@@ -176,11 +175,6 @@ def pages(client: Any) -> list[list[str]]:
     return [[entry["Key"] for entry in page["Contents"]] for page in told]
 
 
-@pytest.mark.xfail(strict=True, raises=ClientError, reason="rclone 1.75 refuses an upload without Content-Length")
-def test_boto3_uploads_with_the_checksums_of_its_own(tenant: Tenant, boto3_at: Callable[..., Any]) -> None:
-    boto3_at(tenant.access(), "when_supported").put_object(Bucket="data", Key="a", Body=b"1")
-
-
 def test_boto3_reaches_nothing_of_another_tenant(
     new_tenant: Callable[[], Tenant], boto3_at: Callable[..., Any]
 ) -> None:
@@ -192,13 +186,14 @@ def test_boto3_reaches_nothing_of_another_tenant(
     strangers = ({"accessKey": theirs["accessKey"]}, {"secretKey": theirs["secretKey"]}, {"accessKey": "UNKNOWN"})
     for client, bucket, code in [
         *((boto3_at({**mine, **stranger}), "data", "AccessDenied") for stranger in strangers),
-        *((own, bucket, "NoSuchBucket") for bucket in (other.name, "tenants", "..")),
+        *((own, bucket, "NoSuchBucket") for bucket in (other.name, "tenants")),
+        (own, "..", "400|NoSuchBucket"),
     ]:
         assert_refused(client, bucket, "secret", code)
         with pytest.raises(ClientError, match=code):
             client.list_objects_v2(Bucket=bucket)
     for key in (f"../../{other.name}/data/secret", f"jobs/../../../{other.name}/data/secret", ".."):
-        assert_refused(own, "data", key, "InvalidArgument")
+        assert_refused(own, "data", key, "400|InvalidArgument")
         assert own.delete_objects(Bucket="data", Delete={"Objects": [{"Key": key}]})["Errors"]
         assert "Contents" not in own.list_objects_v2(Bucket="data", Prefix=key)
     assert [bucket["Name"] for bucket in own.list_buckets()["Buckets"]] == ["data"]
