@@ -46,7 +46,8 @@ class TrainingOperator(BaseOperator):
             and only the service judges it.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
         data: Files that the script reads: name in the job folder → path, URI, directory, Asset or bytes.
-        resources: `{"cpus": 1, "gpus": 0, "memory": 1024}`, memory in MB.
+        resources: `{"cpus": 1, "gpus": 0, "memory": 2048}`, memory in MB. Without `memory` the service decides; the one
+            of this package gives the job the share of its cpus.
         requirements: Python requirements of the script, as in a requirements.txt; a text or a list.
         python_major_version: 2 or 3.
         version: Version of the job API; that of the connection where it is not given.
