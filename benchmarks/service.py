@@ -1,4 +1,4 @@
-"""How quick the training service is: `python -m benchmarks.service`, three to four minutes.
+"""How quick the training service is: `python -m benchmarks.service`, two to four minutes.
 
 Real services are started in a temporary folder and asked over HTTP on the same machine. Measured are
 
@@ -189,9 +189,9 @@ def main() -> None:
         figures = [figure for part in (submissions, reading, first_line) for figure in part(Path(folder))]
     for name, value, unit, beside, other in figures:
         print(f"{name:30}{value:>9.2f} {unit:5}{beside:>16}{other:>9.2f} {unit:5}ratio{value / other:>7.2f}")
-    for name, value, unit, beside, other in figures:
-        print(f"{name}: {value:.2f} {unit}")
-        print(f"{name}, {beside}: {other:.2f} {unit}")
+    lines = {name: f"{value:.2f} {unit}" for name, value, unit, _, _ in figures}
+    lines |= {f"{name}, {beside}": f"{other:.2f} {unit}" for name, _, unit, beside, other in figures}
+    print("", *map(": ".join, lines.items()), sep="\n")
 
 
 if __name__ == "__main__":

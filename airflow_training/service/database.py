@@ -88,9 +88,9 @@ class Job(Table):
     message: Mapped[str] = mapped_column(Text, default="")
 
     __table_args__ = (
-        Index("jobs_by_state", "state", "claimed", "submitted"),
+        Index("jobs_by_state", "state", "claimed", "submitted", "tenant"),
         Index("jobs_by_tenant", "tenant", "submitted"),
-        Index("jobs_by_finish", "finished"),
+        Index("jobs_by_finish", "finished", "tenant"),
     )
 
 

@@ -95,7 +95,7 @@ class JobTable:
         """
         by_age = Job.submitted.desc()
         with self._sessions() as session:
-            active = session.scalars(select(Job).where(_WAITING | _CLAIMED, Job.tenant == tenant)).all()
+            active = session.scalars(select(Job).where(Job.tenant == tenant, Job.finished.is_(None))).all()
             mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
             ended = session.scalars(mine.order_by(by_age).limit(finished)).all()
             queue = session.scalars(select(Job.submitted).where(*self._in_the_queue).order_by(Job.submitted)).all()

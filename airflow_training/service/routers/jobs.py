@@ -109,7 +109,7 @@ def jobs(
     service: ServiceParts,
     finished: Annotated[
         int, Query(ge=0, le=10_000, description="How many jobs that have ended are listed at most, the newest.")
-    ] = 1000,
+    ] = 100,
 ) -> JobList:
     """List the tenant's jobs in the order of their submission: all that have not ended, and the newest that have."""
     return JobList(jobs=service.jobs.statuses(client.tenant, finished))

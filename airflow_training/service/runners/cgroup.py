@@ -50,6 +50,7 @@ class Cgroup:
     def __init__(self, version: int, folders: Mapping[str, Path]) -> None:
         self._version = version
         self._folders = dict(folders)
+        self._refused_by_us = 0
 
     @classmethod
     def create(cls, name: str, *, memory: int, cpus: int, processes: int) -> Cgroup | None:
@@ -67,12 +68,8 @@ class Cgroup:
             "period": _PERIOD,
             "quota": cpus * _PERIOD,
         }
-        for version in (2, 1):
-            folders = {
-                controller: folder
-                for controller in _CONTROLLERS
-                if (folder := _made(version, controller, name, values))
-            }
+        for version, make in ((2, _make_2), (1, _make_1)):
+            folders = make(name, values)
             if "memory" in folders:
                 return cls(version, folders)
             cls(version, folders).remove()
@@ -113,33 +110,48 @@ class Cgroup:
     @property
     def ran_out_of_processes(self) -> bool:
         """Whether a process of the group could not be started for want of room."""
-        return "pids" in self._folders and _event(self._folders["pids"] / "pids.events", "max") > 0
+        return self._refused() > self._refused_by_us
 
     def kill(self) -> None:
         """End every process of the group by force, before it can start another."""
         with self._closed():
             for process in self.processes():
-                with contextlib.suppress(ProcessLookupError):
+                # One that runs as another user now is not ours to end.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL)
 
     @contextlib.contextmanager
     def _closed(self) -> Iterator[None]:
-        """Let no process start another meanwhile."""
+        """Let no process start another meanwhile, where the kernel limits them."""
         if "pids" not in self._folders:
             yield
             return
         most = self._folders["pids"] / "pids.max"
-        before = most.read_text()
-        most.write_text("0")
-        yield
-        most.write_text(before)
+        before = ""
+        refused = self._refused()
+        with contextlib.suppress(OSError):  # the controller was taken from the group
+            before = most.read_text()
+            most.write_text("0")
+        try:
+            yield
+        finally:
+            if before:
+                with contextlib.suppress(OSError):
+                    most.write_text(before)
+            # That is no fault of the job.
+            self._refused_by_us += self._refused() - refused
+
+    def _refused(self) -> int:
+        """How often a process of the group could not be started."""
+        return _event(self._folders["pids"] / "pids.events", "max") if "pids" in self._folders else 0
 
     def processes(self) -> set[int]:
-        """The ids of all processes in the group."""
+        """The ids of all processes in the group, and in the groups that the job made in it."""
         found: set[int] = set()
         for folder in set(self._folders.values()):
-            with contextlib.suppress(OSError):
-                found.update(map(int, (folder / "cgroup.procs").read_text().split()))
+            for inner, _, _ in os.walk(folder):
+                with contextlib.suppress(OSError):
+                    found.update(map(int, Path(inner, "cgroup.procs").read_text().split()))
         return found
 
     def remove(self, patience: float = 2.0) -> None:
@@ -151,35 +163,74 @@ class Cgroup:
 
 
 def _removed(folder: Path) -> bool:
-    """Remove a group; False where a process is still in it."""
+    """Remove a group, and those in it; False where a process is still in one."""
     try:
-        folder.rmdir()
+        for inner, _, _ in os.walk(folder, topdown=False):
+            Path(inner).rmdir()
     except OSError as error:
         return error.errno != errno.EBUSY
     return True
 
 
-def _made(version: int, controller: str, name: str, values: Mapping[str, int]) -> Path | None:
-    for parent in _parents(version, controller):
+def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
+    """Make a group of version 2: one folder for every controller."""
+    for parent in _parents(2, "memory"):
+        # The first file is what it takes the right to write to move a process from our own group into the new one.
+        # Memory comes first: it is refused below a group that has processes of its own. The other two are not, but
+        # then no process may enter the groups below ("domain invalid"), so they must not be asked for there.
+        if not os.access(parent / "cgroup.procs", os.W_OK) or not _enabled(parent, "memory"):
+            continue
+        for controller in _CONTROLLERS:
+            _enabled(parent, controller)
         folder = parent / name
         try:
-            if version == 2:
-                # In a delegated group nobody else has done so.
-                with contextlib.suppress(OSError):
-                    (parent / "cgroup.subtree_control").write_text(f"+{controller}")
             folder.mkdir(exist_ok=True)
         except OSError:
             continue
-        files = _FILES[version][controller]
-        if (folder / files[0][0]).exists():
-            for file, text in files:
-                # Some kernels have no swap to limit, and none gives a group more than the one above it has.
-                with contextlib.suppress(OSError):
-                    (folder / file).write_text(text.format(**values))
-            return folder
+        limited = [controller for controller in _CONTROLLERS if _limited(2, controller, folder, values)]
+        if "memory" in limited:
+            return dict.fromkeys(limited, folder)
+        _removed(folder)
+    return {}
+
+
+def _make_1(name: str, values: Mapping[str, int]) -> dict[str, Path]:
+    """Make a group of version 1: a folder for each controller, in a tree of its own."""
+    folders = {}
+    for controller in _CONTROLLERS:
+        for parent in _parents(1, controller):
+            folder = parent / name
+            with contextlib.suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                if _limited(1, controller, folder, values):
+                    folders[controller] = folder
+                else:
+                    folder.rmdir()
+    return folders
+
+
+def _enabled(parent: Path, controller: str) -> bool:
+    """Let the groups below one of version 2 have a controller; in a delegated group nobody else has done so."""
+    file = parent / "cgroup.subtree_control"
+    with contextlib.suppress(OSError):
+        file.write_text(f"+{controller}")
+    return controller in " ".join(_lines(file)).split()
+
+
+def _limited(version: int, controller: str, folder: Path, values: Mapping[str, int]) -> bool:
+    """Write the limits of a controller; False where the group does not have it."""
+    (first, limit), *others = _FILES[version][controller]
+    if not (folder / first).exists():
+        return False
+    try:
+        (folder / first).write_text(limit.format(**values))
+    except OSError:
+        return False
+    for file, text in others:
+        # Some kernels have no swap to limit.
         with contextlib.suppress(OSError):
-            folder.rmdir()
-    return None
+            (folder / file).write_text(text.format(**values))
+    return True
 
 
 def _parents(version: int, controller: str) -> list[Path]:

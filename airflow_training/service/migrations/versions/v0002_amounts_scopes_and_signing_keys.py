@@ -28,7 +28,9 @@ def upgrade() -> None:
         jobs.add_column(sa.Column("gpus", sa.Integer, nullable=False, server_default="0"))
         jobs.add_column(sa.Column("gpu_ids", sa.Text, nullable=False, server_default=""))
     op.create_index("jobs_by_tenant", "jobs", ["tenant", "submitted"])
-    op.create_index("jobs_by_finish", "jobs", ["finished"])
+    op.create_index("jobs_by_finish", "jobs", ["finished", "tenant"])
+    op.drop_index("jobs_by_state", "jobs")
+    op.create_index("jobs_by_state", "jobs", ["state", "claimed", "submitted", "tenant"])
     _fill_in_what_jobs_ask_for()
 
 
