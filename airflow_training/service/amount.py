@@ -22,10 +22,6 @@ class Amount(NamedTuple):
     memory: int
     gpus: int = 0
 
-    def plus(self, other: Amount) -> Amount:
-        """Both together."""
-        return Amount(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
     def minus(self, other: Amount) -> Amount:
         """What is left; less than nothing where the other is more."""
         return Amount(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))

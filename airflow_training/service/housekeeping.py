@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 from airflow_training.service.database import now
 from airflow_training.service.job_table import JobTable
@@ -58,14 +61,36 @@ def prune(jobs: JobTable, data: DataFolder, days: float) -> int:
     Returns:
         How many there were.
     """
-    old = jobs.finished_before(now() - timedelta(days=days))
-    for key, name in old:
+    end = now() - timedelta(days=days)
+    names = jobs.names()
+    old = {key: name for key, (name, finished) in names.items() if finished and finished < end}
+    # Two jobs can have one folder: "a" with the id "b-c" and "a-b" with the id "c".
+    kept = {data.job_folder(key.tenant, name, key.job_id) for key, (name, _) in names.items() if key not in old}
+    removed = 0
+    for key, name in old.items():
         folder = data.job_folder(key.tenant, name, key.job_id)
-        if folder.is_symlink():  # a job can put one in its place, and what it points to is not the job's
-            folder.unlink()
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(data.job_state(*key), ignore_errors=True)
-        # The last of all: what is interrupted is taken up again.
-        jobs.remove(key)
-    return len(old)
+        if (folder in kept or _removed(folder)) and _removed(data.job_state(*key)):
+            # The last of all: what is interrupted, or cannot be removed now, is taken up again.
+            jobs.remove(key)
+            removed += 1
+    return removed
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder; False where that cannot be done."""
+    if folder.parent.resolve() != folder.parent:
+        # A job put a link in the way, and what it points to is not the job's.
+        _logger.warning("%s is not where it should be, and is left alone.", folder)
+        return False
+    if folder.is_symlink():
+        folder.unlink()
+        return True
+    with suppress(OSError):
+        # A job can have left folders that nobody may write to, its own user neither.
+        for inner in (folder, *(Path(top, name) for top, names, _ in os.walk(folder) for name in names)):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _logger.warning("%s cannot be removed; that is tried again.", folder)
+    return not folder.exists()

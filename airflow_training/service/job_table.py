@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -132,7 +133,8 @@ class JobTable:
     def claimed(self) -> list[Order]:
         """The jobs that a runner has."""
         with self._sessions() as session:
-            return [self._order(job) for job in session.scalars(select(Job).where(_CLAIMED))]
+            jobs = session.scalars(select(Job).where(_CLAIMED)).all()
+        return [order for job in jobs if (order := self._order(job))]
 
     def to_be_canceled(self) -> list[JobKey]:
         """The jobs that a runner has and their tenant does not want any more."""
@@ -147,10 +149,11 @@ class JobTable:
             key: The job.
             gpus: The ids of the graphics processors that it gets.
         """
-        if not self._change(key, _WAITING, claimed=True, gpu_ids=",".join(gpus), message="starting"):
-            return None
-        with self._sessions() as session:
-            return self._order(session.get_one(Job, key))
+        values = {"claimed": True, "gpu_ids": ",".join(gpus), "message": "starting"}
+        statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, _WAITING).values(**values)
+        with self._sessions.begin() as session:
+            job = session.scalar(statement.returning(Job))
+        return self._order(job) if job else None
 
     def record(self, key: JobKey, progress: Progress) -> None:
         """Write down how far the runner is with a job."""
@@ -182,11 +185,11 @@ class JobTable:
             rows = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()
         return dict(rows)
 
-    def finished_before(self, time: datetime) -> list[tuple[JobKey, str]]:
-        """The jobs that ended before a time, with their names."""
+    def names(self) -> dict[JobKey, tuple[str, datetime | None]]:
+        """The name of every job, and when it ended."""
         with self._sessions() as session:
-            rows = session.execute(select(Job.tenant, Job.id, Job.name).where(Job.finished < time))
-            return [(JobKey(tenant, job_id), name) for tenant, job_id, name in rows]
+            rows = session.execute(select(Job.tenant, Job.id, Job.name, Job.finished))
+            return {JobKey(tenant, job_id): (name, finished) for tenant, job_id, name, finished in rows}
 
     def remove(self, key: JobKey) -> None:
         """Forget a job that has ended."""
@@ -204,15 +207,18 @@ class JobTable:
         with self._sessions.begin() as session:
             return session.scalar(statement.returning(Job.id)) is not None
 
-    def _order(self, job: Job) -> Order:
+    def _order(self, job: Job) -> Order | None:
+        """What a runner is told of a job; None, and the job has failed, where an older version took what we do not."""
+        key = JobKey(job.tenant, job.id)
+        try:
+            description = JobDescription.from_wire(json.loads(job.description))
+        except ValidationError:
+            reason = "this version of the service does not take its description: submit it again"
+            self.record(key, Progress(JobState.FAILED, reason, finished=now()))
+            return None
         asked = Amount(job.cpus, job.memory, job.gpus)
-        return Order(
-            JobKey(job.tenant, job.id),
-            JobDescription.from_wire(json.loads(job.description)),
-            asked,
-            self._machine.granted(asked),
-            tuple(filter(None, job.gpu_ids.split(","))),
-        )
+        gpus = tuple(filter(None, job.gpu_ids.split(",")))
+        return Order(key, description, asked, self._machine.granted(asked), gpus)
 
     def _status(self, job: Job, ahead: int) -> JobStatus:
         waits = _waits(job)

@@ -19,8 +19,6 @@ _logger = logging.getLogger(__name__)
 class KeptProcess:
     """Keeps one program running.
 
-    What the one of a service that was killed left behind is ended first: it would hold a port that is needed.
-
     Args:
         name: What to call it.
         folder: Where its log and its process id are kept.
@@ -54,7 +52,6 @@ class KeptProcess:
         self._cwd = cwd or folder
         self._id_file = folder / f"{name}.json"
         self._log_file = folder / f"{name}.log"
-        _end_orphan(self._id_file)
         self._failures = 0
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,13 +89,16 @@ class KeptProcess:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            with self._log_file.open("ab") as log:
-                self._process = process = self._launch(log.fileno())
-            if self._stopping.is_set():
-                process.terminate()
-            status = process.wait()
+            try:
+                with self._log_file.open("ab") as log:
+                    self._process = process = self._launch(log.fileno())
+            except OSError:
+                _logger.exception("%s could not be started; that is tried again.", self._name)
+            else:
+                if self._stopping.is_set():
+                    process.terminate()
+                process.wait()
             if not self._stopping.is_set():
-                _logger.info("%s ended with status %s and is started again.", self._name, status)
                 self._failures += 1
                 self._stopping.wait(self._PAUSE)
 
@@ -113,13 +113,24 @@ class KeptProcess:
             stderr=log,
             start_new_session=True,
         )
-        created = psutil.Process(process.pid).create_time()
-        write_json(self._id_file, {"pid": process.pid, "created": created})
+        try:
+            created = psutil.Process(process.pid).create_time()
+            write_json(self._id_file, {"pid": process.pid, "created": created})
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
 
-def _end_orphan(id_file: Path) -> None:
-    before = read_json(id_file)
+def end_orphan(name: str, folder: Path) -> None:
+    """End what a service that was killed left running: it holds a port, and knows nothing of what comes now.
+
+    Args:
+        name: That of its `KeptProcess`.
+        folder: The same as there.
+    """
+    before = read_json(folder / f"{name}.json")
     with contextlib.suppress(psutil.NoSuchProcess):
         if before and (process := psutil.Process(before["pid"])).create_time() == before["created"]:
             process.kill()

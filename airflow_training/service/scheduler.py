@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 
 from airflow_training.jobs.status import JobState
 from airflow_training.service.database import now
@@ -91,16 +92,27 @@ class Scheduler:
 
     def _pass(self) -> None:
         for key in self._jobs.to_be_canceled():
-            self._runner.cancel(key)
+            self._attempt(self._runner.cancel, key)
         for key in list(self._active):
-            self._look(key)
+            self._attempt(self._look, key)
         self._machine.closed = self._disk_is_full()
         while not self._machine.closed and (job := startable(self._jobs.waiting(), self._machine)):
+            order = None
             gpus = self._machine.take(job.key, self._machine.granted(job.asked))
-            if order := self._jobs.claim(job.key, gpus):
+            try:
+                order = self._jobs.claim(job.key, gpus)
+            finally:
+                if not order:
+                    self._machine.give_back(job.key)
+            if order:
                 self._begin(order)
-            else:
-                self._machine.give_back(job.key)
+
+    def _attempt(self, what: Callable[[JobKey], None], key: JobKey) -> None:
+        """See to one job; what goes wrong with it is no matter of the others'."""
+        try:
+            what(key)
+        except Exception:
+            _logger.exception("The job %s of %s could not be seen to; that is tried again.", key.job_id, key.tenant)
 
     def _disk_is_full(self) -> str:
         free = shutil.disk_usage(self._data.root).free // MEGABYTE

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import uvicorn
@@ -59,16 +59,12 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         own_url = url(listener, reachable(listener, "127.0.0.1"), "https" if settings.tls else "http")
         server = _Server(service, settings.tls, partial(ready, own_url))
         housekeeping = Housekeeping(_duties(settings, service))
-        storage.start()
         service.tokens.renew_keys()
-        service.scheduler.start()
-        housekeeping.start()
-        try:
+        with ExitStack() as running:
+            for part in (storage, service.scheduler, housekeeping):
+                part.start()
+                running.callback(part.stop)
             server.run([listener])
-        finally:
-            housekeeping.stop()
-            service.scheduler.stop()
-            storage.stop()
 
 
 def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> Service:

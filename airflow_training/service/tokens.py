@@ -87,17 +87,18 @@ class Tokens:
         with self._sessions.begin() as session:
             if revoke:
                 session.execute(delete(SigningKey))
-            session.add(SigningKey(id=secrets.token_hex(8), key=secrets.token_urlsafe(48), created=now()))
+            session.add(_new_key())
         self._read_again = 0.0
 
     def renew_keys(self) -> None:
         """Replace a key that is old, and forget those whose tokens have all expired."""
         with self._sessions.begin() as session:
             expired = now() - _KEY_AGE - timedelta(seconds=self.lifetime)
-            session.execute(delete(SigningKey).where(SigningKey.created < expired))
             young = session.scalar(select(SigningKey.id).where(SigningKey.created > now() - _KEY_AGE).limit(1))
-        if young is None:
-            self.rotate()
+            if young is None:
+                session.add(_new_key())
+                self._read_again = 0.0
+            session.execute(delete(SigningKey).where(SigningKey.created < expired))
 
     def _known_keys(self) -> dict[str, str]:
         """The keys by their ids, the newest first."""
@@ -107,3 +108,7 @@ class Tokens:
             self._keys = {key.id: key.key for key in keys}
             self._read_again = time.monotonic() + _REMEMBERED
         return self._keys
+
+
+def _new_key() -> SigningKey:
+    return SigningKey(id=secrets.token_hex(8), key=secrets.token_urlsafe(48), created=now())

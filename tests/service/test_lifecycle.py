@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from airflow_training.local.process import free_port
 from tests.service.support import RunningService, Tenant, wait_for
 
 UNTIL_TOLD = "i=0; while ! test -e go; do i=$((i+1)); echo $i; sleep 0.02; done; echo end; exit 7"
@@ -100,6 +101,14 @@ def test_the_endpoint_of_a_killed_service_is_ended_by_the_next(own_service: Runn
     own_service.process.kill()
     own_service.start()
     wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "the end of the endpoint")
+
+
+def test_a_killed_service_starts_again_on_the_ports_that_were_given(tmp_path: Path) -> None:
+    service = RunningService(tmp_path, options=("--storage-port", str(free_port())))
+    with service.running():
+        for _ in range(2):
+            service.process.kill()
+            service.start()
 
 
 def test_two_services_on_one_folder_are_refused(service: RunningService) -> None:

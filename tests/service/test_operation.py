@@ -89,18 +89,25 @@ def test_the_access_log_tells_who_asked_what_and_no_secret(own_service: RunningS
 def test_old_jobs_are_pruned_by_hand_and_young_ones_are_not(own_service: RunningService, own_tenant: Tenant) -> None:
     old, young, runs = (own_tenant.submit(command) for command in ("touch a", "touch a", "exec sleep 4321"))
     linked = own_tenant.submit("cd ..; rm -r job-linked; ln -s /etc job-linked", job_id="linked")
-    for job_id in (old, young, linked):
+    # What it leaves behind can be removed all the same.
+    locked = own_tenant.submit("mkdir -p a/b; touch a/b/c; chmod -R a-w .", job_id="locked")
+    # "job" with the id "a-b", and "job-a" with the id "b", are in one folder.
+    shared = own_tenant.submit("touch shared", job_id="a-b")
+    own_tenant.wait(shared)
+    own_tenant.wait(own_tenant.submit("true", job_id="b", name="job-a"))
+    for job_id in (old, young, linked, locked):
         own_tenant.wait(job_id)
     own_tenant.wait(runs, "RUNNING")
-    for job_id in (old, linked, runs):
+    for job_id in (old, linked, locked, shared, runs):
         age(own_service, job_id, timedelta(days=8))
 
-    assert run("prune", "--keep-days", "7", "--data", str(own_service.data)) == "2 jobs were removed.\n"
+    assert run("prune", "--keep-days", "7", "--data", str(own_service.data)) == "4 jobs were removed.\n"
 
     assert own_tenant.http.get(f"jobs/{old}").status_code == 404
     assert own_tenant.http.get(f"jobs/{old}/logs").status_code == 404
     assert not own_service.files.job_state(own_tenant.name, old).exists()
-    wait_for(lambda: keys(own_tenant.storage()) == [f"jobs/job-{young}/a"], "the end of the folder")
+    left = [f"jobs/job-{young}/a", "jobs/job-a-b/shared"]
+    wait_for(lambda: keys(own_tenant.storage()) == sorted(left), "the end of the folder")
     assert Path("/etc/passwd").exists(), "what a link points to is not the job's"
     assert own_tenant.status(young)["status"] == "SUCCEEDED"
     assert own_tenant.status(runs)["status"] == "RUNNING"

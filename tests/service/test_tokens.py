@@ -53,6 +53,7 @@ def test_every_form_of_token_request_works(tenant: Tenant, form: str) -> None:
         ({"data": GRANT}, 401, "invalid_client"),
         ({"data": GRANT | {"client_id": "nobody", "client_secret": "x"}}, 401, "invalid_client"),
         ({"data": GRANT, "headers": {"Authorization": "Basic ?"}}, 401, "invalid_client"),
+        ({"data": GRANT, "headers": {"Authorization": b"Basic \xe9"}}, 401, "invalid_client"),
         ({"data": GRANT, "headers": {"Authorization": "Bearer x"}}, 401, "invalid_client"),
         ({"auth": ("nobody", "x")}, 400, "invalid_request"),
         ({"data": GRANT | {"client_secret": "x"}, "auth": ("nobody", "x")}, 400, "invalid_request"),
@@ -68,7 +69,7 @@ def test_a_refused_token_request_says_why(
     assert (reply.status_code, reply.json()["error"]) == (status, error)
     assert reply.json()["error_description"]
     assert reply.headers["Cache-Control"] == "no-store"
-    assert reply.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
+    assert reply.headers.get("WWW-Authenticate") == ('Basic realm="training"' if status == 401 else None)
 
 
 def test_a_wrong_secret_is_refused(tenant: Tenant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -35,8 +36,9 @@ class JobLog:
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._text = (folder / TEXT_FILE).open("ab")
-        self._records = (folder / RECORDS_FILE).open("ab")
+        self._text = (folder / TEXT_FILE).open("ab", buffering=0)
+        self._records = (folder / RECORDS_FILE).open("ab", buffering=0)
+        self._new_records: list[bytes] = []
         self._limit = limit
         self.dropped = 0
         # A line that an earlier writer, which was killed, had not ended goes on.
@@ -56,35 +58,43 @@ class JobLog:
         if self.dropped:
             self.dropped += len(output)
         elif self._text.tell() + self._records.tell() < self._limit:
-            self._write(output)
+            try:
+                self._write(output)
+            except OSError:  # the disk is full, and the job goes on
+                self.dropped = len(output)
         else:
             self.dropped = len(output)
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
 
     def say(self, sentence: str) -> None:
-        """Write a line of the service's own, on a line of its own."""
-        if self._partial or self._line_continues:
-            self._write(b"\n")
-        self._write(f"[service] {sentence}\n".encode())
+        """Write a line of the service's own, on a line of its own, unless the disk is full."""
+        with contextlib.suppress(OSError):
+            if self._partial or self._line_continues:
+                self._write(b"\n")
+            self._write(f"[service] {sentence}\n".encode())
 
     def _write(self, output: bytes) -> None:
         self._text.write(output)
-        self._text.flush()
         *lines, self._partial = (self._partial + output).split(b"\n")
         for line in lines:
             self._write_record(self._write_pieces(line).rstrip(b"\r"))
             self._line_continues = False
         self._partial = self._write_pieces(self._partial)
-        self._records.flush()
+        self._flush_records()
 
     def close(self) -> None:
         """End the log, and a last line that did not end; both files are safe on the disk afterwards."""
-        if self._partial or self._line_continues:
-            self._write_record(self._partial)
+        with contextlib.suppress(OSError):
+            if self._partial or self._line_continues:
+                self._write_record(self._partial)
+                self._flush_records()
         for file in (self._text, self._records):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+            with contextlib.suppress(OSError), file:
+                os.fsync(file.fileno())
+
+    def _flush_records(self) -> None:
+        records, self._new_records = b"".join(self._new_records), []
+        self._records.write(records)
 
     def _write_pieces(self, line: bytes) -> bytes:
         """Write what is too much for one record, and return the rest of the line."""
@@ -97,7 +107,7 @@ class JobLog:
 
     def _write_record(self, line: bytes, *, continues: bool = False) -> None:
         record = LogRecord(line.decode(errors="replace"), self._next_time(), continues)
-        self._records.write(record.to_ndjson())
+        self._new_records.append(record.to_ndjson())
 
     def _next_time(self) -> datetime:
         now = datetime.now(timezone.utc)

@@ -93,10 +93,10 @@ class Watch:
         found = processes()
         # A whole group of processes ends at one stroke, however fast it multiplies: one by one, it could outrun us.
         for group in _process_groups(found):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         for process in found:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
 
     def close(self) -> None:
@@ -163,7 +163,10 @@ def _process_groups(processes: Iterable[psutil.Process]) -> set[int]:
     groups = set()
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
-            groups.add(os.getpgid(process.pid))
+            group = os.getpgid(process.pid)
+            # Looked at afterwards: the process id has not been given to another meanwhile.
+            if process.is_running():
+                groups.add(group)
     return groups - {os.getpgid(0)}
 
 

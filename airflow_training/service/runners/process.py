@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,8 @@ class ProcessRunner:
         container = f"process-{started['pid']}" if started else ""
         if ended:
             return _ended(ended, container)
-        if not alive:
-            lost = self._lost(key, taken_up, started, container)
-            if lost:
-                return lost
+        if not alive and (lost := self._lost(key, started, container)):
+            return lost
         if started:
             return Progress(JobState.RUNNING, container_id=container, started=_time(started["started"]))
         return Progress(JobState.PENDING, "preparing the job's environment" if taken_up else "starting")
@@ -93,8 +92,10 @@ class ProcessRunner:
         state = self._state(key)
         (state / supervisor.CANCEL).touch()
         taken_up = read_json(state / supervisor.SUPERVISOR)
-        # One that holds the lock is alive, so the process id is its own and no other's.
-        if taken_up and _locked(state):
+        specification = read_json(state / supervisor.SPECIFICATION)
+        # Who holds the lock lives. Until it has written its process id, the one there is that of the attempt before;
+        # then it finds the wish by itself.
+        if taken_up and specification and taken_up["attempt"] >= specification["attempt"] and _locked(state):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(taken_up["pid"], signal.SIGTERM)
 
@@ -151,11 +152,18 @@ class ProcessRunner:
         state = self._state(key)
         return key in self._children or ((state / supervisor.SUPERVISOR).exists() and _locked(state))
 
-    def _lost(
-        self, key: JobKey, taken_up: dict[str, Any] | None, started: dict[str, Any] | None, container: str
-    ) -> Progress | None:
-        """See to a job whose supervisor ended before the job did; None where the job is run again."""
+    def _lost(self, key: JobKey, started: dict[str, Any] | None, container: str) -> Progress | None:
+        """See to a job whose supervisor ended before the job did; None where it goes on, or is run again."""
         state = self._state(key)
+        with _lock_of(state) as held:
+            # One that an earlier life of the service had launched may have come up, and even ended, just now.
+            if not held or (state / supervisor.EXIT).exists():
+                return None
+            return self._see_to_lost(key, started, container)
+
+    def _see_to_lost(self, key: JobKey, started: dict[str, Any] | None, container: str) -> Progress | None:
+        state = self._state(key)
+        taken_up = read_json(state / supervisor.SUPERVISOR)
         _end_what_was_left(state)
         if not taken_up:
             why = "the job's supervisor could not be started; the log of the service tells why"
@@ -181,12 +189,20 @@ class ProcessRunner:
 
 
 def _locked(state: Path) -> bool:
+    with _lock_of(state) as held:
+        return not held
+
+
+@contextlib.contextmanager
+def _lock_of(state: Path) -> Iterator[bool]:
+    """Take the lock that a supervisor holds for as long as it lives; False where one does."""
     with (state / supervisor.LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-        return False
+            yield False
+        else:
+            yield True
 
 
 def _end_what_was_left(state: Path) -> None:
@@ -194,13 +210,11 @@ def _end_what_was_left(state: Path) -> None:
     if group := Cgroup.find(supervisor.group_name(state)):
         group.kill()
         group.remove()
-    # Every process of the job has this from its supervisor, unless it took care to lose it.
-    python = str(state / supervisor.PYTHON)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("VIRTUAL_ENV") == python:
+            if process.environ().get(supervisor.JOB_VARIABLE) == str(state):
                 process.kill()
-    shutil.rmtree(python, ignore_errors=True)
+    shutil.rmtree(state / supervisor.PYTHON, ignore_errors=True)
 
 
 def _ended(document: dict[str, Any], container: str) -> Progress:

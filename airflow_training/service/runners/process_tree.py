@@ -163,7 +163,7 @@ class ProcessTree:
                 if not ended and not self.stopping and not overstepped:
                     overstepped = "ran for its completionTime"
                 for descendant in _descendants():
-                    with contextlib.suppress(psutil.NoSuchProcess):
+                    with contextlib.suppress(psutil.Error):
                         descendant.terminate()
             if (ended and not _descendants()) or now > give_up_after:
                 break

@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ STARTED = "started.json"
 CANCEL = "cancel"
 EXIT = "exit.json"
 PYTHON = "env"
+
+JOB_VARIABLE = "AIRFLOW_TRAINING_JOB"
+"""Every process of a job has this variable, its state folder: so it is found where a supervisor was killed."""
 
 # Between SIGTERM and SIGKILL.
 _GRACE = 5.0
@@ -102,10 +106,13 @@ class Supervisor:
             self._log.say(f"{self._log.dropped} bytes were lost, see above.")
         size = self._log.size
         self._log.close()
-        if outcome:
-            times = {"started": self._started, "finished": _now()}
-            write_json(self._folder / EXIT, {**outcome, **times, "log_bytes": size})
+        finished = _now()
         shutil.rmtree(self._python, ignore_errors=True)
+        if outcome:
+            facts = {"started": self._started, "finished": finished, "log_bytes": size}
+            # How a job ended must not be lost to a disk that is full for a while.
+            while not _written(self._folder / EXIT, {**outcome, **facts}):
+                time.sleep(1)
 
     def _take_up(self) -> None:
         facts = {"pid": os.getpid(), "attempt": self._attempt, "boot": boot_id()}
@@ -136,14 +143,17 @@ class Supervisor:
     def _run(self, watch: Watch) -> tuple[dict[str, Any], bool]:
         """Run the job once; returns how that ended, and whether it is not to be tried again."""
         self._job_folder.mkdir(parents=True, exist_ok=True)
+        # To prepare it may take as long as the job may; the time of the command counts anew.
+        watch.start_the_clock()
         installed, overstepped = self._prepare(watch)
         if overstepped:
-            return _failed(None, overstepped), False
+            return _failed(None, overstepped), watch.time_is_up
         if self._tree.stopping:
             return self._stopped(None)
         self._log.say(f"Running: {self._command}")
         watch.start_the_clock()
-        environment = job_environment(os.environ, self._python, self._variables, installed=installed)
+        own = {**self._variables, JOB_VARIABLE: str(self._folder)}
+        environment = job_environment(os.environ, self._python, own, installed=installed)
         ended = self._tree.run(["/bin/sh", "-c", self._command], self._job_folder, environment, watch, self._on_start)
         if ended.stopped:
             return self._stopped(ended.status)
@@ -170,8 +180,7 @@ class Supervisor:
     def _do(self, command: list[str], watch: Watch) -> Ended:
         if self._tree.stopping:
             return Ended(0, stopped=True)
-        # The variable is what the job's processes are found by where a supervisor was killed.
-        environment = {**os.environ, "VIRTUAL_ENV": str(self._python)}
+        environment = {**os.environ, JOB_VARIABLE: str(self._folder)}
         return self._tree.run(command, self._job_folder, environment, watch)
 
     def _on_start(self, pid: int) -> None:
@@ -206,11 +215,20 @@ def in_words(status: int) -> str:
     ('exited with status 3', 'was killed by signal 9 (SIGKILL)', 'exited with status 137: a')
     """
     if status < 0:
-        return f"was killed by signal {-status} ({signal.Signals(-status).name})"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else "a real-time signal"
+        return f"was killed by signal {-status} ({name})"
     if status - 128 in {signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM, signal.SIGBUS}:
         name = signal.Signals(status - 128).name
         return f"exited with status {status}: a program of it was killed by signal {status - 128} ({name})"
     return f"exited with status {status}"
+
+
+def _written(file: Path, document: dict[str, Any]) -> bool:
+    try:
+        write_json(file, document)
+    except OSError:
+        return False
+    return True
 
 
 def _failed(status: int | None, message: str) -> dict[str, Any]:
