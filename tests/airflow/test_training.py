@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import wait_until
-from airflow_training.local.service import LocalService
+from airflow_training.local.service import Credentials, LocalService
+from tests.airflow.conftest import DAGS
 
 pytestmark = pytest.mark.xdist_group("another-airflow")
 
@@ -131,8 +133,18 @@ def test_a_run_by_hand_overrides_parameters_in_either_spelling(airflow: LocalAir
     assert "/jobs/by-hand-" in airflow.xcom("by_hand", run, "train")
 
 
-def test_airflows_dags_test_runs_a_training_in_the_terminal(airflow: LocalAirflow) -> None:
-    airflow.wait_for_dag("by_hand")
+def test_airflows_dags_test_runs_a_training_in_the_terminal(
+    tmp_path: Path, service: LocalService, credentials: Credentials
+) -> None:
+    # An Airflow of which nothing runs: a scheduler would take the run for one of its own, and be there first at times.
+    connection = {
+        "conn_type": "training",
+        "host": service.url,
+        "login": credentials.client_id,
+        "password": credentials.client_secret,
+    }
+    airflow = LocalAirflow(tmp_path, DAGS, {"AIRFLOW_CONN_TRAINING_DEFAULT": json.dumps(connection)})
+    airflow.migrate()
 
     printed = airflow.command("dags", "test", "by_hand")
 

@@ -214,11 +214,9 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
     assert b"$argon2id$" in b"".join(file.read_bytes() for file in files)
 
 
-@pytest.mark.usefixtures("credentials")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("add", "tests"), "The client 'tests' is there already: choose another id.\n"),
         (("add", "--tenant", "../x"), "The tenant must be 1 to 63 letters, digits, "),
         (("add", "--scope", "jobs:all"), "There is no scope 'jobs:all': choose from jobs:read and jobs:write.\n"),
         (("rotate", "nobody"), "There is no client 'nobody': `airflow-training clients list` shows those there are.\n"),
@@ -230,6 +228,13 @@ def test_a_mistake_is_one_sentence(service: RunningService, arguments: Sequence[
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
+
+
+def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
+    clients(service, "add", "twice")
+    done = command("clients", "add", "twice", "--data", str(service.data))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "The client 'twice' is there already: choose another id.\n"
 
 
 def clients(service: RunningService, *arguments: str) -> str:
