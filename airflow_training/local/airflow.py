@@ -233,6 +233,9 @@ class LocalAirflow:
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             # A trigger is picked up, and a finished one resumed, within a second.
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            # On a machine that is short of everything the one scheduler's heart beats late. After half a minute it
+            # would take itself for dead, and start its own tasks once more.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         }
 
