@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.serve import DEFAULT_DATA, DataOption, errors_in_a_sentence
+from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, errors_in_a_sentence, open_database_of
 
 if TYPE_CHECKING:
     from airflow_training.service.clients import Clients, Credentials
@@ -22,38 +22,45 @@ ClientId = Annotated[str, typer.Argument(help="Id of the client.")]
 @app.command()
 def add(
     client_id: Annotated[str | None, typer.Argument(help="Id of the client; a random one if not given.")] = None,
+    *,
     tenant: Annotated[str, typer.Option(help="Whose jobs and files the client sees.")] = "default",
     scope: Annotated[
         list[str] | None,
         typer.Option(help="What it may do: jobs:read, jobs:write. May be repeated.", show_default="both"),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add a client and show its secret, which is shown this once only."""
     with errors_in_a_sentence():
         from airflow_training.service.clients import SCOPES
 
-        _show(_clients(data).add(tenant, client_id, scope or SCOPES), as_json=as_json)
+        _show(_clients(data, database_url).add(tenant, client_id, scope or SCOPES), as_json=as_json)
 
 
 @app.command()
-def rotate(client_id: ClientId, data: DataOption = DEFAULT_DATA, as_json: JsonOption = False) -> None:
+def rotate(
+    client_id: ClientId,
+    data: DataOption = DEFAULT_DATA,
+    database_url: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Give a client a new secret and show it once; the old one ends at once, and its tokens too."""
     with errors_in_a_sentence():
-        _show(_clients(data).rotate(client_id), as_json=as_json)
+        _show(_clients(data, database_url).rotate(client_id), as_json=as_json)
 
 
 @app.command()
-def remove(client_id: ClientId, data: DataOption = DEFAULT_DATA) -> None:
+def remove(client_id: ClientId, data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None) -> None:
     """Remove a client, with its tokens; the jobs and files of its tenant stay."""
     with errors_in_a_sentence():
-        _clients(data).remove(client_id)
+        _clients(data, database_url).remove(client_id)
         typer.echo(f"The client {client_id} is removed.")
 
 
 @app.command("list")
-def list_(data: DataOption = DEFAULT_DATA, as_json: JsonOption = False) -> None:
+def list_(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List the clients."""
     with errors_in_a_sentence():
         facts = [
@@ -63,7 +70,7 @@ def list_(data: DataOption = DEFAULT_DATA, as_json: JsonOption = False) -> None:
                 "scope": " ".join(sorted(client.scope)),
                 "created": client.created.isoformat(timespec="seconds"),
             }
-            for client in _clients(data).all()
+            for client in _clients(data, database_url).all()
         ]
     if as_json:
         typer.echo(json.dumps(facts))
@@ -77,12 +84,10 @@ def list_(data: DataOption = DEFAULT_DATA, as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
-def _clients(data: Path) -> Clients:
+def _clients(data: Path, database_url: str | None) -> Clients:
     from airflow_training.service.clients import Clients
-    from airflow_training.service.database import open_database
-    from airflow_training.service.settings import DataFolder
 
-    return Clients(open_database(DataFolder.at(data).database_url))
+    return Clients(open_database_of(data, database_url))
 
 
 def _show(added: Credentials, *, as_json: bool) -> None:

@@ -12,6 +12,8 @@ import typer
 from airflow_training.exceptions import TrainingError
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, sessionmaker
+
     from airflow_training.service.amount import Amount
     from airflow_training.service.settings import Tls
 
@@ -19,6 +21,14 @@ DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
 ]
 DEFAULT_DATA = Path("~/.airflow-training")
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="PostgreSQL database; by the variable, its password stands in no list of processes.",
+        envvar="TRAINING_DATABASE_URL",
+        show_default="SQLite in the folder",
+    ),
+]
 
 _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
@@ -40,9 +50,19 @@ def errors_in_a_sentence() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+def open_database_of(data: Path, database_url: str | None) -> sessionmaker[Session]:
+    """Open the database of a service, which has the folder and the URL that were given."""
+    from airflow_training.service.database import open_database
+    from airflow_training.service.engine import postgresql
+    from airflow_training.service.settings import DataFolder
+
+    return open_database(postgresql(database_url) if database_url else DataFolder.at(data).database_url)
+
+
 def serve(
     *,
     data: DataOption = DEFAULT_DATA,
+    database_url: DatabaseOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the job API; 0 takes a free one.", min=0, max=65535)] = 8900,
     storage_port: Annotated[
@@ -103,6 +123,7 @@ def serve(
             host,
             port,
             storage_port,
+            database_url=database_url,
             tls=_tls(tls_cert, tls_key),
             token_lifetime=token_lifetime,
             access_log=access_log,

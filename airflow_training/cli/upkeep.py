@@ -6,36 +6,35 @@ from typing import Annotated
 
 import typer
 
-from airflow_training.cli.serve import DEFAULT_DATA, DataOption, errors_in_a_sentence
+from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, errors_in_a_sentence, open_database_of
 
 
 def prune(
     keep_days: Annotated[float, typer.Option(help="Jobs that ended more than so many days ago are removed.", min=0)],
     data: DataOption = DEFAULT_DATA,
+    database_url: DatabaseOption = None,
 ) -> None:
     """Remove old jobs of the training service: status, log and folder, and so their models. It may run meanwhile."""
     with errors_in_a_sentence():
         from airflow_training.service import housekeeping
-        from airflow_training.service.database import open_database
         from airflow_training.service.job_table import JobTable
         from airflow_training.service.machine import detect
         from airflow_training.service.settings import DataFolder
 
         folder = DataFolder.at(data)
-        removed = housekeeping.prune(JobTable(open_database(folder.database_url), detect()), folder, keep_days)
+        jobs = JobTable(open_database_of(data, database_url), detect())
+        removed = housekeeping.prune(jobs, folder, keep_days)
     typer.echo("1 job was removed." if removed == 1 else f"{removed} jobs were removed.")
 
 
-def revoke_tokens(data: DataOption = DEFAULT_DATA) -> None:
+def revoke_tokens(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None) -> None:
     """Sign tokens with a new key from now on: all that were issued before are refused within seconds.
 
     Clients get new ones by themselves. Keys are replaced by themselves too, each 30 days; this is for a key that
     somebody has seen.
     """
     with errors_in_a_sentence():
-        from airflow_training.service.database import open_database
-        from airflow_training.service.settings import DataFolder
         from airflow_training.service.tokens import Tokens
 
-        Tokens(open_database(DataFolder.at(data).database_url), lifetime=0).rotate(revoke=True)
+        Tokens(open_database_of(data, database_url), lifetime=0).rotate(revoke=True)
     typer.echo("All access tokens that were issued so far are revoked.")

@@ -32,6 +32,7 @@ class LocalService:
         environment: What its environment has beside that of this process.
         options: More options of `airflow-training serve`.
         authority: Where the options have it speak TLS, the file of certificates to trust.
+        database_url: Its PostgreSQL database; SQLite in its folder if None.
 
     Attributes:
         data: Its data folder.
@@ -46,17 +47,20 @@ class LocalService:
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         authority: Path | None = None,
+        database_url: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data = folder / "data"
         port = free_port()
         self.authority = authority
+        # Never the one of whoever runs the demo or the tests; no value is as none at all.
+        self._database = {"TRAINING_DATABASE_URL": database_url or ""}
         self.url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
         self.process = LocalProcess(
             _program("serve", "--data", str(self.data), "--port", str(port), "--storage-port", "0", *options),
             folder=folder,
             name="service",
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), **self._database},
         )
 
     def start(self) -> None:
@@ -85,7 +89,8 @@ class LocalService:
     def add_client(self, client_id: str, tenant: str = "default") -> Credentials:
         """Register an OAuth2 client."""
         command = _program("clients", "add", client_id, "--tenant", tenant, "--data", str(self.data), "--json")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, **self._database}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise LocalProcessError(f"The client {client_id} could not be added: {done.stderr.strip()}")
         answer = json.loads(done.stdout)

@@ -40,6 +40,10 @@ class Amount(NamedTuple):
         return f"{_count(self.cpus, 'cpu')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
 
 
+# What a column of the job table holds.
+_MOST = 2**31 - 1
+
+
 def read_plan(text: str) -> tuple[str, Amount]:
     """Read what a resource plan stands for.
 
@@ -53,7 +57,11 @@ def read_plan(text: str) -> tuple[str, Amount]:
     pairs = [pair.partition(":")[::2] for pair in amounts.split(",")]
     try:
         given = {what.strip(): int(number) for what, number in pairs}
-        if not name or not given.keys() <= {"cpus", "memory", "gpus"} or min(given.values()) < 0:
+        if (
+            not name
+            or not given.keys() <= {"cpus", "memory", "gpus"}
+            or not 0 <= min(given.values()) <= max(given.values()) <= _MOST
+        ):
             raise ValueError
         return name.strip(), Amount(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
     except (ValueError, KeyError):

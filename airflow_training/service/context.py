@@ -15,6 +15,7 @@ from fastapi.security import OAuth2, SecurityScopes
 
 from airflow_training.service.amount import Amount
 from airflow_training.service.clients import READ, SCOPES, WRITE, Clients, KnownClient
+from airflow_training.service.database_lock import DatabaseLock
 from airflow_training.service.errors import ApiError
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import Machine
@@ -33,6 +34,7 @@ class Service:
     """The parts of a running service."""
 
     data: DataFolder
+    database_lock: DatabaseLock
     clients: Clients
     tokens: Tokens
     machine: Machine

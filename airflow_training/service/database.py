@@ -1,14 +1,14 @@
-"""The tables: OAuth2 clients, signing keys and jobs. SQLite in the data folder; PostgreSQL by another URL."""
+"""The tables: OAuth2 clients, signing keys and jobs."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Enum, Index, String, Text, TypeDecorator, create_engine, event
+from sqlalchemy import URL, DateTime, Dialect, Enum, Index, String, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from airflow_training.jobs.status import JobState
+from airflow_training.service.engine import make_engine, usable
 from airflow_training.service.migrations import upgrade
 
 
@@ -94,24 +94,15 @@ class Job(Table):
     )
 
 
-def open_database(url: str) -> sessionmaker[Session]:
+def open_database(url: str | URL) -> sessionmaker[Session]:
     """Open the database, and bring it to the schema of this version.
 
     Several processes may use it at once: the service, and the commands that see to clients.
 
     Raises:
-        ServiceNotStarted: A newer version made it.
+        ServiceNotStarted: A newer version made it, or it cannot be used.
     """
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
-    upgrade(engine)
+    engine = make_engine(url)
+    with usable(engine):
+        upgrade(engine)
     return sessionmaker(engine, expire_on_commit=False)
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    # Readers go on while one writes, and writers wait for each other.
-    cursor.execute("PRAGMA busy_timeout=20000")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()

@@ -10,8 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy import exc
 from starlette.exceptions import HTTPException
 
+from airflow_training.service.engine import reason
 from airflow_training.service.errors import ApiError, InvalidDescription
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ _MEANINGS = {
     416: "There is nothing at that byte yet.",
     422: "What was sent is not what it should be; every mistake is named.",
     429: "Too many jobs wait already.",
+    503: "The database does not answer now: try again.",
 }
 
 
@@ -48,7 +51,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses}
 
 
-REFUSALS = refusals(401, 403)
+REFUSALS = refusals(401, 403, 503)
 """What every endpoint of the job API can answer."""
 
 
@@ -81,6 +84,14 @@ def install_error_handlers(app: FastAPI) -> None:
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
         listed = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
         return error_response(422, f"The request is not valid: {listed}.")
+
+    @app.exception_handler(exc.OperationalError)
+    @app.exception_handler(exc.DisconnectionError)
+    @app.exception_handler(exc.TimeoutError)
+    def _no_database(request: Request, error: exc.SQLAlchemyError) -> JSONResponse:
+        why = reason(error) if isinstance(error, exc.OperationalError) else error
+        _logger.error("%s %s failed, the database does not answer: %s", request.method, request.url.path, why)
+        return error_response(503, "The database of the service does not answer now: try again.")
 
     @app.exception_handler(Exception)
     def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -45,6 +45,7 @@ class JobTable:
     def __init__(self, sessions: sessionmaker[Session], machine: Machine) -> None:
         self._sessions = sessions
         self._machine = machine
+        self._in_doubt: set[JobKey] = set()
 
     # What tenants ask for
 
@@ -94,17 +95,17 @@ class JobTable:
             tenant: Whose.
             finished: How many that have ended at most.
         """
-        by_age = Job.submitted.desc()
+        by_age = (Job.submitted.desc(), Job.id)
         with self._sessions() as session:
             active = session.scalars(select(Job).where(Job.tenant == tenant, Job.finished.is_(None))).all()
             mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
-            ended = session.scalars(mine.order_by(by_age).limit(finished)).all()
+            ended = session.scalars(mine.order_by(*by_age).limit(finished)).all()
             queue = session.scalars(select(Job.submitted).where(*self._in_the_queue).order_by(Job.submitted)).all()
         # One that ends between the two questions is in both answers.
         jobs = {job.id: job for job in (*active, *ended)}.values()
         return [
             self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0)
-            for job in sorted(jobs, key=lambda job: job.submitted)
+            for job in sorted(jobs, key=lambda job: (job.submitted, job.id))
         ]
 
     def cancel(self, key: JobKey) -> None:
@@ -122,6 +123,9 @@ class JobTable:
 
     def waiting(self) -> Iterator[Waiting]:
         """The jobs that wait and can run on this machine, in the order of their submission; the first hundred."""
+        for key in list(self._in_doubt):
+            self._change(key, _CLAIMED, claimed=False)
+            self._in_doubt.remove(key)
         columns = (Job.tenant, Job.id, Job.cpus, Job.memory, Job.gpus)
         by_age = (Job.submitted, Job.id)
         statement = select(*columns).where(*self._in_the_queue).order_by(*by_age).limit(_FAR_ENOUGH)
@@ -151,8 +155,13 @@ class JobTable:
         """
         values = {"claimed": True, "gpu_ids": ",".join(gpus), "message": "starting"}
         statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, _WAITING).values(**values)
-        with self._sessions.begin() as session:
-            job = session.scalar(statement.returning(Job))
+        try:
+            with self._sessions.begin() as session:
+                job = session.scalar(statement.returning(Job))
+        except SQLAlchemyError:
+            # A connection that ends during a commit does not tell whether it was made.
+            self._in_doubt.add(key)
+            raise
         return self._order(job) if job else None
 
     def record(self, key: JobKey, progress: Progress) -> None:

@@ -19,6 +19,8 @@ from airflow_training.service.app import create_app
 from airflow_training.service.clients import Clients
 from airflow_training.service.context import Service
 from airflow_training.service.database import open_database
+from airflow_training.service.database_lock import DatabaseLock
+from airflow_training.service.engine import postgresql
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.housekeeping import Housekeeping, prune
 from airflow_training.service.job_table import JobTable
@@ -61,14 +63,14 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         housekeeping = Housekeeping(_duties(settings, service))
         service.tokens.renew_keys()
         with ExitStack() as running:
-            for part in (storage, service.scheduler, housekeeping):
+            for part in (service.database_lock, storage, service.scheduler, housekeeping):
                 part.start()
                 running.callback(part.stop)
             server.run([listener])
 
 
 def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> Service:
-    sessions = open_database(data.database_url)
+    sessions = open_database(postgresql(settings.database_url) if settings.database_url else data.database_url)
     if not Cgroup.available():
         _logger.warning(
             "No control group can be made here: what jobs use is looked at four times a second, and a job that grows"
@@ -81,6 +83,7 @@ def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> S
     metrics = Metrics(jobs)
     return Service(
         data=data,
+        database_lock=DatabaseLock(sessions),
         clients=Clients(sessions),
         tokens=Tokens(sessions, settings.token_lifetime),
         machine=machine,
@@ -95,6 +98,7 @@ def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> S
 
 def _duties(settings: ServiceSettings, service: Service) -> list[Callable[[], object]]:
     duties: list[Callable[[], object]] = [
+        service.database_lock.keep,
         service.tokens.renew_keys,
         lambda: service.storage.keep_keys_of(service.clients.all()),
     ]

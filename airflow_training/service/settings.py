@@ -33,6 +33,7 @@ class ServiceSettings:
 
     Attributes:
         data: The folder that everything is kept in.
+        database_url: The PostgreSQL database, with its password; SQLite in the folder if None.
         host: The address to listen on; loopback unless told otherwise.
         port: The port of the job API; 0 takes a free one.
         storage_port: The port of the S3 endpoint; 0 takes a free one.
@@ -50,6 +51,7 @@ class ServiceSettings:
     """
 
     data: Path
+    database_url: str | None = field(default=None, kw_only=True, repr=False)
     host: str = "127.0.0.1"
     port: int = 8900
     storage_port: int = 0
@@ -98,8 +100,7 @@ class DataFolder:
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Its owner's alone from the first byte on: it holds keys.
-            (path / "service.db").touch(mode=0o600)
+            (path / "lock").touch(mode=0o600)
         except OSError as error:
             raise ServiceNotStarted(
                 f"The data folder {path} cannot be made or written to: {error.strerror}. Choose another folder."
@@ -108,7 +109,7 @@ class DataFolder:
 
     @property
     def database_url(self) -> str:
-        """The database, as SQLAlchemy takes it."""
+        """The database in the folder, as SQLAlchemy takes it."""
         return f"sqlite:///{self.database}"
 
     @property

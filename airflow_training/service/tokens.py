@@ -104,7 +104,7 @@ class Tokens:
         """The keys by their ids, the newest first."""
         if time.monotonic() >= self._read_again:
             with self._sessions() as session:
-                keys = session.scalars(select(SigningKey).order_by(SigningKey.created.desc())).all()
+                keys = session.scalars(select(SigningKey).order_by(SigningKey.created.desc(), SigningKey.id)).all()
             self._keys = {key.id: key.key for key in keys}
             self._read_again = time.monotonic() + _REMEMBERED
         return self._keys

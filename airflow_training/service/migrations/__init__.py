@@ -14,12 +14,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import Connection, Engine, func, inspect, select
 
+from airflow_training.service.engine import name_of
 from airflow_training.service.errors import ServiceNotStarted
 
 # The schema before versions were counted.
 _UNCOUNTED = "0001"
+
+_KEY = int.from_bytes(b"migrates", "big")
+"""Of the lock in PostgreSQL that who changes the schema has."""
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
@@ -41,15 +45,15 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     with _alone(engine) as connection:
         config.attributes["connection"] = connection
         tables = inspect(connection).get_table_names()
-        if tables and "alembic_version" not in tables:
+        if "jobs" in tables and "alembic_version" not in tables:
             command.stamp(config, _UNCOUNTED)
         try:
             command.upgrade(config, revision)
         except CommandError as error:
             there = MigrationContext.configure(connection).get_current_revision()
             raise ServiceNotStarted(
-                f"The database {engine.url.render_as_string()} was made by a newer version of airflow-training (its"
-                f" schema is {there}, ours {newest}): install that version, or choose another data folder."
+                f"The database {name_of(engine)} was made by a newer version of airflow-training (its schema is"
+                f" {there}, ours {newest}): install that version, or choose another data folder or database."
             ) from error
 
 
@@ -61,5 +65,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
     with (engine.execution_options(isolation_level="AUTOCOMMIT") if sqlite else engine).connect() as connection:
         if sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(select(func.pg_advisory_xact_lock(_KEY)))
         yield connection
         connection.commit()

@@ -68,7 +68,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Token, "description": "A token."},
     400: {"model": TokenError, "description": "The request is not one for a token."},
     401: {"model": TokenError, "description": "The client id or the secret is wrong, or missing."},
-    **refusals(413),
+    **refusals(413, 503),
 }
 _QUERY = [
     {"name": "grant_type", "in": "query", "required": True, "schema": {"const": "client_credentials"}},
