@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
@@ -58,7 +59,7 @@ class DatabaseLock:
                         " or choose another database."
                     )
                 time.sleep(0.1)
-        event.listen(self._engine, "connect", lambda *_: self.keep())
+        event.listen(self._engine, "connect", self._check)
 
     def keep(self) -> None:
         """See that the lock is still ours, or take it anew.
@@ -76,6 +77,13 @@ class DatabaseLock:
         """Give it back."""
         with self._one_at_a_time:
             self._let_go()
+
+    def _check(self, connection: Any, _record: Any) -> None:
+        try:
+            self.keep()
+        except SQLAlchemyError:
+            connection.close()
+            raise
 
     def _taken(self) -> bool:
         with self._one_at_a_time:

@@ -75,6 +75,7 @@ def usable(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        engine.dispose()
         raise ServiceNotStarted(
             f"The database {name_of(engine)} cannot be used ({reason(error)}): see that it is there, and that the"
             " service may make tables in it."

@@ -1,4 +1,4 @@
-"""Services on free ports, in folders of their own, and tenants of them."""
+"""Services on free ports, in folders of their own, and tenants of them; PostgreSQL for the tests that ask for it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,71 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.support import RunningService, Tenant
+from tests.service.postgresql import PostgreSQL, running_server
+from tests.service.support import SQLITE, RunningService, Tenant
+
+# What must not reach a job.
+ENVIRONMENT = {
+    "AIRFLOW__CORE__FERNET_KEY": "secret",
+    "CLOUD_TOKEN": "secret",
+    "PYTHONPATH": "/nowhere",
+    "TZ": "UTC",
+}
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for the tests that need no other; what must not reach a job stands in its environment."""
-    environment = {
-        "AIRFLOW__CORE__FERNET_KEY": "secret",
-        "CLOUD_TOKEN": "secret",
-        "PYTHONPATH": "/nowhere",
-        "TZ": "UTC",
-    }
-    service = RunningService(tmp_path_factory.mktemp("service") / "with a space", environment)
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service_with_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service for the tests that need no other."""
+    service = RunningService(tmp_path_factory.mktemp("service") / "with a space", ENVIRONMENT)
     with service.running():
         yield service
+
+
+@pytest.fixture(scope="session")
+def service_with_postgresql(
+    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """The same with the other database."""
+    folder = tmp_path_factory.mktemp("service") / "with a space"
+    with postgresql.database() as url, (service := RunningService(folder, ENVIRONMENT, database_url=url)).running():
+        yield service
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str:
+    """Which database a test is about: SQLite, or what the mark `on` says."""
+    return getattr(request, "param", SQLITE)
+
+
+@pytest.fixture
+def service(database: str, request: pytest.FixtureRequest) -> RunningService:
+    """One service for the tests that need no other."""
+    service: RunningService = request.getfixturevalue(f"service_with_{database}")
+    return service
+
+
+@pytest.fixture
+def database_url(database: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """A PostgreSQL database that nobody else uses; None for SQLite in the data folder."""
+    if database == SQLITE:
+        yield None
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    with server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def sessions_url(database_url: str | None, tmp_path: Path) -> str:
+    """A database without any service."""
+    return database_url or f"sqlite:///{tmp_path / 'service.db'}"
 
 
 @pytest.fixture
@@ -45,9 +95,9 @@ def tenant(new_tenant: Callable[[], Tenant]) -> Tenant:
 
 
 @pytest.fixture
-def own_service(tmp_path: Path) -> Iterator[RunningService]:
+def own_service(tmp_path: Path, database_url: str | None) -> Iterator[RunningService]:
     """A service that the test may stop and kill."""
-    service = RunningService(tmp_path)
+    service = RunningService(tmp_path, database_url=database_url)
     with service.running():
         yield service
 

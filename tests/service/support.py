@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import obstore
 import psutil
+import pytest
 import trustme
 from obstore.store import S3Store
 
@@ -23,6 +24,16 @@ from airflow_training.service.settings import DataFolder
 
 T = TypeVar("T")
 PATIENCE = 30.0
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+def on(*databases: str) -> pytest.MarkDecorator:
+    """Have a test run once with each database."""
+    return pytest.mark.parametrize("database", databases, indirect=True)
+
+
+on_both = on(SQLITE, POSTGRESQL)
 
 
 def wait_for(look: Callable[[], T | None], what: str) -> T:
@@ -40,6 +51,8 @@ class RunningService(LocalService):
 
     Attributes:
         files: What lies where in its data folder.
+        database_url: Its database.
+        options_of_commands: What tells the other commands which service is meant.
     """
 
     def __init__(
@@ -48,9 +61,13 @@ class RunningService(LocalService):
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         authority: Path | None = None,
+        database_url: str | None = None,
     ) -> None:
-        super().__init__(folder, environment, options, authority)
+        super().__init__(folder, environment, options, authority, database_url)
         self.files = DataFolder(self.data)
+        self.database_url = database_url or self.files.database_url
+        of_database = ("--database-url", database_url) if database_url else ()
+        self.options_of_commands = ("--data", str(self.data), *of_database)
 
     def supervisors(self) -> list[psutil.Process]:
         mine = str(self.data / "jobs")

@@ -12,7 +12,7 @@ import obstore
 import psutil
 import pytest
 
-from tests.service.support import Tenant, keys, wait_for
+from tests.service.support import Tenant, keys, on_both, wait_for
 
 # More than any machine has: such a job gets the machine for itself.
 WHOLE_MACHINE = {"cpus": 100_000}
@@ -33,6 +33,7 @@ def test_a_job_runs_in_its_folder_and_leaves_its_files_in_the_bucket(tenant: Ten
     assert bytes(obstore.get(store, f"jobs/job-{job_id}/model.bin").bytes()) == b"open"
 
 
+@on_both
 def test_the_status_tells_the_whole_story_of_a_job(tenant: Tenant) -> None:
     before = time.time()
     status = tenant.wait(tenant.submit("true", name="census"))
@@ -116,6 +117,7 @@ def test_the_image_is_said_to_be_ignored(tenant: Tenant) -> None:
     assert "the image tensorflow/tensorflow:2.21.0 is recorded and not used" in tenant.whole_log(job_id)
 
 
+@on_both
 def test_a_repeated_submit_makes_no_second_job(tenant: Tenant) -> None:
     job_id = str(uuid4())
     job = {"job": {"name": "job", "execution": {"command": "echo run >> runs", "completionTime": 60}}}
@@ -129,6 +131,7 @@ def test_a_repeated_submit_makes_no_second_job(tenant: Tenant) -> None:
     assert len(tenant.http.get("jobs").json()["jobs"]) == 1
 
 
+@on_both
 def test_an_id_that_is_taken_by_another_job_is_a_conflict(tenant: Tenant) -> None:
     job_id = tenant.submit("true")
     other = {"job": {"name": "job", "execution": {"command": "false", "completionTime": "1h"}}}
@@ -137,6 +140,7 @@ def test_an_id_that_is_taken_by_another_job_is_a_conflict(tenant: Tenant) -> Non
     assert "another description" in reply.json()["error"]["message"]
 
 
+@on_both
 def test_a_cancelled_job_ends_with_all_its_children(tenant: Tenant) -> None:
     # One child in a session of its own, one whose parent is gone, one that ignores SIGTERM.
     job_id = tenant.submit(
@@ -171,6 +175,7 @@ def test_a_job_that_closes_its_output_is_waited_for(tenant: Tenant) -> None:
     assert (tenant.folder(job_id) / "done").exists()
 
 
+@on_both
 def test_a_waiting_job_says_what_it_waits_for_and_starts_in_its_turn(tenant: Tenant) -> None:
     first, second, third = (tenant.submit(UNTIL_TOLD, resources=WHOLE_MACHINE) for _ in range(3))
     tenant.wait(first, "RUNNING")
@@ -190,6 +195,7 @@ def test_a_waiting_job_says_what_it_waits_for_and_starts_in_its_turn(tenant: Ten
         assert tenant.wait(job_id)["status"] == "SUCCEEDED"
 
 
+@on_both
 def test_a_job_that_is_cancelled_while_it_waits_never_starts(tenant: Tenant) -> None:
     first = tenant.submit(UNTIL_TOLD, resources=WHOLE_MACHINE)
     second = tenant.submit("touch started", resources=WHOLE_MACHINE)
@@ -203,6 +209,7 @@ def test_a_job_that_is_cancelled_while_it_waits_never_starts(tenant: Tenant) -> 
     assert not (tenant.folder(second) / "started").exists()
 
 
+@on_both
 def test_a_tenant_cannot_see_another_tenants_job_or_files(new_tenant: Callable[[], Tenant]) -> None:
     one, other = new_tenant(), new_tenant()
     job_id = one.submit("echo mine > file")

@@ -15,14 +15,18 @@ from airflow_training.jobs.log import NDJSON
 from airflow_training.service.files import write_json
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.supervisor import SUPERVISOR, group_name
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant, wait_for
 
 # Each job says once that it began, writes a log that can be checked, and ends in a way of its own.
 SHORT = "echo run >> runs; for i in 1 2 3 4 5; do echo line $i; sleep 0.05; done; exit {status}"
 FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("database", "seed"),
+    [(SQLITE, 0), (SQLITE, 1), (SQLITE, 2), (POSTGRESQL, 3), (POSTGRESQL, 4)],
+    indirect=["database"],
+)
 def test_a_service_that_is_killed_again_and_again_loses_no_job(
     own_service: RunningService, own_tenant: Tenant, seed: int
 ) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from airflow_training.service.database import Job, Table, now, open_database
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.migrations import upgrade
-from tests.service.support import RunningService, Tenant, keys, wait_for
+from tests.service.support import RunningService, Tenant, keys, on_both, wait_for
 
 
 def test_health_names_the_part_that_does_not_work(own_service: RunningService) -> None:
@@ -86,6 +86,7 @@ def test_the_access_log_tells_who_asked_what_and_no_secret(own_service: RunningS
     assert own_tenant.http.get("jobs", headers={"X-Request-ID": "mine-2"}).headers["X-Request-ID"] == "mine-2"
 
 
+@on_both
 def test_old_jobs_are_pruned_by_hand_and_young_ones_are_not(own_service: RunningService, own_tenant: Tenant) -> None:
     old, young, runs = (own_tenant.submit(command) for command in ("touch a", "touch a", "exec sleep 4321"))
     linked = own_tenant.submit("cd ..; rm -r job-linked; ln -s /etc job-linked", job_id="linked")
@@ -101,7 +102,7 @@ def test_old_jobs_are_pruned_by_hand_and_young_ones_are_not(own_service: Running
     for job_id in (old, linked, locked, shared, runs):
         age(own_service, job_id, timedelta(days=8))
 
-    assert run("prune", "--keep-days", "7", "--data", str(own_service.data)) == "4 jobs were removed.\n"
+    assert run("prune", "--keep-days", "7", *own_service.options_of_commands) == "4 jobs were removed.\n"
 
     assert own_tenant.http.get(f"jobs/{old}").status_code == 404
     assert own_tenant.http.get(f"jobs/{old}/logs").status_code == 404
@@ -129,7 +130,7 @@ def test_old_jobs_are_removed_by_the_service(tmp_path: Path) -> None:
 
 def age(service: RunningService, job_id: str, age: timedelta) -> None:
     """Have a job be older than it is: it was submitted, and ended if it did, so much earlier."""
-    sessions = open_database(service.files.database_url)
+    sessions = open_database(service.database_url)
     with sessions.begin() as session:
         session.execute(update(Job).where(Job.id == job_id).values(submitted=now() - age))
         ended = Job.finished.is_not(None)
@@ -148,7 +149,7 @@ def test_a_client_that_is_removed_loses_its_storage_keys_too(own_service: Runnin
     other = Tenant(own_service, own_tenant.name)
     mine, theirs = own_tenant.storage(), other.storage()
     obstore.put(theirs, "a", b"1")
-    run("clients", "remove", other.credentials.client_id, "--data", str(own_service.data))
+    run("clients", "remove", other.credentials.client_id, *own_service.options_of_commands)
     other.http.close()
 
     wait_for(lambda: not opens(theirs), "the end of the keys")
@@ -164,9 +165,9 @@ def opens(store: S3Store) -> bool:
     return True
 
 
-def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    database = tmp_path / "service.db"
-    engine = create_engine(f"sqlite:///{database}")
+@on_both
+def test_a_database_of_the_first_schema_is_brought_up_to_date(sessions_url: str) -> None:
+    engine = create_engine(sessions_url)
     upgrade(engine, "0001")
     wanted = {"name": "a", "execution": {"command": "true", "completionTime": 1, "resources": {"cpus": 3, "gpus": 1}}}
     values = {"description": json.dumps({"job": wanted}), "now": "2026-01-01 00:00:00"}
@@ -174,8 +175,8 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) ->
         connection.execute(text("INSERT INTO clients VALUES ('c', 'hash', 'tenant', :now)"), values)
         connection.execute(
             text(
-                "INSERT INTO jobs VALUES ('tenant', 'id', 'a', :description, 'RUNNING', 1, 0, '', :now, :now, NULL,"
-                " NULL, '')"
+                "INSERT INTO jobs VALUES ('tenant', 'id', 'a', :description, 'RUNNING', true, false, '', :now, :now,"
+                " NULL, NULL, '')"
             ),
             values,
         )
@@ -183,24 +184,25 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) ->
         connection.execute(text("DROP TABLE alembic_version"))
     engine.dispose()
 
-    with open_database(f"sqlite:///{database}")() as session:
+    with open_database(sessions_url)() as session:
         job = session.scalars(select(Job)).one()
         assert (job.cpus, job.memory, job.gpus, job.gpu_ids) == (3, 1024, 1, "")
         assert session.scalar(text("SELECT scope FROM clients")) == "jobs:read jobs:write"
         close(session)
 
 
-def test_the_migrations_make_the_tables_that_the_code_expects(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'service.db'}")
+@on_both
+def test_the_migrations_make_the_tables_that_the_code_expects(sessions_url: str) -> None:
+    engine = create_engine(sessions_url)
     upgrade(engine)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
     engine.dispose()
 
 
-def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    engine = create_engine(url)
+@on_both
+def test_a_database_of_a_newer_version_is_refused(sessions_url: str) -> None:
+    engine = create_engine(sessions_url)
     upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -209,8 +211,10 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_two_commands_at_once_make_one_database(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", "--data", str(tmp_path)]
+@on_both
+def test_two_commands_at_once_make_one_database(tmp_path: Path, database_url: str | None) -> None:
+    options = RunningService(tmp_path, database_url=database_url).options_of_commands
+    command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", *options]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(4)]
     for process in running:
         said, _ = process.communicate(timeout=60)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.jobs.description import JobDescription
@@ -20,6 +22,9 @@ from airflow_training.service.metrics import Metrics
 from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
+from tests.service.support import on_both
+
+pytestmark = on_both
 
 MACHINE = Amount(cpus=4, memory=1000, gpus=2)
 
@@ -85,8 +90,8 @@ class Play:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Iterator[Play]:
-    sessions = open_database(f"sqlite:///{tmp_path / 'service.db'}")
+def play(sessions_url: str, tmp_path: Path) -> Iterator[Play]:
+    sessions = open_database(sessions_url)
     yield Play(sessions, DataFolder(tmp_path))
     with sessions() as session:
         session.get_bind().engine.dispose()
@@ -195,6 +200,21 @@ def test_a_job_that_cannot_be_started_fails_and_holds_nobody_up(play: Play) -> N
     status = play.jobs.status(unlucky)
     assert status.state is JobState.FAILED
     assert "No space left on device" in status.message
+
+
+def test_a_job_of_which_nobody_knows_whether_it_was_claimed_starts_all_the_same(play: Play) -> None:
+    key = play.submit("a")
+    lost = OperationalError("COMMIT", None, Exception("the connection is lost"))
+
+    def lose_the_reply(_session: Session) -> None:
+        event.remove(play.sessions, "after_commit", lose_the_reply)
+        raise lost
+
+    event.listen(play.sessions, "after_commit", lose_the_reply)
+    with pytest.raises(OperationalError):
+        play.go_on()
+    assert play.jobs.status(key).message == "starting", "the database has it"
+    assert play.go_on() == {"a"}
 
 
 def test_a_running_job_is_cancelled_through_its_runner(play: Play) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from airflow_training.service.clients import KnownClient
 from airflow_training.service.database import SigningKey, now, open_database
 from airflow_training.service.tokens import Claims, Tokens
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.service.support import RunningService, Tenant, on_both, wait_for
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -46,12 +46,14 @@ def test_every_form_of_token_request_works(tenant: Tenant, form: str) -> None:
     assert jobs.status_code == 200
 
 
+@on_both
 @pytest.mark.parametrize(
     ("request_", "status", "error"),
     [
         ({"data": GRANT, "auth": ("nobody", "x")}, 401, "invalid_client"),
         ({"data": GRANT}, 401, "invalid_client"),
         ({"data": GRANT | {"client_id": "nobody", "client_secret": "x"}}, 401, "invalid_client"),
+        ({"data": GRANT | {"client_id": "no\0body", "client_secret": "x"}}, 401, "invalid_client"),
         ({"data": GRANT, "headers": {"Authorization": "Basic ?"}}, 401, "invalid_client"),
         ({"data": GRANT, "headers": {"Authorization": b"Basic \xe9"}}, 401, "invalid_client"),
         ({"data": GRANT, "headers": {"Authorization": "Bearer x"}}, 401, "invalid_client"),
@@ -77,9 +79,10 @@ def test_a_wrong_secret_is_refused(tenant: Tenant) -> None:
     assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
 
 
+@on_both
 @pytest.mark.parametrize("wrong", ["nonsense", "no claims", "of nobody", "expired", "another key", "basic"])
 def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp_path: Path, wrong: str) -> None:
-    ours, other = service.files.database_url, f"sqlite:///{tmp_path / 'other.db'}"
+    ours, other = service.database_url, f"sqlite:///{tmp_path / 'other.db'}"
     header = {
         "nonsense": "Bearer x.y.z",
         "no claims": f"Bearer {jwt.encode({}, 'k' * 64, algorithm='HS256', headers={'kid': 'a'})}",
@@ -132,6 +135,7 @@ def allowed(service: RunningService, token: httpx.Response) -> dict[str, int]:
     return {what: reply.status_code for what, reply in replies.items()}
 
 
+@on_both
 def test_a_client_for_reading_cannot_write(service: RunningService) -> None:
     reader = json.loads(clients(service, "add", "--scope", "jobs:read", "--json"))
     token = token_of(service, reader)
@@ -148,6 +152,7 @@ def test_a_token_for_less_than_the_client_may_do(service: RunningService) -> Non
     assert allowed(service, less) == {"read": 403, "write": 404, "storage": 200}
 
 
+@on_both
 def test_a_new_secret_ends_the_old_one_and_its_tokens(service: RunningService) -> None:
     old = json.loads(clients(service, "add", "--json"))
     token = token_of(service, old)
@@ -157,6 +162,7 @@ def test_a_new_secret_ends_the_old_one_and_its_tokens(service: RunningService) -
     assert allowed(service, token_of(service, new))["read"] == 200
 
 
+@on_both
 def test_a_client_that_is_removed_is_out_at_once(service: RunningService) -> None:
     added = json.loads(clients(service, "add", "--json"))
     token = token_of(service, added)
@@ -167,11 +173,12 @@ def test_a_client_that_is_removed_is_out_at_once(service: RunningService) -> Non
     assert refused(service, token)
 
 
+@on_both
 def test_tokens_are_revoked_by_command(own_service: RunningService) -> None:
     added = json.loads(clients(own_service, "add", "--json"))
     token = token_of(own_service, added)
     assert allowed(own_service, token)["read"] == 200
-    run("revoke-tokens", "--data", str(own_service.data))
+    run("revoke-tokens", *own_service.options_of_commands)
     wait_for(lambda: refused(own_service, token), "the end of the token")
     assert allowed(own_service, token_of(own_service, added))["read"] == 200
 
@@ -181,8 +188,9 @@ def refused(service: RunningService, token: httpx.Response) -> bool:
     return httpx.get(f"{service.url}/api/v2/jobs", headers=header).status_code == 401
 
 
-def test_an_old_key_is_replaced_while_its_tokens_go_on(tmp_path: Path) -> None:
-    sessions = open_database(f"sqlite:///{tmp_path / 'service.db'}")
+@on_both
+def test_an_old_key_is_replaced_while_its_tokens_go_on(sessions_url: str) -> None:
+    sessions = open_database(sessions_url)
     tokens = Tokens(sessions, lifetime=3600)
     tokens.renew_keys()
     client = KnownClient("me", "tenant", frozenset({"jobs:read"}), "1", now())
@@ -224,21 +232,22 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
     ],
 )
 def test_a_mistake_is_one_sentence(service: RunningService, arguments: Sequence[str], sentence: str) -> None:
-    done = command("clients", *arguments, "--data", str(service.data))
+    done = command("clients", *arguments, *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
 
 
+@on_both
 def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
     clients(service, "add", "twice")
-    done = command("clients", "add", "twice", "--data", str(service.data))
+    done = command("clients", "add", "twice", *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "The client 'twice' is there already: choose another id.\n"
 
 
 def clients(service: RunningService, *arguments: str) -> str:
-    return run("clients", *arguments, "--data", str(service.data))
+    return run("clients", *arguments, *service.options_of_commands)
 
 
 def run(*arguments: str) -> str:
