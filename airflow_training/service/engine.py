@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
 from airflow_training.service.errors import ServiceNotStarted
 
 _FORM = "postgresql+psycopg://user:password@host:5432/database"
+
+AWAY = (exc.OperationalError, exc.DisconnectionError, exc.TimeoutError)
+"""What is raised while the database does not answer."""
 
 # A server that says nothing any more, its machine or the network being gone, is noticed within seconds. What stands in
 # the URL goes before it. Source: PostgreSQL's manual, "Database Connection Control Functions".
@@ -37,7 +39,7 @@ def postgresql(url: str) -> URL:
     try:
         # More than one @ means that one is in the password, and that its end would be taken for the host.
         read = make_url(url) if url.count("@") <= 1 else None
-    except (ArgumentError, ValueError):
+    except (exc.ArgumentError, ValueError):
         read = None
     if read is None or read.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ServiceNotStarted(
@@ -74,7 +76,7 @@ def usable(engine: Engine) -> Iterator[None]:
     """
     try:
         yield
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         engine.dispose()
         raise ServiceNotStarted(
             f"The database {name_of(engine)} cannot be used ({reason(error)}): see that it is there, and that the"
@@ -87,9 +89,10 @@ def name_of(engine: Engine) -> str:
     return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
-def reason(error: DBAPIError) -> str:
+def reason(error: Exception) -> str:
     """What the database says, in one line: of many addresses that were tried, the last."""
-    return str(error.orig).rpartition("failed: ")[2].split("\n")[0].removeprefix("FATAL:").strip()
+    said = error.orig if isinstance(error, exc.DBAPIError) else error
+    return str(said).rpartition("failed: ")[2].split("\n")[0].removeprefix("FATAL:").strip()
 
 
 def _sqlite(url: URL) -> Engine:

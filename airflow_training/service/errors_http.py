@@ -10,10 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import exc
 from starlette.exceptions import HTTPException
 
-from airflow_training.service.engine import reason
+from airflow_training.service.engine import AWAY, reason
 from airflow_training.service.errors import ApiError, InvalidDescription
 
 _logger = logging.getLogger(__name__)
@@ -85,13 +84,13 @@ def install_error_handlers(app: FastAPI) -> None:
         listed = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
         return error_response(422, f"The request is not valid: {listed}.")
 
-    @app.exception_handler(exc.OperationalError)
-    @app.exception_handler(exc.DisconnectionError)
-    @app.exception_handler(exc.TimeoutError)
-    def _no_database(request: Request, error: exc.SQLAlchemyError) -> JSONResponse:
-        why = reason(error) if isinstance(error, exc.OperationalError) else error
-        _logger.error("%s %s failed, the database does not answer: %s", request.method, request.url.path, why)
+    def _no_database(request: Request, error: Exception) -> JSONResponse:
+        what = f"{request.method} {request.url.path}"
+        _logger.error("%s failed, the database does not answer: %s", what, reason(error))
         return error_response(503, "The database of the service does not answer now: try again.")
+
+    for away in AWAY:
+        app.add_exception_handler(away, _no_database)
 
     @app.exception_handler(Exception)
     def _bug(request: Request, error: Exception) -> JSONResponse:

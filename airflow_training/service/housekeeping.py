@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow_training.service.database import now
+from airflow_training.service.engine import AWAY, reason
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.settings import DataFolder
 
@@ -51,6 +52,8 @@ class Housekeeping:
 def _attempt(duty: Callable[[], object]) -> None:
     try:
         duty()
+    except AWAY as error:
+        _logger.error("A duty of the house waits for the database: %s", reason(error))
     except Exception:
         _logger.exception("A duty of the house failed; it is tried again.")
 

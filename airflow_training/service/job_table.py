@@ -124,7 +124,8 @@ class JobTable:
     def waiting(self) -> Iterator[Waiting]:
         """The jobs that wait and can run on this machine, in the order of their submission; the first hundred."""
         for key in list(self._in_doubt):
-            self._change(key, _CLAIMED, claimed=False)
+            # Nobody began it, so it waits again.
+            self._change(key, Job.claimed & (Job.state == JobState.PENDING), claimed=False)
             self._in_doubt.remove(key)
         columns = (Job.tenant, Job.id, Job.cpus, Job.memory, Job.gpus)
         by_age = (Job.submitted, Job.id)
