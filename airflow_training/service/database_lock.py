@@ -68,6 +68,8 @@ class DatabaseLock:
             DisconnectionError: Another service has it.
         """
         if self._needed and not self._taken():
+            # What is connected still is so without the lock.
+            self._engine.dispose()
             raise DisconnectionError(
                 f"The database {name_of(self._engine)} was taken by another training service while it was out of"
                 " reach: stop one of the two."
@@ -91,8 +93,6 @@ class DatabaseLock:
                 with contextlib.suppress(DBAPIError):
                     self._connection.execute(select(1))
                     return True
-                # What is connected still is so without the lock.
-                self._engine.dispose()
                 self._let_go()
             connection = create_engine(self._engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
             try:

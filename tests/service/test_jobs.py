@@ -140,7 +140,6 @@ def test_an_id_that_is_taken_by_another_job_is_a_conflict(tenant: Tenant) -> Non
     assert "another description" in reply.json()["error"]["message"]
 
 
-@on_both
 def test_a_cancelled_job_ends_with_all_its_children(tenant: Tenant) -> None:
     # One child in a session of its own, one whose parent is gone, one that ignores SIGTERM.
     job_id = tenant.submit(

@@ -12,12 +12,11 @@ import psutil
 import pytest
 
 from airflow_training.local.process import free_port
-from tests.service.support import RunningService, Tenant, on_both, wait_for
+from tests.service.support import RunningService, Tenant, wait_for
 
 UNTIL_TOLD = "i=0; while ! test -e go; do i=$((i+1)); echo $i; sleep 0.02; done; echo end; exit 7"
 
 
-@on_both
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_jobs_survive_a_restart_of_the_service(own_service: RunningService, own_tenant: Tenant, how: str) -> None:
     goes_on = own_tenant.submit(UNTIL_TOLD)

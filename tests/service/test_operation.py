@@ -86,7 +86,6 @@ def test_the_access_log_tells_who_asked_what_and_no_secret(own_service: RunningS
     assert own_tenant.http.get("jobs", headers={"X-Request-ID": "mine-2"}).headers["X-Request-ID"] == "mine-2"
 
 
-@on_both
 def test_old_jobs_are_pruned_by_hand_and_young_ones_are_not(own_service: RunningService, own_tenant: Tenant) -> None:
     old, young, runs = (own_tenant.submit(command) for command in ("touch a", "touch a", "exec sleep 4321"))
     linked = own_tenant.submit("cd ..; rm -r job-linked; ln -s /etc job-linked", job_id="linked")

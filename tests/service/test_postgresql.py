@@ -15,11 +15,13 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.local.process import free_port
+from airflow_training.service.clients import Clients
 from airflow_training.service.database import open_database
 from airflow_training.service.database_lock import DatabaseLock
 from airflow_training.service.engine import postgresql as read
-from airflow_training.service.errors import ServiceNotStarted
+from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
 from airflow_training.service.settings import ServiceSettings
+from airflow_training.service.tokens import Tokens
 from tests.service.postgresql import PASSWORD, PostgreSQL
 from tests.service.support import POSTGRESQL, RunningService, Tenant, on, wait_for
 
@@ -59,6 +61,9 @@ def test_the_service_goes_on_when_the_database_is_back(
     assert own_tenant.wait(own_tenant.submit("true"))["status"] == "SUCCEEDED"
     (own_tenant.folder(goes_on) / "go").touch()
     assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7"
+    done = command("prune", "--keep-days", "0", *own_service.options_of_commands)
+    assert (done.stdout, done.stderr) == ("3 jobs were removed.\n", "")
+    assert own_tenant.http.get("jobs").json() == {"jobs": []}
     assert PASSWORD not in own_service.process.output.read_text()
 
 
@@ -137,6 +142,31 @@ def end_connections(server: PostgreSQL, url: str, *, locks_only: bool = False) -
     """
     with server.connect(url) as connection:
         assert connection.execute(ended, [locks_only]).fetchall()
+
+
+@on(POSTGRESQL)
+def test_clients_and_keys_are_changed_as_in_sqlite(database_url: str) -> None:
+    with opened(database_url) as sessions:
+        clients, tokens = Clients(sessions), Tokens(sessions, lifetime=60)
+        first = clients.add("tenant", "me")
+        with pytest.raises(ClientNotChanged, match="is there already"):
+            clients.add("tenant", "me")
+        tokens.renew_keys()
+        client = clients.authenticate("me", first.client_secret)
+        assert client
+        token = tokens.issue(client, client.scope)
+        assert tokens.read(token)
+
+        second = clients.rotate("me")
+        assert clients.authenticate("me", first.client_secret) is None
+        assert clients.authenticate("me", second.client_secret)
+        assert clients.current("me", client.generation) is None
+        tokens.rotate(revoke=True)
+        assert tokens.read(token) is None
+        clients.remove("me")
+        assert clients.all() == []
+        with pytest.raises(ClientNotChanged, match="There is no client 'me'"):
+            clients.remove("me")
 
 
 @pytest.mark.parametrize(

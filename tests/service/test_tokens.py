@@ -79,7 +79,6 @@ def test_a_wrong_secret_is_refused(tenant: Tenant) -> None:
     assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
 
 
-@on_both
 @pytest.mark.parametrize("wrong", ["nonsense", "no claims", "of nobody", "expired", "another key", "basic"])
 def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp_path: Path, wrong: str) -> None:
     ours, other = service.database_url, f"sqlite:///{tmp_path / 'other.db'}"
@@ -135,7 +134,6 @@ def allowed(service: RunningService, token: httpx.Response) -> dict[str, int]:
     return {what: reply.status_code for what, reply in replies.items()}
 
 
-@on_both
 def test_a_client_for_reading_cannot_write(service: RunningService) -> None:
     reader = json.loads(clients(service, "add", "--scope", "jobs:read", "--json"))
     token = token_of(service, reader)
@@ -162,7 +160,6 @@ def test_a_new_secret_ends_the_old_one_and_its_tokens(service: RunningService) -
     assert allowed(service, token_of(service, new))["read"] == 200
 
 
-@on_both
 def test_a_client_that_is_removed_is_out_at_once(service: RunningService) -> None:
     added = json.loads(clients(service, "add", "--json"))
     token = token_of(service, added)
@@ -173,7 +170,6 @@ def test_a_client_that_is_removed_is_out_at_once(service: RunningService) -> Non
     assert refused(service, token)
 
 
-@on_both
 def test_tokens_are_revoked_by_command(own_service: RunningService) -> None:
     added = json.loads(clients(own_service, "add", "--json"))
     token = token_of(own_service, added)
@@ -238,7 +234,6 @@ def test_a_mistake_is_one_sentence(service: RunningService, arguments: Sequence[
     assert done.stderr.count("\n") == 1
 
 
-@on_both
 def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
     clients(service, "add", "twice")
     done = command("clients", "add", "twice", *service.options_of_commands)
