@@ -131,7 +131,6 @@ def test_a_repeated_submit_makes_no_second_job(tenant: Tenant) -> None:
     assert len(tenant.http.get("jobs").json()["jobs"]) == 1
 
 
-@on_both
 def test_an_id_that_is_taken_by_another_job_is_a_conflict(tenant: Tenant) -> None:
     job_id = tenant.submit("true")
     other = {"job": {"name": "job", "execution": {"command": "false", "completionTime": "1h"}}}
@@ -208,7 +207,6 @@ def test_a_job_that_is_cancelled_while_it_waits_never_starts(tenant: Tenant) -> 
     assert not (tenant.folder(second) / "started").exists()
 
 
-@on_both
 def test_a_tenant_cannot_see_another_tenants_job_or_files(new_tenant: Callable[[], Tenant]) -> None:
     one, other = new_tenant(), new_tenant()
     job_id = one.submit("echo mine > file")
