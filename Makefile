@@ -8,7 +8,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: help install demo test lint format constraints clean
+.PHONY: help install engines demo test lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,9 @@ install: .venv/installed ## Install the package and its tools into .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+engines: ## Install PostgreSQL, for the tests that need it (Debian, as root)
+	@tests/engines/install
 
 demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running
 	@$(BIN)/airflow-training demo $(ARGS)

@@ -53,7 +53,7 @@ def errors_in_a_sentence() -> Iterator[None]:
 def open_database_of(data: Path, database_url: str | None) -> sessionmaker[Session]:
     """Open the database of a service, which has the folder and the URL that were given."""
     from airflow_training.service.database import open_database
-    from airflow_training.service.engine import postgresql
+    from airflow_training.service.database_engine import postgresql
     from airflow_training.service.settings import DataFolder
 
     return open_database(postgresql(database_url) if database_url else DataFolder.at(data).database_url)

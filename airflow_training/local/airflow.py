@@ -205,7 +205,7 @@ class LocalAirflow:
         self.check()
         try:
             health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
         return health.ok and all(
             health.json()[part]["status"] == "healthy"
@@ -217,6 +217,9 @@ class LocalAirflow:
         return inherited | {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            # Four processes and their children share SQLite, and on a busy machine they wait longer for each other than
+            # the five seconds after which Python gives up.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -106,7 +106,7 @@ class LocalService:
             return requests.get(
                 f"{self.url}/healthz", timeout=5, verify=str(self.authority) if self.authority else True
             ).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import URL, DateTime, Dialect, Enum, Index, String, Text, TypeDe
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from airflow_training.jobs.status import JobState
-from airflow_training.service.engine import make_engine, usable
+from airflow_training.service.database_engine import make_engine, usable
 from airflow_training.service.migrations import upgrade
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from airflow_training.service.engine import name_of, usable
+from airflow_training.service.database_engine import name_of, usable
 from airflow_training.service.errors import ServiceNotStarted
 
 _KEY = int.from_bytes(b"training", "big")

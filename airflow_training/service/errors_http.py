@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from airflow_training.service.engine import AWAY, reason
+from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.errors import ApiError, InvalidDescription
 
 _logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow_training.service.database import now
-from airflow_training.service.engine import AWAY, reason
+from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.settings import DataFolder
 

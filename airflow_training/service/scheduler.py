@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from airflow_training.jobs.status import JobState
 from airflow_training.service.database import now
+from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import MEGABYTE, Machine
 from airflow_training.service.metrics import Metrics
@@ -80,10 +81,17 @@ class Scheduler:
         self._news.set()
 
     def _run(self) -> None:
+        away = False
         while not self._stopping:
             try:
                 self._pass()
                 self._last_pass = time.monotonic()
+                away = False
+            except AWAY as error:
+                # Said once: it is tried again ten times a second.
+                if not away:
+                    _logger.error("No job starts and no end is seen until the database answers: %s", reason(error))
+                away = True
             except Exception:
                 # A scheduler that ended here would leave every job as it is for ever.
                 _logger.exception("A pass of the scheduler failed; it is repeated.")

@@ -19,8 +19,8 @@ from airflow_training.service.app import create_app
 from airflow_training.service.clients import Clients
 from airflow_training.service.context import Service
 from airflow_training.service.database import open_database
+from airflow_training.service.database_engine import postgresql
 from airflow_training.service.database_lock import DatabaseLock
-from airflow_training.service.engine import postgresql
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.housekeeping import Housekeeping, prune
 from airflow_training.service.job_table import JobTable

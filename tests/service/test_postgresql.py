@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from airflow_training.local.process import free_port
 from airflow_training.service.clients import Clients
 from airflow_training.service.database import open_database
+from airflow_training.service.database_engine import postgresql as read
 from airflow_training.service.database_lock import DatabaseLock
-from airflow_training.service.engine import postgresql as read
 from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
 from airflow_training.service.settings import ServiceSettings
 from airflow_training.service.tokens import Tokens

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, func, inspect, select
 
-from airflow_training.service.engine import name_of
+from airflow_training.service.database_engine import name_of
 from airflow_training.service.errors import ServiceNotStarted
 
 # The schema before versions were counted.
