@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.postgresql import PostgreSQL, running_server
+from tests.engines.postgresql import PostgreSQL, running_server
 from tests.service.support import SQLITE, RunningService, Tenant
 
 # What must not reach a job.

@@ -22,7 +22,7 @@ from airflow_training.service.database_lock import DatabaseLock
 from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
 from airflow_training.service.settings import ServiceSettings
 from airflow_training.service.tokens import Tokens
-from tests.service.postgresql import PASSWORD, PostgreSQL
+from tests.engines.postgresql import PASSWORD, PostgreSQL
 from tests.service.support import POSTGRESQL, RunningService, Tenant, on, wait_for
 
 UNTIL_TOLD = "while ! test -e go; do sleep 0.02; done; exit 7"
