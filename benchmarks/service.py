@@ -37,7 +37,7 @@ from airflow_training.jobs.status import JobState
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import Credentials, LocalService
 from airflow_training.service.database import Job, now, open_database
-from airflow_training.service.runners.environment import clean_environment, create_command
+from airflow_training.service.runners.environment import clean_environment, create_commands
 from airflow_training.service.settings import DataFolder
 
 TENANT = "benchmark"
@@ -170,7 +170,7 @@ def first_line(folder: Path) -> Iterator[Figure]:
             jobs.append(time.perf_counter() - began)
             connection.wait(job, JobState.SUCCEEDED)
             python.append(run(sys.executable, "-c", "pass"))
-            uv.append(run(*create_command(find_uv_bin(), folder / f"env{number}")))
+            uv.append(run(*create_commands(find_uv_bin(), folder / f"env{number}")[0]))
     for what, pick in (("median", median), ("greatest", max)):
         for beside, other in (("python -c pass", python), ("uv venv --seed", uv)):
             yield (f"first line of a job, {what}", pick(jobs), "s", beside, pick(other))

@@ -6,9 +6,11 @@ import base64
 import json
 import os
 import secrets
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +34,7 @@ class LocalAirflow:
 
     Attributes:
         home: Its folder.
+        database: Its database, a file of SQLite.
         url: Address of its UI and its REST API.
         password: Password of the user `admin`.
         components: The processes by their names; each can be stopped and started.
@@ -43,6 +46,7 @@ class LocalAirflow:
         self.url = f"http://127.0.0.1:{port}"
         self.password = secrets.token_urlsafe(12)
         self.home = folder
+        self.database = folder / "airflow.db"
         self._env = self._environment(port, dags) | dict(settings or {})
         self._session = requests.Session()
         self._options = {"api-server": ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]}
@@ -61,6 +65,9 @@ class LocalAirflow:
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({_USER: self.password}))
         self.command("db", "migrate")
+        # Who reads does not keep others from writing then, nor is kept from it; the file remembers.
+        with closing(sqlite3.connect(self.database)) as database:
+            database.execute("PRAGMA journal_mode = wal")
 
     def command(self, *arguments: str) -> str:
         """Run `airflow …` to its end and return what it wrote.
@@ -136,7 +143,7 @@ class LocalAirflow:
         }
         self.api("POST", "/connections", body=connection)
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = 180) -> None:
         """Wait until Airflow has read a Dag."""
 
         def known() -> bool:
@@ -153,7 +160,7 @@ class LocalAirflow:
         run = self.api("POST", f"/dags/{dag_id}/dagRuns", body=body)
         return str(run["dag_run_id"])
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 180) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
         """Wait until a run has ended and return its state."""
 
         def state() -> str:
@@ -219,7 +226,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             # Four processes and their children share SQLite, and on a busy machine they wait longer for each other than
             # the five seconds after which Python gives up.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}?timeout=60",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

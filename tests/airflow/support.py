@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,6 +27,9 @@ WAIT = "scripts/wait_then_save.py"
 """A script that prints lines until its job folder has a file `go`."""
 
 BOTH = ("deferred", "in_worker")
+
+# Seconds: what takes two on a quiet machine may take a hundred where two Airflows have two cores.
+PATIENCE = 300.0
 
 
 class ServiceUnderTest:
@@ -97,7 +101,7 @@ class Training:
     def jobs(self) -> list[JobStatus]:
         return self.service.jobs(self.name)
 
-    def wait(self, condition: Callable[[], T], what: str, timeout: float = 120) -> T:
+    def wait(self, condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
         """Wait for a state of this training; what is read in the end is returned."""
         seen: list[T] = []
 
@@ -136,13 +140,16 @@ class Training:
 
     def leave(self) -> None:
         """End what a failed test left running, so that others have the machine for themselves."""
+        run = f"/dags/{self.dag_id}/dagRuns/{self.run}"
+        if self.airflow.api("GET", run)["state"] not in {"success", "failed"}:
+            self.airflow.api("PATCH", run, body={"state": "failed"})
         for job in self.jobs:
             if not job.state.ended:
                 self.service.cancel(job)
 
     def end(self, expected: str = "success") -> None:
         """Wait for the end of the run."""
-        state = self.airflow.wait_for_run(self.dag_id, self.run, timeout=300)
+        state = self.airflow.wait_for_run(self.dag_id, self.run, timeout=PATIENCE)
         assert state == expected, self.describe()
 
     def log(self, try_number: int = 1) -> list[dict[str, Any]]:
@@ -190,17 +197,36 @@ class Training:
 
 
 @contextmanager
-def frozen(process: LocalProcess) -> Iterator[None]:
-    """A process and its children that stand still, as on a machine that is short of everything."""
-    parent = psutil.Process(process.pid)
+def frozen_triggerer(airflow: LocalAirflow) -> Iterator[None]:
+    """A triggerer that stands still, as on a machine that is short of everything."""
+    parent = psutil.Process(airflow.components["triggerer"].pid)
     processes = [parent, *parent.children(recursive=True)]
-    for each in processes:
-        each.suspend()
+
+    def stands_still() -> bool:
+        for each in processes:
+            each.suspend()
+        if _can_be_written(airflow.database):
+            return True
+        for each in processes:
+            each.resume()
+        return False
+
     try:
+        wait_until(stands_still, "A moment in which the triggerer does not hold the database", timeout=PATIENCE)
         yield
     finally:
         for each in processes:
             each.resume()
+
+
+def _can_be_written(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 def peak_memory(process: LocalProcess) -> int:

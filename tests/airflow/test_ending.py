@@ -10,7 +10,7 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.proxy import Proxy, answers, edited, stalled
-from tests.airflow.support import BOTH, WAIT, Training, frozen
+from tests.airflow.support import BOTH, WAIT, Training, frozen_triggerer
 
 pytestmark = pytest.mark.xdist_group("airflow")
 
@@ -49,7 +49,7 @@ def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Tra
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
 
-    with frozen(airflow.components["triggerer"]):
+    with frozen_triggerer(airflow):
         training.clear()
         training.wait_for_job(2)
         training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
@@ -65,12 +65,12 @@ def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Tr
     training.wait_for_line("waiting 3")
     old = training.task["trigger"]["id"]
 
-    with frozen(airflow.components["triggerer"]):
+    with frozen_triggerer(airflow):
         training.clear()
         training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
         new = training.task["trigger"]["id"]
         # On SQLite this happens by itself: an id that is free again is given to the next trigger.
-        with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+        with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
             database.execute("DELETE FROM trigger WHERE id = ?", (old,))
             database.execute("UPDATE trigger SET id = ? WHERE id = ?", (old, new))
             database.execute("UPDATE task_instance SET trigger_id = ? WHERE trigger_id = ?", (old, new))
@@ -90,7 +90,7 @@ def test_a_task_that_is_marked_cancels_its_job(train: Train, where: str, mark: s
 
     training.mark(mark)
 
-    training.wait(lambda: training.jobs[0].state.value == "CANCELED", "The cancellation", timeout=10)
+    training.wait(lambda: training.jobs[0].state.value == "CANCELED", "The cancellation")
     assert len(training.jobs) == 1
     assert training.state == mark
 
@@ -114,7 +114,7 @@ def test_a_task_that_is_ended_during_the_upload_leaves_no_job(train: Train, prox
 
     training.mark("failed")
 
-    training.wait(lambda: proxy.count("DELETE", "/jobs/"), "The cancellation", timeout=10)
+    training.wait(lambda: proxy.count("DELETE", "/jobs/"), "The cancellation")
     assert training.jobs == []
 
 

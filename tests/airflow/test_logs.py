@@ -9,7 +9,7 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.support import WAIT, Training, peak_memory
 
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.xdist_group("airflow")
 
 Train = Callable[..., Training]
 

@@ -16,7 +16,7 @@ from airflow_training.local.service import LocalService
 from tests.airflow.proxy import Fault, Proxy, answers, lost, passed, reset, stalled, truncated
 from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
 
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.xdist_group("airflow")
 
 both = pytest.mark.parametrize("where", BOTH)
 

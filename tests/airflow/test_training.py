@@ -14,6 +14,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.conftest import DAGS
+from tests.airflow.support import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("another-airflow")
 
@@ -46,7 +47,7 @@ class WaitingTraining:
         self.service = service
         airflow.wait_for_dag("waiting")
         self.run = airflow.trigger("waiting")
-        wait_until(lambda: self.task()["state"] == "deferred", "The deferral", timeout=60)
+        wait_until(lambda: self.task()["state"] == "deferred", "The deferral", timeout=PATIENCE)
 
     def task(self) -> dict[str, Any]:
         return self.airflow.task("waiting", self.run, "train")
@@ -55,7 +56,7 @@ class WaitingTraining:
         return [entry["event"] for entry in self.airflow.log("waiting", self.run, "train")]
 
     def wait_for_line(self, line: str) -> None:
-        wait_until(lambda: line in self.lines(), f"The line {line!r}", timeout=30)
+        wait_until(lambda: line in self.lines(), f"The line {line!r}", timeout=PATIENCE)
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
         return self.airflow.xcom("waiting", self.run, task_id, key)
@@ -79,7 +80,7 @@ def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow
     training.wait_for_line("waiting 12")
     deferred = training.task()
     assert deferred["state"] == "deferred"
-    wait_until(lambda: not worker_is_alive(deferred), "The end of the worker's process", timeout=30)
+    wait_until(lambda: not worker_is_alive(deferred), "The end of the worker's process", timeout=PATIENCE)
     assert training.xcom("train", "training_status")["status"] == "RUNNING"
 
     training.go_on()
@@ -104,7 +105,7 @@ def test_a_training_outlives_a_crash_of_the_service(airflow: LocalAirflow, servi
     service.process.kill()
     service.start()
     number = len(training.lines())
-    wait_until(lambda: len(training.lines()) > number + 5, "More of the job's log", timeout=60)
+    wait_until(lambda: len(training.lines()) > number + 5, "More of the job's log", timeout=PATIENCE)
 
     training.go_on()
     assert training.xcom("read_model") == "model"

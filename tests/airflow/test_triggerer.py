@@ -11,7 +11,7 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, wait_until
-from tests.airflow.support import WAIT, Training, frozen
+from tests.airflow.support import PATIENCE, WAIT, Training, frozen_triggerer
 
 pytestmark = pytest.mark.xdist_group("another-airflow")
 
@@ -70,13 +70,13 @@ def second_triggerer(airflow: LocalAirflow) -> Iterator[LocalProcess]:
 
 def triggerers(airflow: LocalAirflow) -> list[int]:
     query = "SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running' AND end_date IS NULL ORDER BY id"
-    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
         return [row[0] for row in database.execute(query)]
 
 
 def change_trigger(airflow: LocalAirflow, training: Training, change: str, value: object) -> None:
     """Change a trigger behind Airflow's back, by `UPDATE trigger SET … = ? WHERE id = ?`."""
-    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
         changed = database.execute(change, (value, training.task["trigger"]["id"])).rowcount
         database.commit()
     assert changed == 1
@@ -87,7 +87,7 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
     with second_triggerer(airflow):
-        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=60)
+        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=PATIENCE)
 
         # As Airflow does when the first one seems to be dead.
         change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerers(airflow)[-1])
@@ -106,7 +106,7 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
 
 def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train, airflow: LocalAirflow) -> None:
     triggerer = airflow.components["triggerer"]
-    with frozen(triggerer):
+    with frozen_triggerer(airflow):
         retry = train("retry_deferred", script=WAIT)
         once = train("once_deferred", script=WAIT)
         for training in (retry, once):

@@ -51,14 +51,14 @@ def job_environment(
     }
 
 
-def create_command(uv: str, python: Path) -> list[str]:
-    """The command that makes a Python environment: that of the service, with a pip and nothing else in it."""
-    return [uv, "venv", "--quiet", "--no-project", "--seed", "--python", sys.executable, str(python)]
+def create_commands(uv: str, python: Path) -> list[list[str]]:
+    """The commands that make a Python environment, that of the service with a pip and nothing else in it.
 
-
-def create_without_index_command(python: Path) -> list[str]:
-    """The same by Python's own means: slower, and possible where no package index can be reached."""
-    return [sys.executable, "-m", "venv", "--clear", str(python)]
+    Each is for where the one before fails: with the pip that the cache has, with one from the package index, and by
+    Python's own means, which are slower and need no index.
+    """
+    create = [uv, "venv", "--quiet", "--no-project", "--seed", "--clear", "--python", sys.executable, str(python)]
+    return [[*create, "--quiet", "--offline"], create, [sys.executable, "-m", "venv", "--clear", str(python)]]
 
 
 def install_command(uv: str, python: Path, requirements: str) -> list[str]:

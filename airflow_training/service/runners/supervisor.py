@@ -32,8 +32,7 @@ from uv import find_uv_bin
 
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners.environment import (
-    create_command,
-    create_without_index_command,
+    create_commands,
     install_command,
     job_environment,
 )
@@ -167,8 +166,8 @@ class Supervisor:
     def _prepare(self, watch: Watch) -> tuple[bool, str]:
         """Make the Python environment of the job; returns whether its requirements are in it, and what went wrong."""
         uv = find_uv_bin()
-        if not self._python.exists() and self._do(create_command(uv, self._python), watch).status:
-            self._do(create_without_index_command(self._python), watch)
+        if not self._python.exists():
+            self._make_python(uv, watch)
         if not (self._job_folder / _REQUIREMENTS).is_file() or self._tree.stopping:
             return False, ""
         self._log.say(f"Installing {_REQUIREMENTS}")
@@ -176,6 +175,11 @@ class Supervisor:
         if ended.status and not ended.overstepped and not self._tree.stopping:
             self._log.say("That failed; the command goes on without it, and may install what it needs itself.")
         return not ended.status, ended.overstepped
+
+    def _make_python(self, uv: str, watch: Watch) -> None:
+        for command in create_commands(uv, self._python):
+            if not self._do(command, watch).status:
+                return
 
     def _do(self, command: list[str], watch: Watch) -> Ended:
         if self._tree.stopping:
