@@ -25,7 +25,7 @@ install: .venv/installed ## Install the package and its tools into .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-engines: ## Install PostgreSQL, for the tests that need it (Debian, as root)
+engines: ## Install PostgreSQL and Podman, for the tests that need them (Debian, as root)
 	@tests/engines/install
 
 demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -85,6 +85,10 @@ def serve(
     gpus: Annotated[
         int | None, typer.Option(help="Graphics processors.", min=0, show_default="all", rich_help_panel=_FOR_JOBS)
     ] = None,
+    runner: Annotated[
+        Literal["process", "container"],
+        typer.Option(help="What jobs run as; the engine of containers is DOCKER_HOST.", rich_help_panel=_FOR_JOBS),
+    ] = "process",
     resource_plan: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,7 +120,7 @@ def serve(
     """Run the training service until it is interrupted; jobs that run then go on."""
     with errors_in_a_sentence():
         from airflow_training.service import server
-        from airflow_training.service.settings import ServiceSettings
+        from airflow_training.service.settings import RunnerName, ServiceSettings
 
         settings = ServiceSettings(
             data.expanduser(),
@@ -130,6 +134,7 @@ def serve(
             cpus=cpus,
             memory=memory,
             gpus=gpus,
+            runner=RunnerName(runner),
             plans=_plans(resource_plan or ()),
             free_disk=free_disk,
             job_disk=job_disk,

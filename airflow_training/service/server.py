@@ -28,13 +28,16 @@ from airflow_training.service.machine import MEGABYTE, detect
 from airflow_training.service.metrics import Metrics
 from airflow_training.service.network import listen, reachable, url
 from airflow_training.service.runners.cgroup import Cgroup
+from airflow_training.service.runners.container import ContainerRunner
 from airflow_training.service.runners.process import ProcessRunner
 from airflow_training.service.scheduler import Scheduler
-from airflow_training.service.settings import DataFolder, ServiceSettings, Tls
+from airflow_training.service.settings import DataFolder, RunnerName, ServiceSettings, Tls
 from airflow_training.service.storage import Storage
 from airflow_training.service.tokens import Tokens
 
 _logger = logging.getLogger(__name__)
+
+_RUNNERS = {RunnerName.PROCESS: ProcessRunner, RunnerName.CONTAINER: ContainerRunner}
 
 # What requests that are under way may take when the service stops.
 _GRACE = 2
@@ -71,7 +74,7 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
 
 def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> Service:
     sessions = open_database(postgresql(settings.database_url) if settings.database_url else data.database_url)
-    if not Cgroup.available():
+    if settings.runner is RunnerName.PROCESS and not Cgroup.available():
         _logger.warning(
             "No control group can be made here: what jobs use is looked at four times a second, and a job that grows"
             " very fast can take more than it may before it is ended."
@@ -79,7 +82,7 @@ def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> S
     machine = detect(settings.cpus, settings.memory, settings.gpus)
     jobs = JobTable(sessions, machine)
     disk = settings.job_disk or shutil.disk_usage(data.root).total // 2 // MEGABYTE
-    runner = ProcessRunner(data, disk=disk, log=settings.job_log * MEGABYTE)
+    runner = _RUNNERS[settings.runner](data, disk=disk, log=settings.job_log * MEGABYTE)
     metrics = Metrics(jobs)
     return Service(
         data=data,

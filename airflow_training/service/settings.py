@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from airflow_training.jobs.identity import job_folder
@@ -27,6 +28,13 @@ class Tls:
     key: Path
 
 
+class RunnerName(str, Enum):
+    """What jobs run as."""
+
+    PROCESS = "process"
+    CONTAINER = "container"
+
+
 @dataclass(frozen=True)
 class ServiceSettings:
     """What `airflow-training serve` takes.
@@ -42,6 +50,7 @@ class ServiceSettings:
         cpus: Processors for jobs; all there are if None.
         memory: MB for jobs; nine tenths of what there is if None.
         gpus: Graphics processors for jobs; all there are if None.
+        runner: What jobs run as.
         plans: What a `resourcePlanId` stands for.
         free_disk: MB that are to be free on the data folder's disk before a job is started.
         job_disk: MB that a job may have in its folder; half of the disk if None.
@@ -60,6 +69,7 @@ class ServiceSettings:
     cpus: int | None = None
     memory: int | None = None
     gpus: int | None = None
+    runner: RunnerName = RunnerName.PROCESS
     plans: Mapping[str, Amount] = field(default_factory=lambda: BASIC_PLANS)
     free_disk: int = 1024
     job_disk: int | None = None

@@ -31,7 +31,7 @@ from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.files import write_json
 from airflow_training.service.kept_process import KeptProcess, end_orphan
 from airflow_training.service.network import listen, reachable, url
-from airflow_training.service.runners.process import PACKAGE_PARENT
+from airflow_training.service.runners.supervised import PACKAGE_PARENT
 from airflow_training.service.settings import BUCKET, DataFolder, Tls
 from airflow_training.service.storage_tls import end_orphan_of_tls, tls_front
 

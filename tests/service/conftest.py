@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.podman import Podman, running_podman
 from tests.engines.postgresql import PostgreSQL, running_server
 from tests.service.support import SQLITE, RunningService, Tenant
 
@@ -24,6 +25,13 @@ def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server."""
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """A container engine."""
+    with running_podman() as podman:
+        yield podman
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from airflow_training.jobs.log import NDJSON
 from airflow_training.service.files import write_json
 from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.supervisor import SUPERVISOR, group_name
+from airflow_training.service.runners.state_folder import STARTED, SUPERVISOR, name_of
 from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant, wait_for
 
 # Each job says once that it began, writes a log that can be checked, and ends in a way of its own.
@@ -95,7 +95,7 @@ def test_a_job_that_was_cut_off_is_reported_or_run_again(
         assert (status["status"], status["message"]) == ("FAILED", why)
     assert left
     wait_for(lambda: not in_folder(own_tenant.folder(job_id)), "the end of what the job had started")
-    name = group_name(own_service.files.job_state(own_tenant.name, job_id))
+    name = name_of(own_service.files.job_state(own_tenant.name, job_id))
     wait_for(lambda: Cgroup.find(name) is None, "the end of its control group")
 
 
@@ -141,8 +141,8 @@ def test_a_pid_that_now_belongs_to_another_is_left_alone(own_service: RunningSer
     supervisor.kill()
     wait_for(lambda: not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE, "its end")
     # The pids that were written down belong to the innocent one now.
-    for name in ("supervisor.json", "started.json"):
-        write_json(state / name, {**json.loads((state / name).read_text()), "pid": process})
+    write_json(state / SUPERVISOR, {**json.loads((state / SUPERVISOR).read_text()), "pid": process})
+    write_json(state / STARTED, {**json.loads((state / STARTED).read_text()), "holder": f"process-{process}"})
     own_service.start()
     assert own_tenant.wait(job_id)["status"] == "FAILED"
     own_tenant.http.delete(f"jobs/{job_id}")

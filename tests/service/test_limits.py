@@ -21,7 +21,7 @@ from obstore.store import S3Store
 
 from airflow_training.service.runners import limits
 from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.supervisor import group_name
+from airflow_training.service.runners.state_folder import name_of
 from tests.service.support import RunningService, Tenant, wait_for
 
 HOG = "python3 -c 'x = bytearray(400 * 1024 * 1024); import time; time.sleep(600)'"
@@ -221,7 +221,7 @@ limits.Cgroup.create = lambda *_, **__: None
 limits.PROCESSES = 300
 command, facts, folder = sys.argv[1:]
 adopt_orphans()
-watch = limits.Watch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
+watch = limits.ProcessWatch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
 ended = ProcessTree(lambda _: None, grace=5).run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
 print(ended.overstepped)
 """
@@ -230,7 +230,7 @@ print(ended.overstepped)
 def test_a_control_group_is_gone_after_its_job(tenant: Tenant) -> None:
     job_id = tenant.submit("while ! test -e go; do sleep 0.05; done")
     tenant.wait(job_id, "RUNNING")
-    name = group_name(tenant.service.files.job_state(tenant.name, job_id))
+    name = name_of(tenant.service.files.job_state(tenant.name, job_id))
     there = Cgroup.find(name)
     (tenant.folder(job_id) / "go").touch()
     tenant.wait(job_id)

@@ -66,12 +66,12 @@ class JobLog:
             self.dropped = len(output)
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
 
-    def say(self, sentence: str) -> None:
-        """Write a line of the service's own, on a line of its own, unless the disk is full."""
+    def say(self, text: str) -> None:
+        """Write what the service has to say, on lines of its own, unless the disk is full."""
         with contextlib.suppress(OSError):
             if self._partial or self._line_continues:
                 self._write(b"\n")
-            self._write(f"[service] {sentence}\n".encode())
+            self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
 
     def _write(self, output: bytes) -> None:
         self._text.write(output)

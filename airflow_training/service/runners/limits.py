@@ -23,7 +23,7 @@ PROCESSES = 4096
 
 # The kernel's own killer takes a job first when the whole machine runs out of memory, and jobs leave the cpus to the
 # service when it needs them. Source: proc_pid_oom_score_adj(5), nice(2).
-_KILLED_FIRST = 800
+KILLED_FIRST = 800
 _NICE = 10
 
 # The disk is looked at this rarely, in multiples of what a look takes, and never more often than each two seconds.
@@ -55,19 +55,16 @@ class JobLimits:
 
 
 class Watch:
-    """Watches one attempt at a job while it runs.
+    """Watches one attempt at a job while it runs: its time, and the disk that it takes.
 
     Args:
         limits: What it may use.
         folder: The folder whose size counts.
-        group: The name of its control group, where the machine has such.
     """
 
-    def __init__(self, limits: JobLimits, folder: Path, group: str) -> None:
+    def __init__(self, limits: JobLimits, folder: Path) -> None:
         self._limits = limits
         self._folder = folder
-        self._group = Cgroup.create(group, memory=limits.memory, cpus=limits.cpus, processes=PROCESSES)
-        self._most_processes = 0 if self._group else _processes_for(PROCESSES)
         self._end = float("inf")
         self._next_disk = 0.0
 
@@ -78,18 +75,9 @@ class Watch:
 
     def enter(self) -> None:
         """Called in the process that is to become the job, just before it does."""
-        if self._group:
-            self._group.join()
-        elif self._most_processes:
-            resource.setrlimit(resource.RLIMIT_NPROC, (self._most_processes, self._most_processes))
-        os.nice(_NICE)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(_KILLED_FIRST))
 
     def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
         """End the job by force, every process of it."""
-        if self._group:
-            self._group.kill()
         found = processes()
         # A whole group of processes ends at one stroke, however fast it multiplies: one by one, it could outrun us.
         for group in _process_groups(found):
@@ -101,8 +89,6 @@ class Watch:
 
     def close(self) -> None:
         """Nothing of the attempt runs any more."""
-        if self._group:
-            self._group.remove()
 
     @property
     def time_is_up(self) -> bool:
@@ -115,7 +101,56 @@ class Watch:
         Args:
             processes: Finds all of its processes; asked only where there is no control group.
         """
-        return self._memory_or_processes(processes) or self._disk()
+        return self._disk()
+
+    def _disk(self) -> str:
+        began = time.monotonic()
+        if began < self._next_disk:
+            return ""
+        used = _size(self._folder) // _MEGABYTE
+        ended = time.monotonic()
+        self._next_disk = ended + max(_DISK_INTERVAL, _DISK_SHARE * (ended - began))
+        return f"out of disk: used {used} of {self._limits.disk} MB" if used > self._limits.disk else ""
+
+
+class ProcessWatch(Watch):
+    """Watches an attempt that consists of processes of this machine: also their memory and their number.
+
+    Args:
+        limits: What it may use.
+        folder: The folder whose size counts.
+        group: The name of its control group, where the machine has such.
+    """
+
+    def __init__(self, limits: JobLimits, folder: Path, group: str) -> None:
+        super().__init__(limits, folder)
+        self._group = Cgroup.create(group, memory=limits.memory, cpus=limits.cpus, processes=PROCESSES)
+        self._most_processes = 0 if self._group else _processes_for(PROCESSES)
+
+    def enter(self) -> None:
+        """Called in the process that is to become the job, just before it does."""
+        if self._group:
+            self._group.join()
+        elif self._most_processes:
+            resource.setrlimit(resource.RLIMIT_NPROC, (self._most_processes, self._most_processes))
+        os.nice(_NICE)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(KILLED_FIRST))
+
+    def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
+        """End the job by force, every process of it."""
+        if self._group:
+            self._group.kill()
+        super().kill(processes)
+
+    def close(self) -> None:
+        """Nothing of the attempt runs any more."""
+        if self._group:
+            self._group.remove()
+
+    def overstepped(self, processes: Callable[[], list[psutil.Process]]) -> str:
+        """Say what the job used too much of; an empty text where it did not."""
+        return self._memory_or_processes(processes) or super().overstepped(processes)
 
     def _memory_or_processes(self, find: Callable[[], list[psutil.Process]]) -> str:
         limit = self._limits.memory
@@ -130,15 +165,6 @@ class Watch:
         if _memory(processes, exact=False) > limit and (used := _memory(processes, exact=True)) > limit:
             return f"out of memory: used {used} of {limit} MB"
         return ""
-
-    def _disk(self) -> str:
-        began = time.monotonic()
-        if began < self._next_disk:
-            return ""
-        used = _size(self._folder) // _MEGABYTE
-        ended = time.monotonic()
-        self._next_disk = ended + max(_DISK_INTERVAL, _DISK_SHARE * (ended - began))
-        return f"out of disk: used {used} of {self._limits.disk} MB" if used > self._limits.disk else ""
 
 
 _too_many = f"too many processes: {PROCESSES} and more"

@@ -1,0 +1,65 @@
+"""What a supervisor asks of the place that its job runs in, whichever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from airflow_training.exceptions import TrainingError
+from airflow_training.service.runners.limits import Watch
+from airflow_training.service.runners.process_tree import Ended
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that the supervisor runs; what it writes becomes the log of the job.
+
+    Attributes:
+        command: The program and its arguments.
+        folder: Where it runs.
+        environment: All of its environment.
+    """
+
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+
+
+class PlaceFailed(TrainingError):
+    """The job cannot run in its place; the text says why, and is the message of the job."""
+
+
+class Place(Protocol):
+    """Where one job runs: as a process of this machine, in a container."""
+
+    @property
+    def holder(self) -> str:
+        """What holds the job while it runs; with the process id of its program, the `containerID` of its status."""
+
+    def watch(self) -> Watch:
+        """Watch an attempt."""
+
+    def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
+        """Make ready for an attempt.
+
+        Args:
+            run: Runs a program to its end.
+            say: Writes a line of the service's own into the log.
+
+        Returns:
+            How a program ended that used too much; None where the attempt can begin.
+
+        Raises:
+            PlaceFailed: There will be no attempt.
+        """
+
+    def program(self) -> Program:
+        """What runs the job's command, once."""
+
+    def clean(self) -> None:
+        """End and remove what an attempt left; safe to repeat, and where there was none."""
+
+    def close(self, say: Callable[[str], None]) -> None:
+        """Hand over what the job wrote, after its last attempt; safe to repeat."""

@@ -1,0 +1,62 @@
+"""The state folder of a job, which is all that a supervisor and the service share.
+
+```
+spec.json        what is to be run, and which attempt is to be made; written by the service
+lock             held locked by the supervisor for as long as it lives
+supervisor.json  its process id, the attempt that it makes, and the boot of the machine: no other makes this attempt
+preparing.txt    what is waited for before the command starts
+started.json     when the command started, and what holds it
+cancel           written by the service: the next SIGTERM is the wish of the tenant
+log.txt, log.ndjson
+exit.json        how it ended, written when the log is complete
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+SPECIFICATION = "spec.json"
+LOCK = "lock"
+SUPERVISOR = "supervisor.json"
+PREPARING = "preparing.txt"
+STARTED = "started.json"
+CANCEL = "cancel"
+EXIT = "exit.json"
+
+
+@contextlib.contextmanager
+def lock_of(state: Path) -> Iterator[bool]:
+    """Take the lock that a supervisor holds for as long as it lives; False where one does."""
+    with (state / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def is_supervised(state: Path) -> bool:
+    """Whether a supervisor lives."""
+    with lock_of(state) as held:
+        return not held
+
+
+def name_of(state: Path) -> str:
+    """The name of what a job has on its machine: its control group, its container. No two services share one."""
+    return f"airflow-training-{hashlib.sha256(str(state).encode()).hexdigest()[:20]}"
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other. Source: random(4)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(psutil.boot_time())

@@ -1,0 +1,132 @@
+"""A real container engine for the tests: Podman, which speaks Docker's API on a socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+import yaml
+from docker.models.containers import Container
+
+from airflow_training.local.process import LocalProcess, free_port, wait_until
+
+IMAGE = "localhost/airflow-training-test:1"
+"""Debian with a Python; `make engines` makes it."""
+
+_CONFIGURATION = Path(__file__).with_name("containers.conf")
+_MISSING = "A container engine is needed: run `make engines` as root, on Debian."
+
+
+class Podman:
+    """An engine that a test may stop and start; its containers do not notice."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "podman.sock"
+        self.host = f"unix://{self._socket}"
+        # By its version, it asks for nothing before the engine is there.
+        self.client = docker.DockerClient(self.host, version="1.41")
+        self._registry = f"127.0.0.1:{free_port()}"
+        registries = folder / "registries.conf"
+        registries.write_text(f'[[registry]]\nlocation = "{self._registry}"\ninsecure = true\n')
+        self._folder = folder
+        self._environment = _environment(CONTAINERS_REGISTRIES_CONF=str(registries))
+        self._process = LocalProcess(
+            ["podman", "system", "service", "--time", "0", self.host],
+            folder=folder,
+            name="podman",
+            env=self._environment,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a service needs to find it."""
+        return {"DOCKER_HOST": self.host}
+
+    def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._process.start()
+        wait_until(self._answers, "An answer of Podman", timeout=60)
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def close(self) -> None:
+        self.stop()
+        self.client.close()
+
+    def hang(self) -> None:
+        """Have it accept requests and answer none."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def containers(self, data: Path) -> list[Container]:
+        """The containers of the service that has this data folder."""
+        found = self.client.containers.list(all=True, filters={"label": "airflow-training.state"})
+        return [one for one in found if one.labels["airflow-training.state"].startswith(str(data))]
+
+    def remove_containers(self, data: Path) -> None:
+        for container in self.containers(data):
+            container.remove(force=True)
+
+    @contextmanager
+    def image_elsewhere(self, name: str) -> Iterator[str]:
+        """The image by another name, in a registry and not in the engine."""
+        configuration = self._folder / "registry.yml"
+        storage = {"filesystem": {"rootdirectory": str(self._folder / "registry")}}
+        document = {"version": "0.1", "storage": storage, "http": {"addr": self._registry}, "log": {"level": "error"}}
+        configuration.write_text(yaml.safe_dump(document))
+        command = ["docker-registry", "serve", str(configuration)]
+        registry = LocalProcess(command, folder=self._folder, name="registry", env=os.environ)
+        image = f"{self._registry}/{name}"
+        registry.start()
+        try:
+            host, _, port = self._registry.partition(":")
+            wait_until(lambda: _listens(socket.AF_INET, (host, int(port))), "The registry", timeout=60)
+            push = ["podman", "push", "--quiet", IMAGE, image]
+            subprocess.run(push, env=self._environment, check=True, capture_output=True)
+            yield image
+            self.client.images.remove(image)
+        finally:
+            registry.stop()
+
+    def _answers(self) -> bool:
+        self._process.check()
+        # Docker's SDK does not close a socket that it could not connect.
+        return _listens(socket.AF_UNIX, str(self._socket)) and bool(self.client.ping())
+
+
+def _environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "CONTAINERS_CONF": str(_CONFIGURATION), **more}
+
+
+def _listens(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    with socket.socket(family) as connection:
+        return connection.connect_ex(address) == 0
+
+
+@contextmanager
+def running_podman() -> Iterator[Podman]:
+    """Run an engine; skips where there is none."""
+    if os.getuid() != 0 or not (shutil.which("podman") and shutil.which("docker-registry")):
+        pytest.skip(_MISSING)
+    if subprocess.run(["podman", "image", "exists", IMAGE], env=_environment(), check=False).returncode:
+        pytest.skip(_MISSING)
+    # A socket's path is limited to about a hundred characters; pytest's folders have longer ones.
+    with tempfile.TemporaryDirectory(prefix="podman-") as folder:
+        podman = Podman(Path(folder))
+        try:
+            podman.start()
+            yield podman
+        finally:
+            podman.close()

@@ -1,0 +1,142 @@
+"""Jobs in containers: how they get their image, what they cannot reach, and what an engine that is away does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_training.service.runners.state_folder import name_of
+from tests.engines.podman import IMAGE, Podman
+from tests.service.support import RunningService, Tenant, keys, wait_for
+
+
+@pytest.fixture(scope="module")
+def service(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service that runs jobs in containers."""
+    options = ("--runner", "container", "--job-disk", "20")
+    service = RunningService(tmp_path_factory.mktemp("container"), podman.environment, options)
+    with service.running():
+        yield service
+    podman.remove_containers(service.data)
+
+
+def submit(tenant: Tenant, command: str, image: str = IMAGE, **execution: Any) -> str:
+    return tenant.submit(command, image=image, **execution)
+
+
+def test_a_job_without_an_image_is_refused(tenant: Tenant) -> None:
+    job = {"job": {"name": "job", "execution": {"command": "true", "completionTime": "1h"}}}
+    reply = tenant.http.post("jobs/no-image", json=job)
+    assert reply.status_code == 422
+    assert reply.json()["error"]["message"].endswith("set image, such as python:3.11.")
+
+
+def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(tenant: Tenant) -> None:
+    job_id = submit(tenant, "true", image="localhost:1/not/there:2", pythonMajorVersion=2)
+    status = tenant.wait(job_id)
+    assert status["status"] == "FAILED"
+    assert status["message"].startswith("the image localhost:1/not/there:2 cannot be pulled: ")
+    assert "Pulling the image localhost:1/not/there:2" in tenant.log(job_id)
+
+
+def test_an_image_is_pulled_where_the_engine_has_it_not(tenant: Tenant, podman: Podman) -> None:
+    with podman.image_elsewhere("training/other:3") as image:
+        job_id = submit(tenant, "echo from the image", image=image)
+        assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
+    pulling, *progress, said = tenant.log(job_id).splitlines()
+    assert (pulling, said) == (f"Pulling the image {image}", "from the image")
+    assert progress
+
+
+def test_a_job_is_nobody_and_sees_its_own_folder_only(service: RunningService, tenant: Tenant) -> None:
+    command = f"id -u; pwd; ls /data /data/jobs; ls {service.data}; cat /proc/self/status | grep -i nonewprivs"
+    job_id = submit(tenant, command)
+    tenant.wait(job_id)
+    folder = f"job-{job_id}"
+    lines = tenant.log(job_id).splitlines()
+    assert lines[:2] == ["65534", f"/data/jobs/{folder}"]
+    assert lines[2:6] == ["/data:", "jobs", "", "/data/jobs:"]
+    assert lines[6] == folder
+    assert "No such file" in lines[7]
+    assert lines[8].split() == ["NoNewPrivs:", "1"]
+
+
+def test_a_job_installs_its_requirements(tenant: Tenant) -> None:
+    job_id = "with-requirements"
+    for name, content in {
+        "requirements.txt": b"./package\n",
+        "package/setup.py": b"from setuptools import setup\nsetup(name='package', py_modules=['packaged'])\n",
+        "package/packaged.py": b"print('installed')\n",
+    }.items():
+        tenant.storage().put(f"jobs/job-{job_id}/{name}", content)
+    command = "PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0 pip3 install -r requirements.txt && python3 -c 'import packaged'"
+    submit(tenant, command, job_id=job_id)
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.log(job_id)
+    assert tenant.log(job_id).splitlines()[-1] == "installed"
+
+
+def test_a_link_out_of_the_job_leads_nowhere(service: RunningService, tenant: Tenant) -> None:
+    outside = service.data / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("theirs")
+    job_id = submit(tenant, f"ln -s {outside} link; ln -s {outside}/secret file; mkfifo pipe; echo mine > own")
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    store, folder = tenant.storage(), f"jobs/job-{job_id}"
+    assert keys(store, folder) == [f"{folder}/own"]
+    store.put(f"{folder}/link/new", b"mine")
+    assert sorted(path.name for path in outside.iterdir()) == ["secret"]
+
+
+def test_a_job_that_fills_its_disk_is_ended_and_told(tenant: Tenant) -> None:
+    job_id = submit(tenant, "while :; do head -c 1000000 /dev/zero >> /tmp/file; sleep 0.01; done")
+    status = tenant.wait(job_id)
+    assert status["status"] == "FAILED"
+    assert status["message"].startswith("out of disk: used ")
+
+
+def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant: Tenant, podman: Podman) -> None:
+    done, killed = submit(tenant, "true"), submit(tenant, "trap '' TERM; echo up; while :; do sleep 0.1; done")
+    wait_for(lambda: "up" in tenant.log(killed), "the job to run")
+    state = service.files.job_state(tenant.name, killed)
+    assert tenant.status(killed)["containerID"].startswith(f"container-{name_of(state)}")
+    assert name_of(state) in {container.name for container in podman.containers(service.data)}
+    tenant.http.delete(f"jobs/{killed}")
+    for job_id in (done, killed):
+        tenant.wait(job_id)
+    assert podman.containers(service.data) == []
+    assert not (state / "container").exists()
+
+
+def test_a_job_waits_for_an_engine_that_is_away(tenant: Tenant, podman: Podman) -> None:
+    podman.stop()
+    try:
+        waiting, canceled = submit(tenant, "echo there"), submit(tenant, "true")
+        wait_for(lambda: "waiting for the container engine" in tenant.status(waiting)["message"], "the reason")
+        assert tenant.status(waiting)["status"] == "PENDING"
+        tenant.http.delete(f"jobs/{canceled}")
+        assert tenant.wait(canceled)["status"] == "CANCELED"
+    finally:
+        podman.start()
+    assert tenant.wait(waiting)["status"] == "SUCCEEDED"
+    assert tenant.log(waiting) == "there\n"
+
+
+def test_a_job_outlives_a_restart_of_the_engine(tenant: Tenant, podman: Podman) -> None:
+    job_id = submit(tenant, "echo before; sleep 3; echo after; echo run >> runs; exit 4")
+    wait_for(lambda: "before" in tenant.log(job_id), "the job to run")
+    podman.stop()
+    podman.start()
+    assert tenant.wait(job_id)["message"] == "the command exited with status 4"
+    assert tenant.log(job_id).splitlines()[-1] == "after"
+    assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
+
+
+def test_a_job_of_an_engine_that_hangs_can_be_canceled_once_it_goes_on(tenant: Tenant, podman: Podman) -> None:
+    job_id = submit(tenant, "echo up; sleep 600")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    podman.hang()
+    tenant.http.delete(f"jobs/{job_id}")
+    podman.go_on()
+    assert tenant.wait(job_id)["status"] == "CANCELED"

@@ -1,0 +1,188 @@
+"""What a job can rely on, whatever it runs on: the same for each runner, on its real engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from airflow_training.jobs.log import NDJSON
+from tests.engines.podman import IMAGE, Podman
+from tests.service.support import RunningService, Tenant, keys, wait_for
+
+RUNNERS = ("process", "container")
+
+TRAIN = """
+python3 - --epochs=3 "two words" 'it'"'"'s' "$SETTING" <<'END'
+import json, os, pathlib, sys
+print("arguments", json.dumps(sys.argv[1:]))
+print("data", pathlib.Path("data.csv").read_text())
+model = pathlib.Path("model/1")
+model.mkdir(parents=True)
+(model / "saved_model.pb").write_bytes(bytes(range(256)))
+(model / "variables with a space").mkdir()
+(model / "variables with a space" / "ü%23.index").write_text("w")
+END
+"""
+TOLD_TO_END = """
+trap 'echo told to end; echo ended > ended; exit 0' TERM
+echo up
+while :; do sleep 0.05; done
+"""
+LINES = """python3 -c '
+import time
+for number in range(1000):
+    print("line", number, flush=True)
+    time.sleep(0.002)
+'"""
+HOG = "echo begun > begun; python3 -c 'x = bytearray(400 * 1024 * 1024)'; echo survived $?; exit 137"
+FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def runner(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def service(
+    runner: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """A service with each runner."""
+    podman: Podman | None = request.getfixturevalue("podman") if runner == "container" else None
+    service = RunningService(
+        tmp_path_factory.mktemp(runner), podman.environment if podman else None, options=("--runner", runner)
+    )
+    with service.running():
+        yield service
+    if podman:
+        podman.remove_containers(service.data)
+
+
+def submit(tenant: Tenant, command: str, **execution: Any) -> str:
+    return tenant.submit(command, image=IMAGE, **execution)
+
+
+def test_a_job_gets_its_files_and_arguments_and_leaves_its_model_in_the_bucket(tenant: Tenant) -> None:
+    job_id = "with-files"
+    store = tenant.storage()
+    store.put(f"jobs/job-{job_id}/data.csv", b"1,2,3")
+    submit(tenant, TRAIN, job_id=job_id, env=[{"name": "SETTING", "value": 'a $HOME `b` "c" ü'}])
+
+    status = tenant.wait(job_id)
+
+    assert (status["status"], status["message"]) == ("SUCCEEDED", ""), tenant.whole_log(job_id)
+    arguments, data = tenant.log(job_id).splitlines()[-2:]
+    assert json.loads(arguments.removeprefix("arguments ")) == [
+        "--epochs=3",
+        "two words",
+        "it's",
+        'a $HOME `b` "c" ü',
+    ]
+    assert data == "data 1,2,3"
+    folder = f"jobs/job-{job_id}"
+    assert bytes(store.get(f"{folder}/model/1/saved_model.pb").bytes()) == bytes(range(256))
+    assert set(keys(store, folder)) == {
+        f"{folder}/data.csv",
+        f"{folder}/model/1/saved_model.pb",
+        f"{folder}/model/1/variables with a space/ü%23.index",
+    }
+
+
+def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> None:
+    job_id = submit(tenant, "echo 1 > checkpoint; echo last words >&2; exit 3")
+    status = tenant.wait(job_id)
+    assert (status["status"], status["message"]) == ("FAILED", "the command exited with status 3")
+    assert tenant.log(job_id) == "last words\n"
+    assert (tenant.folder(job_id) / "checkpoint").read_text() == "1\n"
+
+
+def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) -> None:
+    job_id = submit(tenant, TOLD_TO_END)
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.http.delete(f"jobs/{job_id}")
+    assert tenant.wait(job_id)["status"] == "CANCELED"
+    lines = tenant.log(job_id).splitlines()
+    assert (lines[0], lines[-1]) == ("up", "told to end")
+    assert (tenant.folder(job_id) / "ended").read_text() == "ended\n"
+
+
+def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -> None:
+    job_id = submit(tenant, "trap '' TERM; echo up; echo 1 > file; while :; do sleep 0.05; done")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.http.delete(f"jobs/{job_id}")
+    assert tenant.wait(job_id)["status"] == "CANCELED"
+    assert tenant.log(job_id) == "up\n"
+    assert (tenant.folder(job_id) / "file").exists()
+
+
+def test_a_job_that_runs_for_too_long_is_ended_and_told(tenant: Tenant) -> None:
+    job_id = submit(tenant, "echo up; while :; do sleep 0.05; done", completionTime="2s")
+    status = tenant.wait(job_id)
+    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime")
+    assert tenant.log(job_id) == "up\n"
+
+
+def test_a_job_that_needs_too_much_memory_is_ended_and_told(tenant: Tenant) -> None:
+    job_id = submit(tenant, HOG, resources={"memory": 300})
+    status = tenant.wait(job_id)
+    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB")
+    assert (tenant.folder(job_id) / "begun").exists()
+
+
+def test_a_service_that_is_killed_harms_no_job(service: RunningService, tenant: Tenant) -> None:
+    job_id = submit(tenant, "echo first half; sleep 3; echo second half; echo run >> runs")
+    wait_for(lambda: "first half" in tenant.log(job_id), "the job to run")
+    service.process.kill()
+    service.start()
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert tenant.log(job_id) == "first half\nsecond half\n"
+    assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
+    service: RunningService, tenant: Tenant, retries: int
+) -> None:
+    job_id = submit(
+        tenant, "test -e before && echo again && exit 0; touch before; echo half; sleep 600", retries=retries
+    )
+    wait_for(lambda: "half" in tenant.log(job_id), "the job to run")
+    for process in service.supervisors():
+        process.kill()
+    status = tenant.wait(job_id)
+    if retries:
+        assert status["status"] == "SUCCEEDED"
+        assert tenant.log(job_id) == "half\nagain\n"
+    else:
+        assert (status["status"], status["message"]) == ("FAILED", "the job's supervisor was ended while the job ran")
+    assert (tenant.folder(job_id) / "before").exists()
+
+
+def test_a_job_that_failed_is_run_again_as_often_as_it_may(tenant: Tenant) -> None:
+    job_id = submit(tenant, FAILS_ONCE, retries=2)
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert tenant.log(job_id) == "first\nagain\n"
+
+
+def test_a_thousand_lines_come_in_order_with_their_times(tenant: Tenant) -> None:
+    job_id = submit(tenant, LINES)
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
+    lines = [line for line in map(json.loads, records) if line["line"].startswith("line ")]
+    assert [line["line"] for line in lines] == [f"line {number}" for number in range(1000)]
+    times = [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines]
+    assert all(before < after for before, after in pairwise(times))
+    assert times[-1] - times[0] > timedelta(seconds=1), "the times are those of the writing"
+
+
+def test_a_job_finds_none_of_the_services_secrets(service: RunningService, tenant: Tenant) -> None:
+    job_id = submit(tenant, "env; id -u")
+    tenant.wait(job_id)
+    assert "DOCKER_HOST" not in tenant.log(job_id)
+    assert str(service.data / "service.db") not in tenant.log(job_id)
