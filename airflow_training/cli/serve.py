@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
     from airflow_training.service.amount import Amount
-    from airflow_training.service.settings import Tls
+    from airflow_training.service.settings import S3Settings, Tls
 
 DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
@@ -32,6 +33,7 @@ DatabaseOption = Annotated[
 
 _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
+_STORE = "Files in an S3 store elsewhere; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 @contextmanager
@@ -89,6 +91,13 @@ def serve(
         Literal["process", "container"],
         typer.Option(help="What jobs run as; the engine of containers is DOCKER_HOST.", rich_help_panel=_FOR_JOBS),
     ] = "process",
+    s3_endpoint: Annotated[
+        str | None,
+        typer.Option(help="Address of an S3 store that keeps all files.", show_default="none", rich_help_panel=_STORE),
+    ] = None,
+    s3_bucket: Annotated[str, typer.Option(help="Its bucket.", rich_help_panel=_STORE)] = "airflow-training",
+    s3_prefix: Annotated[str, typer.Option(help="Folder in the bucket.", rich_help_panel=_STORE)] = "",
+    s3_region: Annotated[str, typer.Option(help="Its region.", rich_help_panel=_STORE)] = "us-east-1",
     resource_plan: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,6 +144,7 @@ def serve(
             memory=memory,
             gpus=gpus,
             runner=RunnerName(runner),
+            s3=_s3(s3_endpoint, s3_bucket, s3_prefix, s3_region),
             plans=_plans(resource_plan or ()),
             free_disk=free_disk,
             job_disk=job_disk,
@@ -154,6 +164,22 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
     if certificate or key:
         raise TrainingError("TLS takes both: --tls-cert and --tls-key.")
     return None
+
+
+def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:
+    """The store, with the keys that other S3 tools take from the same variables."""
+    from airflow_training.service.settings import S3Settings
+
+    if not endpoint:
+        return None
+    if not endpoint.startswith(("http://", "https://")):
+        raise TrainingError(f"--s3-endpoint takes an address with http:// or https://, and not {endpoint!r}.")
+    keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    if not all(keys):
+        raise TrainingError(
+            "--s3-endpoint takes its keys from the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    return S3Settings(endpoint, bucket, prefix, region, *keys)
 
 
 def _plans(texts: Sequence[str]) -> Mapping[str, Amount]:

@@ -17,13 +17,14 @@ def prune(
     """Remove old jobs of the training service: status, log and folder, and so their models. It may run meanwhile."""
     with errors_in_a_sentence():
         from airflow_training.service import housekeeping
+        from airflow_training.service.buckets import buckets_of
         from airflow_training.service.job_table import JobTable
         from airflow_training.service.machine import detect
         from airflow_training.service.settings import DataFolder
 
         folder = DataFolder.at(data)
         jobs = JobTable(open_database_of(data, database_url), detect())
-        removed = housekeeping.prune(jobs, folder, keep_days)
+        removed = housekeeping.prune(jobs, folder, buckets_of(folder), keep_days)
     typer.echo("1 job was removed." if removed == 1 else f"{removed} jobs were removed.")
 
 

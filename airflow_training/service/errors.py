@@ -3,6 +3,7 @@
 ```
 TrainingError
 ├── ServiceNotStarted  the service cannot serve as it was asked to
+├── StorageAway        the S3 store that keeps the files cannot be used now
 ├── ClientNotChanged   an OAuth2 client cannot be added, removed or changed as it was asked
 ├── InvalidDescription the body of a submit is not a job, or not one that can run here
 └── ApiError           a request is answered with an error; carries its HTTP status
@@ -18,6 +19,10 @@ from airflow_training.exceptions import TrainingError
 
 class ServiceNotStarted(TrainingError):
     """The service cannot serve as it was asked to."""
+
+
+class StorageAway(TrainingError):
+    """The S3 store that keeps the files cannot be used now."""
 
 
 class ClientNotChanged(TrainingError):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
+from airflow_training.jobs.identity import job_folder
+from airflow_training.service.buckets import Buckets, remove_folder
 from airflow_training.service.database import now
 from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.job_table import JobTable
@@ -58,7 +56,7 @@ def _attempt(duty: Callable[[], object]) -> None:
         _logger.exception("A duty of the house failed; it is tried again.")
 
 
-def prune(jobs: JobTable, data: DataFolder, days: float) -> int:
+def prune(jobs: JobTable, data: DataFolder, buckets: Buckets, days: float) -> int:
     """Remove the jobs that ended more than some days ago: their folders in the bucket, their logs, their status.
 
     Returns:
@@ -68,32 +66,12 @@ def prune(jobs: JobTable, data: DataFolder, days: float) -> int:
     names = jobs.names()
     old = {key: name for key, (name, finished) in names.items() if finished and finished < end}
     # Two jobs can have one folder: "a" with the id "b-c" and "a-b" with the id "c".
-    kept = {data.job_folder(key.tenant, name, key.job_id) for key, (name, _) in names.items() if key not in old}
+    kept = {(key.tenant, job_folder(name, key.job_id)) for key, (name, _) in names.items() if key not in old}
     removed = 0
     for key, name in old.items():
-        folder = data.job_folder(key.tenant, name, key.job_id)
-        if (folder in kept or _removed(folder)) and _removed(data.job_state(*key)):
+        place = (key.tenant, job_folder(name, key.job_id))
+        if (place in kept or buckets.remove(*place)) and remove_folder(data.job_state(*key)):
             # The last of all: what is interrupted, or cannot be removed now, is taken up again.
             jobs.remove(key)
             removed += 1
     return removed
-
-
-def _removed(folder: Path) -> bool:
-    """Remove a folder; False where that cannot be done."""
-    if folder.parent.resolve() != folder.parent:
-        # A job put a link in the way, and what it points to is not the job's.
-        _logger.warning("%s is not where it should be, and is left alone.", folder)
-        return False
-    if folder.is_symlink():
-        folder.unlink()
-        return True
-    with suppress(OSError):
-        # A job can have left folders that nobody may write to, its own user neither.
-        for inner in (folder, *(Path(top, name) for top, names, _ in os.walk(folder) for name in names)):
-            if not inner.is_symlink():
-                inner.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        _logger.warning("%s cannot be removed; that is tried again.", folder)
-    return not folder.exists()

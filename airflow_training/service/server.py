@@ -16,6 +16,7 @@ import uvicorn
 
 from airflow_training.service.access_log import open_access_log
 from airflow_training.service.app import create_app
+from airflow_training.service.buckets import Buckets, buckets_of, remember_store
 from airflow_training.service.clients import Clients
 from airflow_training.service.context import Service
 from airflow_training.service.database import open_database
@@ -59,11 +60,13 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         _check(settings.tls)
     with _held(data), listen(settings.host, settings.port) as listener:
         open_access_log(settings.access_log or data.access_log)
-        storage = Storage(data, settings.host, settings.storage_port, settings.tls)
-        service = _service(settings, data, storage)
+        remember_store(data, settings.s3)
+        buckets = buckets_of(data)
+        storage = Storage(data, buckets, settings.host, settings.storage_port, settings.tls)
+        service = _service(settings, data, buckets, storage)
         own_url = url(listener, reachable(listener, "127.0.0.1"), "https" if settings.tls else "http")
         server = _Server(service, settings.tls, partial(ready, own_url))
-        housekeeping = Housekeeping(_duties(settings, service))
+        housekeeping = Housekeeping(_duties(settings, service, buckets))
         service.tokens.renew_keys()
         with ExitStack() as running:
             for part in (service.database_lock, storage, service.scheduler, housekeeping):
@@ -72,7 +75,7 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
             server.run([listener])
 
 
-def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> Service:
+def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, storage: Storage) -> Service:
     sessions = open_database(postgresql(settings.database_url) if settings.database_url else data.database_url)
     if settings.runner is RunnerName.PROCESS and not Cgroup.available():
         _logger.warning(
@@ -82,7 +85,7 @@ def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> S
     machine = detect(settings.cpus, settings.memory, settings.gpus)
     jobs = JobTable(sessions, machine)
     disk = settings.job_disk or shutil.disk_usage(data.root).total // 2 // MEGABYTE
-    runner = _RUNNERS[settings.runner](data, disk=disk, log=settings.job_log * MEGABYTE)
+    runner = _RUNNERS[settings.runner](data, buckets, disk=disk, log=settings.job_log * MEGABYTE)
     metrics = Metrics(jobs)
     return Service(
         data=data,
@@ -99,14 +102,14 @@ def _service(settings: ServiceSettings, data: DataFolder, storage: Storage) -> S
     )
 
 
-def _duties(settings: ServiceSettings, service: Service) -> list[Callable[[], object]]:
+def _duties(settings: ServiceSettings, service: Service, buckets: Buckets) -> list[Callable[[], object]]:
     duties: list[Callable[[], object]] = [
         service.database_lock.keep,
         service.tokens.renew_keys,
         lambda: service.storage.keep_keys_of(service.clients.all()),
     ]
     if settings.keep_days is not None:
-        duties.append(partial(prune, service.jobs, service.data, settings.keep_days))
+        duties.append(partial(prune, service.jobs, service.data, buckets, settings.keep_days))
     return duties
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from airflow_training.jobs.identity import job_folder
 from airflow_training.service.amount import Amount
 from airflow_training.service.errors import ServiceNotStarted
 
@@ -51,6 +51,7 @@ class ServiceSettings:
         memory: MB for jobs; nine tenths of what there is if None.
         gpus: Graphics processors for jobs; all there are if None.
         runner: What jobs run as.
+        s3: The S3 store that keeps the files of all tenants; the data folder does if None.
         plans: What a `resourcePlanId` stands for.
         free_disk: MB that are to be free on the data folder's disk before a job is started.
         job_disk: MB that a job may have in its folder; half of the disk if None.
@@ -70,6 +71,7 @@ class ServiceSettings:
     memory: int | None = None
     gpus: int | None = None
     runner: RunnerName = RunnerName.PROCESS
+    s3: S3Settings | None = None
     plans: Mapping[str, Amount] = field(default_factory=lambda: BASIC_PLANS)
     free_disk: int = 1024
     job_disk: int | None = None
@@ -80,6 +82,31 @@ class ServiceSettings:
 
 BASIC_PLANS: Mapping[str, Amount] = {"basic": Amount(1, 4096)}
 """The resource plan that clients of the old platform name when they need nothing special."""
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """An S3 store elsewhere that keeps the files of all tenants.
+
+    Attributes:
+        endpoint: Its address, with http or https.
+        bucket: The bucket, which is there already.
+        prefix: The folder in it that is the service's; empty for the whole bucket.
+        region: Its region, which is signed with each request.
+        access_key: The key of the service.
+        secret_key: Its secret.
+    """
+
+    endpoint: str
+    bucket: str
+    prefix: str
+    region: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them, with the secret."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -153,7 +180,3 @@ class DataFolder:
     def bucket(self, tenant: str) -> Path:
         """The bucket of a tenant."""
         return self.tenant(tenant) / BUCKET
-
-    def job_folder(self, tenant: str, name: str, job_id: str) -> Path:
-        """The folder a job runs in, which is the folder its files were uploaded to."""
-        return self.bucket(tenant) / job_folder(name, job_id)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import obstore
 from obstore.exceptions import BaseError
@@ -26,8 +27,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from airflow_training.service import storage_keys
+from airflow_training.service.buckets import Buckets
 from airflow_training.service.clients import KnownClient
-from airflow_training.service.errors import ServiceNotStarted
+from airflow_training.service.errors import ServiceNotStarted, StorageAway
 from airflow_training.service.files import write_json
 from airflow_training.service.kept_process import KeptProcess, end_orphan
 from airflow_training.service.network import listen, reachable, url
@@ -61,6 +63,7 @@ class Storage:
 
     Args:
         data: The data folder.
+        buckets: Where the files of tenants are.
         host: The address of the endpoint.
         port: Its port; 0 takes a free one.
         tls: The certificate and the key of the service, where it speaks TLS.
@@ -72,12 +75,12 @@ class Storage:
     # A health check waits so long for an answer.
     _PATIENCE = 0.8
 
-    def __init__(self, data: DataFolder, host: str, port: int, tls: Tls | None = None) -> None:
-        self._data = data
+    def __init__(self, data: DataFolder, buckets: Buckets, host: str, port: int, tls: Tls | None = None) -> None:
+        self._buckets = buckets
         self._tls = tls
         data.storage.mkdir(mode=0o700, exist_ok=True)
         self._keys_file = data.storage / "keys.json"
-        self._keys: dict[str, dict[str, str]] = {}
+        self._keys: dict[str, dict[str, Any]] = {}
         self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         rclone = _find_rclone()
@@ -134,9 +137,13 @@ class Storage:
             host: The name or address by which the client reached the service.
         """
         access_key, secret_key = self._keys_of(client)
-        self._data.bucket(client.tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
-        ready = self._answers(access_key, secret_key)
-        failure = next(filter(None, (process.failure for process in self._processes)), "")
+        away = ""
+        try:
+            self._buckets.make(client.tenant)
+        except StorageAway as error:
+            away = str(error)
+        ready = not away and self._answers(access_key, secret_key)
+        failure = away or next(filter(None, (process.failure for process in self._processes)), "")
         return StorageAccess(
             status="Ready" if ready else "Error" if failure else "Pending",
             message="" if ready else failure or "the storage endpoint is starting",
@@ -175,12 +182,13 @@ class Storage:
                 access_key = secrets.token_hex(10).upper()
                 self._keys[access_key] = {
                     "secret": secrets.token_urlsafe(30),
-                    "folder": str(self._data.tenant(client.tenant)),
+                    "backend": self._buckets.backend(client.tenant),
                 }
                 write_json(self._keys_file, self._keys)
                 self._access_keys[who] = access_key
             access_key = self._access_keys[who]
-            return access_key, self._keys[access_key]["secret"]
+            secret_key: str = self._keys[access_key]["secret"]
+            return access_key, secret_key
 
     def _answers(self, access_key: str, secret_key: str) -> bool:
         """Ask the endpoint for the bucket, as a client will."""
@@ -222,6 +230,9 @@ def _rclone(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> Kept
         "--no-checksum",
         # Parts that arrive out of order wait in memory: per upload, and for all uploads of a tenant.
         *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
+        # The time at which a store elsewhere took a file comes with its listing; asking for another takes a request
+        # for each file.
+        "--use-server-modtime",
         # Memory that an upload took goes back to the machine after it.
         "--use-mmap",
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import yaml
 from docker.models.containers import Container
 
 from airflow_training.local.process import LocalProcess, free_port, wait_until
+from tests.engines.listening import listens
 
 IMAGE = "localhost/airflow-training-test:1"
 """Debian with a Python; `make engines` makes it."""
@@ -92,7 +92,7 @@ class Podman:
         registry.start()
         try:
             host, _, port = self._registry.partition(":")
-            wait_until(lambda: _listens(socket.AF_INET, (host, int(port))), "The registry", timeout=60)
+            wait_until(lambda: listens((host, int(port))), "The registry", timeout=60)
             push = ["podman", "push", "--quiet", IMAGE, image]
             subprocess.run(push, env=self._environment, check=True, capture_output=True)
             yield image
@@ -103,16 +103,11 @@ class Podman:
     def _answers(self) -> bool:
         self._process.check()
         # Docker's SDK does not close a socket that it could not connect.
-        return _listens(socket.AF_UNIX, str(self._socket)) and bool(self.client.ping())
+        return listens(str(self._socket)) and bool(self.client.ping())
 
 
 def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, "CONTAINERS_CONF": str(_CONFIGURATION), **more}
-
-
-def _listens(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
-    with socket.socket(family) as connection:
-        return connection.connect_ex(address) == 0
 
 
 @contextmanager

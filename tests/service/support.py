@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,8 +21,12 @@ import psutil
 import pytest
 import trustme
 from obstore.store import S3Store
+from sqlalchemy import Engine, update
+from sqlalchemy.orm import Session
 
+from airflow_training.jobs.identity import job_folder
 from airflow_training.local.service import LocalService
+from airflow_training.service.database import Job, now, open_database
 from airflow_training.service.settings import DataFolder
 
 T = TypeVar("T")
@@ -159,7 +166,7 @@ class Tenant:
 
     def folder(self, job_id: str, name: str = "job") -> Path:
         """The job's folder, as a job sees it; made as an upload would make it."""
-        folder = self.service.files.job_folder(self.name, name, job_id)
+        folder = self.service.files.bucket(self.name) / job_folder(name, job_id)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -192,3 +199,26 @@ def bucket(endpoint: str, access_key: str, secret_key: str) -> S3Store:
 
 def keys(store: S3Store, prefix: str | None = None) -> list[str]:
     return sorted(entry["path"] for entry in obstore.list(store, prefix).collect())
+
+
+def age(service: RunningService, job_id: str, age: timedelta) -> None:
+    """Have a job be older than it is: it was submitted, and ended if it did, so much earlier."""
+    sessions = open_database(service.database_url)
+    with sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(submitted=now() - age))
+        ended = Job.finished.is_not(None)
+        session.execute(update(Job).where(Job.id == job_id, ended).values(finished=now() - age))
+    close(sessions())
+
+
+def close(session: Session) -> None:
+    engine = session.get_bind()
+    assert isinstance(engine, Engine)
+    session.close()
+    engine.dispose()
+
+
+def run(*arguments: str) -> str:
+    """Run `airflow-training …` and return what it prints."""
+    words = [sys.executable, "-m", "airflow_training.cli.main", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,11 @@ from tests.service.support import RunningService, Tenant, keys, wait_for
 
 @pytest.fixture(scope="module")
 def service(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service that runs jobs in containers."""
+    """A service that runs jobs in containers; its engine's configuration has a secret."""
+    folder = tmp_path_factory.mktemp("container")
+    (folder / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": "http://me:s3cret@proxy"}}}))
     options = ("--runner", "container", "--job-disk", "20")
-    service = RunningService(tmp_path_factory.mktemp("container"), podman.environment, options)
+    service = RunningService(folder, {**podman.environment, "DOCKER_CONFIG": str(folder)}, options)
     with service.running():
         yield service
     podman.remove_containers(service.data)
@@ -31,6 +34,38 @@ def test_a_job_without_an_image_is_refused(tenant: Tenant) -> None:
     reply = tenant.http.post("jobs/no-image", json=job)
     assert reply.status_code == 422
     assert reply.json()["error"]["message"].endswith("set image, such as python:3.11.")
+
+
+def test_an_image_that_is_no_name_of_one_is_refused(tenant: Tenant) -> None:
+    execution = {"command": "true", "completionTime": "1h", "image": "../containers/other"}
+    reply = tenant.http.post("jobs/bad-image", json={"job": {"name": "job", "execution": execution}})
+    assert reply.status_code == 422
+
+
+def test_a_job_sees_no_proxy_of_the_engine(tenant: Tenant) -> None:
+    job_id = submit(tenant, "env")
+    tenant.wait(job_id)
+    assert "s3cret" not in tenant.log(job_id)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("truncate -s 10T holes; ln holes more", ["'holes'", "'more'"]),
+        ('python3 -c \'import os\nfor _ in range(1500): os.mkdir("d" * 9); os.chdir("d" * 9)\'', ["ddddddddd"]),
+        ("echo 1 > $(printf 'new\\nline\\377')", []),
+        ("truncate -s 1T ~/.memory; chmod 400 ~/.memory", []),
+    ],
+    ids=["holes", "deep", "name", "note"],
+)
+def test_what_cannot_be_brought_back_is_said_and_harms_nobody(tenant: Tenant, command: str, said: list[str]) -> None:
+    job_id = submit(tenant, f"{command}; echo 1 > file; exit 3")
+    status = tenant.wait(job_id)
+    assert status["status"] == "FAILED"
+    assert "of 300 MB" not in status["message"]
+    assert (tenant.folder(job_id) / "file").exists()
+    for words in said:
+        assert words in tenant.whole_log(job_id)
 
 
 def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(tenant: Tenant) -> None:

@@ -17,13 +17,12 @@ from alembic.runtime.migration import MigrationContext
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Engine, create_engine, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, select, text
 
-from airflow_training.service.database import Job, Table, now, open_database
+from airflow_training.service.database import Job, Table, open_database
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.migrations import upgrade
-from tests.service.support import RunningService, Tenant, keys, on_both, wait_for
+from tests.service.support import RunningService, Tenant, age, close, keys, on_both, run, wait_for
 
 
 def test_health_names_the_part_that_does_not_work(own_service: RunningService) -> None:
@@ -127,23 +126,6 @@ def test_old_jobs_are_removed_by_the_service(tmp_path: Path) -> None:
         tenant.leave()
 
 
-def age(service: RunningService, job_id: str, age: timedelta) -> None:
-    """Have a job be older than it is: it was submitted, and ended if it did, so much earlier."""
-    sessions = open_database(service.database_url)
-    with sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(submitted=now() - age))
-        ended = Job.finished.is_not(None)
-        session.execute(update(Job).where(Job.id == job_id, ended).values(finished=now() - age))
-    close(sessions())
-
-
-def close(session: Session) -> None:
-    engine = session.get_bind()
-    assert isinstance(engine, Engine)
-    session.close()
-    engine.dispose()
-
-
 def test_a_client_that_is_removed_loses_its_storage_keys_too(own_service: RunningService, own_tenant: Tenant) -> None:
     other = Tenant(own_service, own_tenant.name)
     mine, theirs = own_tenant.storage(), other.storage()
@@ -234,8 +216,3 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(tmp_path: Path, options: lis
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
-
-
-def run(*arguments: str) -> str:
-    words = [sys.executable, "-m", "airflow_training.cli.main", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout

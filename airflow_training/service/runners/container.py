@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from airflow_training.jobs.description import JobDescription
@@ -14,14 +15,20 @@ from airflow_training.service.runners.supervised import SupervisedRunner
 _ENGINE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
 
 
+# What may be in an image's name, of which only the engine knows the grammar: it becomes a part of a path of its API.
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}")
+
+
 class ContainerRunner(SupervisedRunner):
     """Runs each job in a container of the image that it names."""
 
     def objection(self, description: JobDescription) -> str:
         """Refuse what names no image."""
-        if description.execution.image:
+        image = description.execution.image
+        if image and _REFERENCE.fullmatch(image) and ".." not in image:
             return ""
-        return "The job names no image, and jobs run in containers here: set image, such as python:3.11."
+        named = f"names the image {image!r}, which is no name of one" if image else "names no image"
+        return f"The job {named}, and jobs run in containers here: set image, such as python:3.11."
 
     def _place(self, order: Order) -> dict[str, Any]:
         labels = {"tenant": order.key.tenant, "job": order.key.job_id, "state": str(self._state(order.key))}

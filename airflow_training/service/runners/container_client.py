@@ -1,4 +1,4 @@
-"""What is done with the container of a job, as programs: `python -m … prepare|run|remove <state folder of the job>`.
+"""What is done with the container of a job, as programs: `python -m … wait|prepare|run|remove <state folder>`.
 
 Source: the Docker Engine API, which Podman speaks as well. `DOCKER_HOST` and its like say where the engine is.
 """
@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import sys
 import threading
 import time
@@ -25,24 +26,35 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from airflow_training.service.files import read_json, write_atomic
+from airflow_training.service.runners.container_state import (
+    HOME,
+    TEMPORARY,
+    WORK,
+    folder_of,
+    note_failure,
+    note_made,
+    was_made,
+)
 from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES
-from airflow_training.service.runners.process_tree import end_with_parent
 from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION, name_of
-
-WORK = "data"
-_HOME, _TEMPORARY = "home", "tmp"
-_FAILURE = "failure.txt"
-_MADE = "container.made"
 
 # Where a job finds its things; the folder of the job is below /data.
 _HOME_IN_CONTAINER = "/airflow-training"
 
 # The first process passes the request to end on to all others, which the kernel does not do, and writes down whether
 # the kernel had to end one for want of memory. Source: cgroup v2's memory.events, cgroup v1's memory.oom_control.
+# A wait that the request interrupts says nothing of the command, and is made once more; 127 then means that it had
+# told all before.
 _FIRST_PROCESS = """
-trap 'kill -TERM -1' TERM
+trap 'told=1; kill -TERM -1' TERM
 /bin/sh -c "$1" &
-while kill -0 $! 2> /dev/null; do wait $!; status=$?; done
+while
+    told=
+    wait $!
+    now=$?
+    [ $now -eq 127 ] && [ -n "$status" ] || status=$now
+    [ -n "$told" ]
+do :; done
 cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control > "$2" 2> /dev/null
 exit $status
 """
@@ -53,33 +65,11 @@ _OUT_OF_MEMORY = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
 _PAUSE = 1.0
 # Engines refuse for a moment to remove what they are busy with.
 _TRIES = 30
+_ALIVE = frozenset({"running", "paused", "stopping", "restarting"})
+# Seconds that a container may take to end after its output did.
+_END = 10.0
+# All that an engine answers, or does not. An error that it tells of is one of requests' as well.
 _AWAY = (RequestException, HTTPError, OSError)
-
-
-def folder_of(state: Path) -> Path:
-    """All that the container of a job can write to of this machine's disk."""
-    return state / "container"
-
-
-def make_folder(state: Path, owner: int) -> None:
-    """Make the folders that the container of a job writes to."""
-    for name in (WORK, _HOME, _TEMPORARY):
-        folder = folder_of(state) / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.getuid() == 0:
-            os.chown(folder, owner, owner)
-
-
-def failure(state: Path) -> str:
-    """Why the job could not run, or was ended; an empty text where all is well."""
-    with contextlib.suppress(FileNotFoundError):
-        return (state / _FAILURE).read_text()
-    return ""
-
-
-def forget_failure(state: Path) -> None:
-    """Begin a new attempt."""
-    (state / _FAILURE).unlink(missing_ok=True)
 
 
 class _Failed(Exception):
@@ -96,6 +86,11 @@ class _Job:
         self._image: str = self._specification["image"]
         self._stopping = threading.Event()
 
+    def wait(self) -> int:
+        """Wait for the engine."""
+        self._engine()
+        return 0
+
     def prepare(self) -> int:
         """Pull the image, unless the engine has it."""
         engine = self._engine()
@@ -110,12 +105,15 @@ class _Job:
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         engine = self._engine()
         self._remove(engine)
-        (self._state / _MADE).touch()
+        (folder_of(self._state) / HOME / _MEMORY).unlink(missing_ok=True)
+        note_made(self._state)
         container = self._create(engine)
         try:
             output = _attach(container)
+            if self._stopping.is_set():
+                return 128 + signal.SIGTERM
             container.start()
-            threading.Thread(target=self._stop_when_told, args=[container], daemon=True).start()
+            threading.Thread(target=self._stop_when_told, args=[container, time.monotonic()], daemon=True).start()
             status = self._follow(engine, container, output)
             self._tell_want_of_memory(container, status)
         except APIError as error:
@@ -126,7 +124,7 @@ class _Job:
 
     def remove(self) -> int:
         """Remove the container by force, where one was ever made."""
-        if (self._state / _MADE).exists():
+        if was_made(self._state):
             self._remove(self._engine())
         return 0
 
@@ -143,8 +141,9 @@ class _Job:
         return engine
 
     def _wait_for(self, what: str) -> None:
-        """Have the status of the job say what keeps it from running."""
-        write_atomic(self._state / PREPARING, what.encode())
+        """Have the status of the job say what keeps it from running, unless the disk is full."""
+        with contextlib.suppress(OSError):
+            write_atomic(self._state / PREPARING, what.encode())
 
     def _pull(self, engine: docker.DockerClient) -> None:
         repository, tag = parse_repository_tag(self._image)
@@ -166,7 +165,7 @@ class _Job:
         limits = self._specification["limits"]
         memory = limits["memory"] * 1024 * 1024
         folder, owner = folder_of(self._state), (folder_of(self._state) / WORK).stat()
-        inside = {WORK: self._specification["mount"], _HOME: _HOME_IN_CONTAINER, _TEMPORARY: "/tmp"}  # noqa: S108
+        inside = {WORK: self._specification["mount"], HOME: _HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
         gpus = self._specification["gpus"]
         try:
             image = engine.images.get(self._image)
@@ -179,7 +178,14 @@ class _Job:
                 ],
                 name=self._name,
                 labels=self._specification["labels"],
-                environment={**_environment(image.attrs), **self._specification["env"]},
+                environment={
+                    **_environment(image.attrs),
+                    **self._specification["env"],
+                    # Whatever image and job say: where NVIDIA's runtime is the default, it goes by this.
+                    "NVIDIA_VISIBLE_DEVICES": ",".join(gpus) or "void",
+                },
+                # The engine's own proxy, which may have a password, is none of the job's business.
+                use_config_proxy=False,
                 working_dir=self._specification["mount"],
                 mounts=[Mount(target, str(folder / name), type="bind") for name, target in inside.items()],
                 user=f"{owner.st_uid}:{owner.st_gid}",
@@ -209,31 +215,34 @@ class _Job:
             output = iter(())
             try:
                 container.reload()
-                if container.status in {"running", "paused", "stopping"}:
+                if container.status in _ALIVE:
                     # The stream can end a moment before the container does.
-                    return int(container.wait(timeout=_PAUSE)["StatusCode"])
+                    return int(container.wait(timeout=_END)["StatusCode"])
                 return int(container.attrs["State"]["ExitCode"])
             except NotFound:
                 raise _Failed("the container was removed while the job ran") from None
             except _AWAY:
                 time.sleep(_PAUSE)
                 engine = self._engine()
-                with contextlib.suppress(APIError, *_AWAY):
+                with contextlib.suppress(*_AWAY):
                     container = engine.containers.get(self._name)
-                    output = _attach(container)
+                    if container.status in _ALIVE:
+                        output = _attach(container)
                 _say("The container engine was away: lines that the job wrote meanwhile may be missing.")
 
-    def _stop_when_told(self, container: Container) -> None:
+    def _stop_when_told(self, container: Container, started: float) -> None:
         self._stopping.wait()
-        with contextlib.suppress(APIError, *_AWAY):
+        # The first process has to be ready for it: the kernel drops what it is not.
+        time.sleep(max(0, started + _PAUSE - time.monotonic()))
+        with contextlib.suppress(*_AWAY):
             container.kill("SIGTERM")
 
     def _tell_want_of_memory(self, container: Container, status: int) -> None:
-        note = folder_of(self._state) / _HOME / _MEMORY
-        found = note.read_text(errors="replace") if note.is_file() and not note.is_symlink() else ""
+        if not status:
+            return
         with contextlib.suppress(*_AWAY):
             container.reload()
-        if status and (container.attrs["State"].get("OOMKilled") or _OUT_OF_MEMORY.search(found)):
+        if container.attrs["State"].get("OOMKilled") or _OUT_OF_MEMORY.search(_memory_note(self._state)):
             memory = self._specification["limits"]["memory"]
             raise _Failed(f"out of memory: used {memory} of {memory} MB")
 
@@ -248,12 +257,12 @@ class _Job:
     def _removed(self, engine: docker.DockerClient, *, forgo: bool) -> bool:
         try:
             container = engine.containers.get(self._name)
-            if forgo and container.status != "running":
+            if forgo and container.status not in _ALIVE:
                 return True
             container.remove(force=True, v=True)
         except NotFound:
             return True
-        except (APIError, *_AWAY):
+        except _AWAY:
             return False
         return True
 
@@ -275,7 +284,7 @@ def _attach(container: Container) -> Iterator[bytes]:
 
 def _environment(image: Mapping[str, Any]) -> dict[str, str]:
     """What a job finds beside its own variables."""
-    of_image = dict(variable.split("=", 1) for variable in image["Config"].get("Env") or ())
+    of_image = {name: value for name, _, value in (v.partition("=") for v in image["Config"].get("Env") or ())}
     path = of_image.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     return {
         "HOME": _HOME_IN_CONTAINER,
@@ -285,6 +294,19 @@ def _environment(image: Mapping[str, Any]) -> dict[str, str]:
         # Lines appear in the log when they are printed, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _memory_note(state: Path) -> str:
+    """What the first process wrote; the job may have put something else there, of any kind and size."""
+    try:
+        descriptor = os.open(folder_of(state) / HOME / _MEMORY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, 4096).decode(errors="replace") if is_file else ""
+    finally:
+        os.close(descriptor)
 
 
 def _progress(event: Mapping[str, Any]) -> str:
@@ -305,16 +327,15 @@ def _reason(error: Exception) -> str:
 
 def main() -> int:
     """Do one step."""
-    end_with_parent()
     step, state = sys.argv[1], Path(sys.argv[2])
-    steps = {"prepare": _Job.prepare, "run": _Job.run, "remove": _Job.remove}
+    steps = {"wait": _Job.wait, "prepare": _Job.prepare, "run": _Job.run, "remove": _Job.remove}
     try:
         return steps[step](_Job(state))
     except _Failed as failed:
         reason = str(failed)
     except (DockerException, *_AWAY) as error:
         reason = f"the container engine failed: {_reason(error)}"
-    write_atomic(state / _FAILURE, reason.encode())
+    note_failure(state, reason)
     return 1
 
 

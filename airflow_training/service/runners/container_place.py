@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from airflow_training.service.runners import container_client, staging
+from airflow_training.service.runners import container_state
 from airflow_training.service.runners.limits import JobLimits, Watch
 from airflow_training.service.runners.place import PlaceFailed, Program
-from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.process_tree import Ended, end_with
+from airflow_training.service.runners.staging import Staging, python_program, remove_tree, run_undisturbed
 from airflow_training.service.runners.state_folder import name_of
 
-# Jobs run as the service's user; where that is root, as the one who owns nothing. Source: nobody in passwd(5).
-NOBODY = 65534
+# Named and not imported: a supervisor, of which each job has one, needs nothing of Docker's SDK.
+_CLIENT = "airflow_training.service.runners.container_client"
 
-# So long is waited before what a job wrote is brought back once more, where the disk is full.
+# Jobs run as the service's user; where that is root, as the one who owns nothing. Source: nobody in passwd(5).
+_NOBODY = 65534
+
+# Seconds after which it is tried again to remove a container.
 _PAUSE = 5.0
 
 
@@ -40,13 +39,15 @@ class ContainerPlace:
         self._state = state
         self._limits = JobLimits(**specification["limits"])
         self._engine: dict[str, str] = specification["engine"]
-        self._folder = container_client.folder_of(state)
-        self._staging = {
-            "bucket_folder": specification["folder"],
-            "work": str(self._folder / container_client.WORK),
-            "state": str(state),
-            "owner": os.getuid() or NOBODY,
-        }
+        self._folder = container_state.folder_of(state)
+        self._owner = os.getuid() or _NOBODY
+        self._files = Staging(
+            specification["files"],
+            self._folder / container_state.WORK,
+            state,
+            owner=self._owner,
+            most=self._limits.disk,
+        )
 
     @property
     def holder(self) -> str:
@@ -55,48 +56,46 @@ class ContainerPlace:
 
     def watch(self) -> Watch:
         """Watch the disk that the container writes to; the engine limits all else."""
-        return _ContainerWatch(self._limits, self._folder, self._state, self.clean)
+        self._watch = _ContainerWatch(self._limits, self._folder, self._state, self.clean)
+        return self._watch
 
-    def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
+    def prepare(self, run: Callable[[Program], Ended], _: Callable[[str], None]) -> Ended | None:
         """Copy the job's files, and have the engine pull the image."""
-        container_client.make_folder(self._state, self._staging["owner"])
-        for program in (self._copy("fetch"), self._client("prepare")):
-            ended = run(program)
-            if ended.overstepped or ended.stopped:
-                return ended
-            if ended.status:
-                raise PlaceFailed(container_client.failure(self._state) or "the job's files could not be copied")
-        return None
+        container_state.make_folder(self._state, self._owner)
+        ended = run(self._client("wait"))
+        if ended.status or ended.overstepped or ended.stopped:
+            return _said(ended)
+        # To make ready may take as long as the job may; the time of the command counts anew.
+        self._watch.start_the_clock()
+        if fetched := self._files.fetch(run):
+            return fetched
+        ended = run(self._client("prepare"))
+        return _said(ended) if ended.status or ended.overstepped or ended.stopped else None
 
     def program(self) -> Program:
         """The client that starts the container, hands its output on, and ends as the command does."""
         return self._client("run")
 
     def clean(self) -> None:
-        """Remove the container, whatever it does."""
-        _do(self._client("remove"))
+        """Remove the container, whatever it does, however long the engine is away."""
+        while not run_undisturbed(self._client("remove")).ok:
+            time.sleep(_PAUSE)
 
     def close(self, say: Callable[[str], None]) -> None:
         """Remove the container, bring back what the job wrote, and remove the copy."""
         self.clean()
-        said = ""
-        while not (sent := _do(self._copy("send"))).ok:
-            if sent.output != said:
-                say(f"What the job wrote cannot be brought to the bucket, which is tried again: {sent.output}")
-            said = sent.output
-            time.sleep(_PAUSE)
-        for line in sent.output.splitlines():
-            say(line)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _copy(self, step: str) -> Program:
-        return self._python(staging.__name__, step, json.dumps(self._staging))
+        self._files.send(say)
+        remove_tree(self._folder)
 
     def _client(self, step: str) -> Program:
-        return self._python(container_client.__name__, step, str(self._state))
+        return python_program(_CLIENT, step, str(self._state), **self._engine)
 
-    def _python(self, module: str, *arguments: str) -> Program:
-        return Program([sys.executable, "-m", module, *arguments], Path.cwd(), {**os.environ, **self._engine})
+
+def _said(ended: Ended) -> Ended:
+    """How a client ended; why is in `overstepped` already, where the client could say it."""
+    if ended.status and not ended.stopped and not ended.overstepped:
+        raise PlaceFailed("the client of the container engine failed; the log tells why")
+    return ended
 
 
 class _ContainerWatch(Watch):
@@ -114,7 +113,12 @@ class _ContainerWatch(Watch):
         self._state = state
         self._remove = remove
         self._killed = False
-        container_client.forget_failure(state)
+        self._supervisor = os.getpid()
+        container_state.forget_failure(state)
+
+    def enter(self) -> None:
+        """Have the client end with the supervisor: the next one removes the container, and starts another client."""
+        end_with(self._supervisor)
 
     def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
         """End the client, which then cannot remove the container."""
@@ -128,26 +132,4 @@ class _ContainerWatch(Watch):
 
     def overstepped(self, processes: Callable[[], list[psutil.Process]]) -> str:
         """Say what the job used too much of, or why it could not run; an empty text where it does well."""
-        return container_client.failure(self._state) or super().overstepped(processes)
-
-
-@dataclass(frozen=True)
-class _Done:
-    ok: bool
-    output: str
-
-
-def _do(program: Program) -> _Done:
-    """Run a program that nobody may interrupt."""
-    done = subprocess.run(
-        program.command,
-        cwd=program.folder,
-        env=program.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    return _Done(done.returncode == 0, done.stdout.strip())
+        return container_state.failure(self._state) or super().overstepped(processes)

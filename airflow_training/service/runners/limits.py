@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,10 @@ class Watch:
         began = time.monotonic()
         if began < self._next_disk:
             return ""
-        used = _size(self._folder) // _MEGABYTE
+        try:
+            used = _size(self._folder) // _MEGABYTE
+        except _TooDeep:
+            return "out of disk: a path in its folder is longer than can be looked at"
         ended = time.monotonic()
         self._next_disk = ended + max(_DISK_INTERVAL, _DISK_SHARE * (ended - began))
         return f"out of disk: used {used} of {self._limits.disk} MB" if used > self._limits.disk else ""
@@ -205,15 +209,29 @@ def _memory(processes: Iterable[psutil.Process], *, exact: bool) -> int:
     return total // _MEGABYTE
 
 
+class _TooDeep(Exception):
+    """A path is longer than the kernel takes, and nobody can say what is below it."""
+
+
+@contextlib.contextmanager
+def _tolerant() -> Iterator[None]:
+    """Take no notice of what is gone before it is looked at, or may not be."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _TooDeep from error
+
+
 def _size(folder: Path) -> int:
     """Bytes on the disk of a folder, as `du` counts them; a symbolic link is not followed, a hard link counts once."""
     total = 0
     seen: set[tuple[int, int]] = set()
     waiting = [str(folder)]
     while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+        with _tolerant(), os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):
+                with _tolerant():
                     facts = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)

@@ -28,7 +28,7 @@ class Program:
 
 
 class PlaceFailed(TrainingError):
-    """The job cannot run in its place; the text says why, and is the message of the job."""
+    """An attempt cannot be made in its place; the text says why, and is the message of the job."""
 
 
 class Place(Protocol):
@@ -52,7 +52,7 @@ class Place(Protocol):
             How a program ended that used too much; None where the attempt can begin.
 
         Raises:
-            PlaceFailed: There will be no attempt.
+            PlaceFailed: The attempt cannot be made.
         """
 
     def program(self) -> Program:

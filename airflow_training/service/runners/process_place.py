@@ -17,6 +17,7 @@ from airflow_training.service.runners.environment import create_commands, instal
 from airflow_training.service.runners.limits import JobLimits, ProcessWatch, Watch
 from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.staging import Staging
 from airflow_training.service.runners.state_folder import name_of
 
 JOB_VARIABLE = "AIRFLOW_TRAINING_JOB"
@@ -26,7 +27,7 @@ _REQUIREMENTS = "requirements.txt"
 
 
 class ProcessPlace:
-    """Runs the command in the folder that the job's files were uploaded to.
+    """Runs the command in the folder that the job's files were uploaded to, or in a copy of one that is elsewhere.
 
     Args:
         state: The state folder of the job.
@@ -41,7 +42,13 @@ class ProcessPlace:
         # No graphics processor at all, rather than those of others, where it has not asked for any.
         self._variables = {**specification["env"], "CUDA_VISIBLE_DEVICES": ",".join(specification["gpus"])}
         self._limits = JobLimits(**specification["limits"])
-        self._folder = Path(specification["folder"])
+        files: dict[str, str] = specification["files"]
+        self._folder = Path(files["folder"]) if "folder" in files else state / "files"
+        self._staging = (
+            None
+            if "folder" in files
+            else Staging(files, self._folder, state, owner=os.getuid(), most=self._limits.disk)
+        )
         self._python = state / "env"
         self._installed = False
 
@@ -53,24 +60,26 @@ class ProcessPlace:
         return watch
 
     def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
-        """Make the Python environment of the job, and install its requirements into it."""
+        """Have the job's files, make its Python environment, and install its requirements into it."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._staging and (ended := self._staging.fetch(run)):
+            return ended
         uv = find_uv_bin()
         if not self._python.exists():
             for command in create_commands(uv, self._python):
                 ended = run(self._tool(command))
-                if not ended.status:
-                    break
                 if ended.overstepped or ended.stopped:
                     return ended
+                if not ended.status:
+                    break
         self._installed = False
         if not (self._folder / _REQUIREMENTS).is_file():
             return None
         say(f"Installing {_REQUIREMENTS}")
         ended = run(self._tool(install_command(uv, self._python, _REQUIREMENTS)))
-        self._installed = not ended.status
         if ended.overstepped or ended.stopped:
             return ended
+        self._installed = not ended.status
         if ended.status:
             say("That failed; the command goes on without it, and may install what it needs itself.")
         return None
@@ -92,9 +101,12 @@ class ProcessPlace:
                     process.kill()
         shutil.rmtree(self._python, ignore_errors=True)
 
-    def close(self, _: Callable[[str], None]) -> None:
-        """Remove the Python environment; what the job wrote is where it belongs."""
+    def close(self, say: Callable[[str], None]) -> None:
+        """Remove the Python environment, and bring what the job wrote to where it belongs."""
         shutil.rmtree(self._python, ignore_errors=True)
+        if self._staging:
+            self._staging.send(say)
+            self._staging.remove()
 
     def _tool(self, command: list[str]) -> Program:
         return Program(command, self._folder, {**os.environ, JOB_VARIABLE: str(self._state)})

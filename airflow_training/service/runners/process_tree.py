@@ -32,13 +32,18 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_with_parent() -> None:
+def end_with(parent: int) -> None:
     """Have the kernel end this process when its parent ends: nobody would take what it finds out.
 
-    Source: prctl(2), PR_SET_PDEATHSIG.
+    It is called between fork and exec, and holds for the program that is run then. Source: prctl(2), PR_SET_PDEATHSIG.
+
+    Args:
+        parent: The process id of the parent.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)

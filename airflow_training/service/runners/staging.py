@@ -2,99 +2,117 @@
 
 A job that is kept apart from the service must not write where the service, or its S3 endpoint, reads and writes: a
 symbolic link there would lead them out of the bucket. What it wrote is looked at when none of it runs any more, and
-only files come back: no links, no devices, no pipes.
+only files come back: no links, no devices, no pipes. Where the bucket is in an S3 store elsewhere, there is no
+other way.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import stat
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from airflow_training.service.files import read_json, write_json
-from airflow_training.service.runners.process_tree import end_with_parent
+from airflow_training.service.runners.place import PlaceFailed, Program
+from airflow_training.service.runners.process_tree import Ended, end_with
 
-_FETCHED = "fetched.json"
+# Named and not imported: a supervisor, of which each job has one, needs none of what the program needs.
+_STAGED_FILES = "airflow_training.service.runners.staged_files"
+
+# So long is waited before what a job wrote is brought back once more.
+_PAUSE = 5.0
 
 
-def fetch(bucket_folder: Path, work: Path, state: Path, owner: int) -> None:
-    """Copy the files of a job to the folder that it works in; what was copied before is left as it is.
+class Staging:
+    """The copy of a job's files.
 
     Args:
-        bucket_folder: The job's folder in the bucket.
-        work: The folder that it works in.
-        state: The job's state folder, where is noted what was copied.
+        files: Where they are in the bucket, as `Buckets.files` says it.
+        work: The folder that the job works in.
+        state: The state folder of the job.
         owner: The user that the job runs as.
+        most: MB that may come back.
     """
-    if (state / _FETCHED).exists():
-        return
-    bucket_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(bucket_folder, work, symlinks=True, dirs_exist_ok=True)
-    if os.getuid() == 0:
-        for path in (work, *work.rglob("*")):
-            os.chown(path, owner, owner, follow_symlinks=False)
-    write_json(state / _FETCHED, {name: _version(work / name) for name in _files(work)})
+
+    def __init__(self, files: Mapping[str, str], work: Path, state: Path, *, owner: int, most: int) -> None:
+        self._work = work
+        self._facts: dict[str, Any] = {
+            "files": files,
+            "work": str(work),
+            "state": str(state),
+            "owner": owner,
+            "most": most,
+        }
+
+    def fetch(self, run: Callable[[Program], Ended]) -> Ended | None:
+        """Copy the files to where the job works; returns how that ended, where it was to stop or took too much.
+
+        Raises:
+            PlaceFailed: They cannot be copied.
+        """
+        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ended = run(self._copy("fetch"))
+        if ended.overstepped or ended.stopped:
+            return ended
+        if ended.status:
+            raise PlaceFailed("the job's files could not be copied from the bucket; the log tells why")
+        return None
+
+    def send(self, say: Callable[[str], None]) -> None:
+        """Bring back what the job wrote, however long the disk is full or the store away."""
+        said = ""
+        while not (sent := run_undisturbed(self._copy("send"))).ok:
+            if sent.output != said:
+                say(f"What the job wrote is not in the bucket yet, which is tried again. {sent.output}")
+            said = sent.output
+            time.sleep(_PAUSE)
+        if sent.output:
+            say(sent.output)
+
+    def remove(self) -> None:
+        """Remove the copy."""
+        remove_tree(self._work)
+
+    def _copy(self, step: str) -> Program:
+        return python_program(_STAGED_FILES, step, json.dumps(self._facts))
 
 
-def send(work: Path, bucket_folder: Path, state: Path, say: Callable[[str], object]) -> None:
-    """Copy what the job wrote or changed back to its folder in the bucket; safe to repeat.
+@dataclass(frozen=True)
+class Done:
+    """How a program ended that nobody could interrupt."""
 
-    Args:
-        work: The folder that it worked in; nothing of it may run any more.
-        bucket_folder: The job's folder in the bucket.
-        state: The job's state folder.
-        say: Is told of what cannot be copied, in a line each.
-
-    Raises:
-        OSError: The disk is full, or fails.
-    """
-    fetched = read_json(state / _FETCHED)
-    if fetched is None:
-        return
-    for name in _files(work):
-        if fetched.get(name) == _version(work / name):
-            continue
-        try:
-            (bucket_folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = state / "file.part"
-            shutil.copyfile(work / name, part)
-            part.chmod(0o600)
-            part.replace(bucket_folder / name)
-        except (FileExistsError, IsADirectoryError, NotADirectoryError):
-            say(f"{name} is not in the bucket: a file and a folder there have the same name.")
+    ok: bool
+    output: str
 
 
-def _files(work: Path) -> Iterator[str]:
-    """The files below a folder, by their paths in it."""
-    for top, _, names in os.walk(work):
-        for name in names:
-            path = Path(top, name)
-            if stat.S_ISREG(path.lstat().st_mode):
-                yield str(path.relative_to(work))
+def python_program(module: str, *arguments: str, **variables: str) -> Program:
+    """A module of this package as a program."""
+    return Program([sys.executable, "-m", module, *arguments], Path.cwd(), {**os.environ, **variables})
 
 
-def _version(path: Path) -> list[int]:
-    facts = path.lstat()
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, however deep: Python's own way ends at some depth, and would take the supervisor with it."""
+    subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
 
 
-def main() -> None:
-    """Do one of both, as a program: `python -m … fetch|send <JSON of the arguments>`."""
-    end_with_parent()
-    step, arguments = sys.argv[1], json.loads(sys.argv[2])
-    bucket_folder, work, state = (Path(arguments[name]) for name in ("bucket_folder", "work", "state"))
-    try:
-        if step == "fetch":
-            fetch(bucket_folder, work, state, arguments["owner"])
-        else:
-            send(work, bucket_folder, state, lambda line: sys.stdout.write(f"{line}\n"))
-    except OSError as error:
-        sys.exit(f"The job's files cannot be copied: {error}")
-
-
-if __name__ == "__main__":
-    main()
+def run_undisturbed(program: Program) -> Done:
+    """Run a program to its end, though the job is to stop."""
+    done = subprocess.run(
+        program.command,
+        cwd=program.folder,
+        env=program.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        preexec_fn=partial(end_with, os.getpid()),
+    )
+    return Done(done.returncode == 0, done.stdout.strip())

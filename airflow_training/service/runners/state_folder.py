@@ -8,8 +8,12 @@ preparing.txt    what is waited for before the command starts
 started.json     when the command started, and what holds it
 cancel           written by the service: the next SIGTERM is the wish of the tenant
 log.txt, log.ndjson
-exit.json        how it ended, written when the log is complete
+outcome.json     how it ended; what is left is to bring its files back
+exit.json        the same, written when all is done and the log is complete
 ```
+
+What a place keeps beside it is its own matter: the Python environment of a process in `env/`, what a container writes
+to in `container/`, a copy of files from elsewhere in `files/`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ SUPERVISOR = "supervisor.json"
 PREPARING = "preparing.txt"
 STARTED = "started.json"
 CANCEL = "cancel"
+OUTCOME = "outcome.json"
 EXIT = "exit.json"
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import airflow_training
 from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.limits import read_duration
 from airflow_training.jobs.status import JobState
+from airflow_training.service.buckets import Buckets
 from airflow_training.service.database import now
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners import supervisor
@@ -25,6 +27,7 @@ from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.runners.state_folder import (
     CANCEL,
     EXIT,
+    OUTCOME,
     PREPARING,
     SPECIFICATION,
     STARTED,
@@ -47,12 +50,14 @@ class SupervisedRunner(ABC):
 
     Args:
         data: The data folder.
+        buckets: Where the files of tenants are.
         disk: MB that a job may have in its folder.
         log: Bytes that the log of a job may have.
     """
 
-    def __init__(self, data: DataFolder, *, disk: int, log: int) -> None:
+    def __init__(self, data: DataFolder, buckets: Buckets, *, disk: int, log: int) -> None:
         self._data = data
+        self._buckets = buckets
         self._disk = disk
         self._log = log
         self._children: dict[JobKey, subprocess.Popen[bytes]] = {}
@@ -123,7 +128,7 @@ class SupervisedRunner(ABC):
         return {
             "command": execution.command,
             "env": {variable.name: variable.text for variable in order.description.env},
-            "folder": str(self._data.job_folder(order.key.tenant, order.description.name, order.key.job_id)),
+            "files": self._buckets.files(order.key.tenant, job_folder(order.description.name, order.key.job_id)),
             "limits": limits.to_dict(),
             "gpus": list(order.gpus),
             "retries": execution.retries,
@@ -165,8 +170,9 @@ class SupervisedRunner(ABC):
             if not taken_up or not specification:
                 why = "the job's supervisor could not be started; the log of the service tells why"
                 return Progress(JobState.FAILED, why, finished=now())
-            # Where it is less, the one that was to take it up did not come that far.
-            if taken_up["attempt"] == specification["attempt"]:
+            # Where it is less, the one that was to take it up did not come that far; where it is more, the supervisor
+            # went on to another attempt by itself.
+            if taken_up["attempt"] >= specification["attempt"]:
                 write_json(state / SPECIFICATION, {**specification, **_what_is_left(state, specification, taken_up)})
         self._launch(key)
         return None
@@ -175,7 +181,7 @@ class SupervisedRunner(ABC):
 def _what_is_left(state: Path, specification: dict[str, Any], taken_up: dict[str, Any]) -> dict[str, Any]:
     """What the next supervisor is to do: make the next attempt, or end the job."""
     attempt = taken_up["attempt"] + 1
-    if specification.get("outcome"):
+    if (state / OUTCOME).exists():
         return {"attempt": attempt, "notes": []}
     if taken_up["boot"] != boot_id():
         why = "the machine was started anew while the job ran"
@@ -186,8 +192,8 @@ def _what_is_left(state: Path, specification: dict[str, Any], taken_up: dict[str
         return {"attempt": attempt, "notes": [f"It is run again: {why}. This is attempt {attempt}."]}
     ended = JobState.CANCELED if canceled else JobState.FAILED
     message = "canceled on request" if canceled else why
-    outcome = {"state": ended.value, "message": message, "exit_code": None}
-    return {"attempt": attempt, "notes": [], "outcome": outcome}
+    write_json(state / OUTCOME, {"state": ended.value, "message": message, "exit_code": None})
+    return {"attempt": attempt, "notes": []}
 
 
 def _preparing(state: Path) -> str:

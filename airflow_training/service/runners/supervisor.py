@@ -22,6 +22,7 @@ from airflow_training.service.runners.state_folder import (
     CANCEL,
     EXIT,
     LOCK,
+    OUTCOME,
     SPECIFICATION,
     STARTED,
     SUPERVISOR,
@@ -56,7 +57,7 @@ class Supervisor:
 
     Args:
         state: Its state folder.
-        specification: What is to be run; with an `outcome`, the job has ended, and only what is left is to be done.
+        specification: What is to be run; where there is an outcome, only what is left is to be done.
         place: Where it runs.
     """
 
@@ -65,7 +66,6 @@ class Supervisor:
         self._place = place
         self._command: str = specification["command"]
         self._notes: list[str] = specification["notes"]
-        self._outcome: dict[str, Any] | None = specification.get("outcome")
         self._attempt: int = specification["attempt"]
         self._attempts: int = specification["retries"] + 1
         self._log = JobLog(state, specification["limits"]["log"])
@@ -80,8 +80,9 @@ class Supervisor:
             self._tree.stop()
         for note in self._notes:
             self._log.say(note)
-        outcome = self._outcome or self._attempt_until_done()
+        outcome = read_json(self._state / OUTCOME) or self._attempt_until_done()
         if outcome:
+            self._write(OUTCOME, outcome)
             self._place.close(self._log.say)
         if self._log.dropped:
             self._log.say(f"{self._log.dropped} bytes were lost, see above.")
@@ -90,9 +91,12 @@ class Supervisor:
         if outcome:
             started = read_json(self._state / STARTED)
             facts = {"started": started and started["started"], "finished": _now(), "log_bytes": size}
-            # How a job ended must not be lost to a disk that is full for a while.
-            while not _written(self._state / EXIT, {**outcome, **facts}):
-                time.sleep(1)
+            self._write(EXIT, {**outcome, **facts})
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        """Write down how the job ended, which must not be lost to a disk that is full for a while."""
+        while not _written(self._state / name, document):
+            time.sleep(1)
 
     def _take_up(self) -> None:
         facts = {"pid": os.getpid(), "attempt": self._attempt, "boot": boot_id()}
@@ -105,7 +109,7 @@ class Supervisor:
             try:
                 outcome, final = self._run(watch)
             except PlaceFailed as error:
-                outcome, final = _failed(None, str(error)), True
+                outcome, final = _failed(None, str(error)), False
             except (OSError, subprocess.SubprocessError) as error:
                 outcome, final = _failed(None, f"the command could not be started: {error}"), True
             finally:

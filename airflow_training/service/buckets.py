@@ -1,0 +1,189 @@
+"""Where the files of tenants are: in the data folder, or in an S3 store elsewhere.
+
+Of a store elsewhere, all tenants have prefixes in one bucket, and only the service has its keys: what a tenant's
+clients get are keys of the service's own endpoint, which leads them to the prefix of their tenant and nowhere else.
+Stores differ in how keys can be kept to a prefix, and many cannot do it at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from airflow_training.service.errors import StorageAway
+from airflow_training.service.files import read_json, write_json
+from airflow_training.service.settings import BUCKET, DataFolder, S3Settings
+
+_logger = logging.getLogger(__name__)
+
+_STORE = "store.json"
+# S3 knows no empty bucket in a bucket: this is in it.
+_PLACEHOLDER = ".airflow-training"
+
+
+class Buckets(Protocol):
+    """The buckets of all tenants."""
+
+    def make(self, tenant: str) -> None:
+        """Make the bucket of a tenant, where it is missing.
+
+        Raises:
+            StorageAway: The store does not answer, or refuses.
+        """
+
+    def backend(self, tenant: str) -> dict[str, str]:
+        """What rclone serves to a tenant: options of one of its backends, and `_root`, the folder in it."""
+
+    def files(self, tenant: str, folder: str) -> dict[str, str]:
+        """Where the files of a job are, as its specification says it.
+
+        Args:
+            tenant: Whose job.
+            folder: Its folder in the bucket.
+        """
+
+    def remove(self, tenant: str, folder: str) -> bool:
+        """Remove the folder of a job; False where that cannot be done now."""
+
+
+def buckets_of(data: DataFolder) -> Buckets:
+    """The buckets of the service that has a data folder."""
+    if facts := read_json(data.storage / _STORE):
+        return _S3Buckets(S3Settings(**facts), data.storage / _STORE)
+    return _FolderBuckets(data)
+
+
+def remember_store(data: DataFolder, settings: S3Settings | None) -> None:
+    """Write down where the buckets are, for the programs that bring files there."""
+    data.storage.mkdir(mode=0o700, exist_ok=True)
+    if settings:
+        write_json(data.storage / _STORE, settings.to_dict())
+    else:
+        (data.storage / _STORE).unlink(missing_ok=True)
+
+
+def open_store(file: Path) -> S3Store:
+    """The store that `remember_store` wrote down."""
+    return _open(S3Settings(**(read_json(file) or {})), patience=180)
+
+
+class _FolderBuckets:
+    def __init__(self, data: DataFolder) -> None:
+        self._data = data
+
+    def make(self, tenant: str) -> None:
+        self._data.bucket(tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def backend(self, tenant: str) -> dict[str, str]:
+        return {
+            "_root": "",
+            # ETags are MD5 sums. Computed anew they cost a read of every file for each listing: "hasher" remembers
+            # them for as long as size and time of a file stay the same.
+            "type": "hasher",
+            "hashes": "md5",
+            "max_age": "off",
+            # Without the limit to MD5 every upload would pay for a dozen other checksums.
+            "remote": f":local,hashes=md5:{self._data.tenant(tenant)}",
+        }
+
+    def files(self, tenant: str, folder: str) -> dict[str, str]:
+        return {"folder": str(self._data.bucket(tenant) / folder)}
+
+    def remove(self, tenant: str, folder: str) -> bool:
+        return remove_folder(self._data.bucket(tenant) / folder)
+
+
+class _S3Buckets:
+    def __init__(self, settings: S3Settings, file: Path) -> None:
+        self._settings = settings
+        self._file = file
+        # A request waits for it.
+        self._store = _open(settings, patience=5)
+        self._made: set[str] = set()
+
+    def make(self, tenant: str) -> None:
+        if tenant in self._made:
+            return
+        try:
+            obstore.put(self._store, f"{self._prefix(tenant)}/{BUCKET}/{_PLACEHOLDER}", b"")
+        except BaseError as error:
+            raise StorageAway(
+                f"the S3 store {self._settings.endpoint} does not take a file in its bucket {self._settings.bucket}:"
+                f" {str(error).splitlines()[0]}"
+            ) from error
+        self._made.add(tenant)
+
+    def backend(self, tenant: str) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "_root": f"{settings.bucket}/{self._prefix(tenant)}",
+            "type": "s3",
+            "provider": "Other",
+            "endpoint": settings.endpoint,
+            "region": settings.region,
+            "access_key_id": settings.access_key,
+            "secret_access_key": settings.secret_key,
+            "force_path_style": "true",
+            "list_version": "2",
+            "no_check_bucket": "true",
+            # A file has ten thousand parts at most: 156 GiB.
+            "chunk_size": "16Mi",
+        }
+
+    def files(self, tenant: str, folder: str) -> dict[str, str]:
+        return {"store": str(self._file), "prefix": f"{self._prefix(tenant)}/{BUCKET}/{folder}"}
+
+    def remove(self, tenant: str, folder: str) -> bool:
+        prefix = self.files(tenant, folder)["prefix"]
+        try:
+            for listed in obstore.list(self._store, prefix):
+                obstore.delete(self._store, [file["path"] for file in listed])
+        except (BaseError, FileNotFoundError) as error:
+            _logger.warning("%s cannot be removed; that is tried again: %s", prefix, str(error).splitlines()[0])
+            return False
+        return True
+
+    def _prefix(self, tenant: str) -> str:
+        return "/".join(part for part in (self._settings.prefix.strip("/"), "tenants", tenant) if part)
+
+
+def _open(settings: S3Settings, patience: float) -> S3Store:
+    return S3Store(
+        settings.bucket,
+        endpoint=settings.endpoint,
+        access_key_id=settings.access_key,
+        secret_access_key=settings.secret_key,
+        region=settings.region,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+        retry_config={"retry_timeout": timedelta(seconds=patience)},
+    )
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder with all that is in it; False where that cannot be done."""
+    if folder.parent.resolve() != folder.parent:
+        # A job put a link in the way, and what it points to is not the job's.
+        _logger.warning("%s is not where it should be, and is left alone.", folder)
+        return False
+    if folder.is_symlink():
+        folder.unlink()
+        return True
+    with suppress(OSError):
+        # A job can have left folders that nobody may write to, its own user neither.
+        for inner in (folder, *(Path(top, name) for top, names, _ in os.walk(folder) for name in names)):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _logger.warning("%s cannot be removed; that is tried again.", folder)
+    return not folder.exists()
