@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ DatabaseOption = Annotated[
 
 _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
-_STORE = "Files in an S3 store elsewhere; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_STORE = "Files in an S3 store elsewhere"
 
 
 @contextmanager
@@ -93,7 +94,11 @@ def serve(
     ] = "process",
     s3_endpoint: Annotated[
         str | None,
-        typer.Option(help="Address of an S3 store that keeps all files.", show_default="none", rich_help_panel=_STORE),
+        typer.Option(
+            help="Its address; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            show_default="the data folder",
+            rich_help_panel=_STORE,
+        ),
     ] = None,
     s3_bucket: Annotated[str, typer.Option(help="Its bucket.", rich_help_panel=_STORE)] = "airflow-training",
     s3_prefix: Annotated[str, typer.Option(help="Folder in the bucket.", rich_help_panel=_STORE)] = "",
@@ -172,8 +177,12 @@ def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settin
 
     if not endpoint:
         return None
-    if not endpoint.startswith(("http://", "https://")):
+    if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w./~-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?", endpoint):
         raise TrainingError(f"--s3-endpoint takes an address with http:// or https://, and not {endpoint!r}.")
+    if os.environ.get("AWS_SESSION_TOKEN"):
+        raise TrainingError("--s3-endpoint takes keys that last, and AWS_SESSION_TOKEN is set: jobs outlive its keys.")
+    if not bucket:
+        raise TrainingError("--s3-bucket is empty: name a bucket of the store.")
     keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     if not all(keys):
         raise TrainingError(

@@ -7,6 +7,7 @@ Stores differ in how keys can be kept to a prefix, and many cannot do it at all.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -26,6 +27,7 @@ from airflow_training.service.settings import BUCKET, DataFolder, S3Settings
 _logger = logging.getLogger(__name__)
 
 _STORE = "store.json"
+_STORES = "stores"
 # S3 knows no empty bucket in a bucket: this is in it.
 _PLACEHOLDER = ".airflow-training"
 
@@ -52,23 +54,38 @@ class Buckets(Protocol):
         """
 
     def remove(self, tenant: str, folder: str) -> bool:
-        """Remove the folder of a job; False where that cannot be done now."""
+        """Remove the folder of a job; False where that cannot be done now.
+
+        Raises:
+            StorageAway: Nor can it for any other job.
+        """
 
 
 def buckets_of(data: DataFolder) -> Buckets:
     """The buckets of the service that has a data folder."""
     if facts := read_json(data.storage / _STORE):
-        return _S3Buckets(S3Settings(**facts), data.storage / _STORE)
+        settings = S3Settings(**facts)
+        return _S3Buckets(settings, _file_of(data, settings))
     return _FolderBuckets(data)
 
 
 def remember_store(data: DataFolder, settings: S3Settings | None) -> None:
-    """Write down where the buckets are, for the programs that bring files there."""
-    data.storage.mkdir(mode=0o700, exist_ok=True)
+    """Write down where the buckets are, for the programs that bring files there.
+
+    Each store has a file of its own, which stays: a job brings its files to where they came from, though the service
+    has another store by then.
+    """
+    (data.storage / _STORES).mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings:
+        write_json(_file_of(data, settings), settings.to_dict())
         write_json(data.storage / _STORE, settings.to_dict())
     else:
         (data.storage / _STORE).unlink(missing_ok=True)
+
+
+def _file_of(data: DataFolder, settings: S3Settings) -> Path:
+    which = f"{settings.endpoint} {settings.bucket}"
+    return data.storage / _STORES / f"{hashlib.sha256(which.encode()).hexdigest()[:20]}.json"
 
 
 def open_store(file: Path) -> S3Store:
@@ -108,19 +125,12 @@ class _S3Buckets:
         self._file = file
         # A request waits for it.
         self._store = _open(settings, patience=5)
-        self._made: set[str] = set()
 
     def make(self, tenant: str) -> None:
-        if tenant in self._made:
-            return
         try:
             obstore.put(self._store, f"{self._prefix(tenant)}/{BUCKET}/{_PLACEHOLDER}", b"")
-        except BaseError as error:
-            raise StorageAway(
-                f"the S3 store {self._settings.endpoint} does not take a file in its bucket {self._settings.bucket}:"
-                f" {str(error).splitlines()[0]}"
-            ) from error
-        self._made.add(tenant)
+        except (BaseError, OSError) as error:
+            raise self._away(error) from error
 
     def backend(self, tenant: str) -> dict[str, str]:
         settings = self._settings
@@ -147,16 +157,22 @@ class _S3Buckets:
         try:
             for listed in obstore.list(self._store, prefix):
                 obstore.delete(self._store, [file["path"] for file in listed])
-        except (BaseError, FileNotFoundError) as error:
-            _logger.warning("%s cannot be removed; that is tried again: %s", prefix, str(error).splitlines()[0])
-            return False
+        except (BaseError, OSError) as error:
+            raise self._away(error) from error
         return True
+
+    def _away(self, error: Exception) -> StorageAway:
+        settings = self._settings
+        return StorageAway(
+            f"The S3 store {settings.endpoint} with the bucket {settings.bucket} cannot be used:"
+            f" {str(error).splitlines()[0]}"
+        )
 
     def _prefix(self, tenant: str) -> str:
         return "/".join(part for part in (self._settings.prefix.strip("/"), "tenants", tenant) if part)
 
 
-def _open(settings: S3Settings, patience: float) -> S3Store:
+def _open(settings: S3Settings, patience: int) -> S3Store:
     return S3Store(
         settings.bucket,
         endpoint=settings.endpoint,
@@ -164,7 +180,7 @@ def _open(settings: S3Settings, patience: float) -> S3Store:
         secret_access_key=settings.secret_key,
         region=settings.region,
         virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
+        client_options={"allow_http": True, "connect_timeout": "5s", "timeout": f"{patience}s"},
         retry_config={"retry_timeout": timedelta(seconds=patience)},
     )
 

@@ -11,6 +11,7 @@ from airflow_training.jobs.identity import job_folder
 from airflow_training.service.buckets import Buckets, remove_folder
 from airflow_training.service.database import now
 from airflow_training.service.database_engine import AWAY, reason
+from airflow_training.service.errors import StorageAway
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.settings import DataFolder
 
@@ -70,7 +71,12 @@ def prune(jobs: JobTable, data: DataFolder, buckets: Buckets, days: float) -> in
     removed = 0
     for key, name in old.items():
         place = (key.tenant, job_folder(name, key.job_id))
-        if (place in kept or buckets.remove(*place)) and remove_folder(data.job_state(*key)):
+        try:
+            gone = place in kept or buckets.remove(*place)
+        except StorageAway as error:
+            _logger.warning("Old jobs are not removed: %s", error)
+            break
+        if gone and remove_folder(data.job_state(*key)):
             # The last of all: what is interrupted, or cannot be removed now, is taken up again.
             jobs.remove(key)
             removed += 1

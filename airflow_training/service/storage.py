@@ -138,11 +138,9 @@ class Storage:
         """
         access_key, secret_key = self._keys_of(client)
         away = ""
-        try:
-            self._buckets.make(client.tenant)
-        except StorageAway as error:
-            away = str(error)
-        ready = not away and self._answers(access_key, secret_key)
+        if not (ready := self._answers(access_key, secret_key)):
+            away = self._make_bucket(client.tenant)
+            ready = not away and self._answers(access_key, secret_key)
         failure = away or next(filter(None, (process.failure for process in self._processes)), "")
         return StorageAccess(
             status="Ready" if ready else "Error" if failure else "Pending",
@@ -151,6 +149,14 @@ class Storage:
             access_key=access_key,
             secret_key=secret_key,
         )
+
+    def _make_bucket(self, tenant: str) -> str:
+        """Make the bucket of a tenant; returns why that cannot be done, if so."""
+        try:
+            self._buckets.make(tenant)
+        except StorageAway as error:
+            return str(error)
+        return ""
 
     def keep_keys_of(self, clients: Iterable[KnownClient]) -> None:
         """Take the keys of all other clients back: of those that were removed, or have a new secret."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_training.service.runners import staged_files
 from airflow_training.service.runners.state_folder import name_of
 from tests.engines.podman import IMAGE, Podman
 from tests.service.support import RunningService, Tenant, keys, wait_for
@@ -66,6 +71,25 @@ def test_what_cannot_be_brought_back_is_said_and_harms_nobody(tenant: Tenant, co
     assert (tenant.folder(job_id) / "file").exists()
     for words in said:
         assert words in tenant.whole_log(job_id)
+
+
+def test_files_are_brought_back_again_where_nobody_noted_that_they_were(tmp_path: Path) -> None:
+    work, bucket = tmp_path / "work", tmp_path / "bucket"
+    bucket.mkdir()
+    work.mkdir()
+    facts = {"files": {"folder": str(bucket)}, "work": str(work), "state": str(tmp_path), "owner": 0, "most": 1}
+
+    def copy(step: str) -> None:
+        words = [sys.executable, "-m", staged_files.__name__, step, json.dumps(facts)]
+        subprocess.run(words, check=True, capture_output=True)
+
+    copy("fetch")
+    (work / "model").write_text("m")
+    copy("send")
+    copy("send")
+    shutil.rmtree(work)
+    copy("send")
+    assert [file.name for file in bucket.iterdir()] == ["model"]
 
 
 def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(tenant: Tenant) -> None:

@@ -20,7 +20,7 @@ SERVICE = (DOCS / "service.md").read_text()
 # A block of shell, and the block with its answer where one follows.
 EXAMPLES = re.findall(r"^```sh\n(.*?)^```\n(?:\n```(json|text)\n(.*?)^```\n)?", JOB_API, re.MULTILINE | re.DOTALL)
 MARK = "--- end of a block ---"
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 
 def test_the_job_api_answers_what_its_page_says(service: RunningService, tenant: Tenant, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_blocks_of_the_page_are_all_tried() -> None:
 
 
 def test_the_page_of_the_service_names_every_option_and_no_other() -> None:
-    table = set(re.findall(r"^\| `(--[a-z-]+)", SERVICE, re.MULTILINE))
+    table = set(re.findall(r"^\| `(--[a-z0-9-]+)", SERVICE, re.MULTILINE))
     assert table == options("serve") - {"--help"}
     others = options("prune") | options("revoke-tokens") | options("clients", "add") | options("clients", "list")
     assert set(OPTION.findall(SERVICE)) <= table | others

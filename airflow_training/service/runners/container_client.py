@@ -228,7 +228,7 @@ class _Job:
                     container = engine.containers.get(self._name)
                     if container.status in _ALIVE:
                         output = _attach(container)
-                _say("The container engine was away: lines that the job wrote meanwhile may be missing.")
+                        _say("The container engine was away: lines that the job wrote meanwhile may be missing.")
 
     def _stop_when_told(self, container: Container, started: float) -> None:
         self._stopping.wait()
@@ -335,7 +335,8 @@ def main() -> int:
         reason = str(failed)
     except (DockerException, *_AWAY) as error:
         reason = f"the container engine failed: {_reason(error)}"
-    note_failure(state, reason)
+    with contextlib.suppress(OSError):
+        note_failure(state, reason)
     return 1
 
 

@@ -18,10 +18,7 @@ from airflow_training.service.runners.limits import JobLimits, ProcessWatch, Wat
 from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
 from airflow_training.service.runners.staging import Staging
-from airflow_training.service.runners.state_folder import name_of
-
-JOB_VARIABLE = "AIRFLOW_TRAINING_JOB"
-"""Every process of a job has this variable, its state folder: so it is found where a supervisor was killed."""
+from airflow_training.service.runners.state_folder import JOB_VARIABLE, name_of
 
 _REQUIREMENTS = "requirements.txt"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import obstore
-from obstore.exceptions import InvalidPathError
+from obstore.exceptions import BaseError, InvalidPathError
 
 from airflow_training.service.buckets import open_store
 from airflow_training.service.files import read_json, write_json
@@ -22,7 +22,12 @@ _FETCHED = "fetched.json"
 
 # S3 has no longer names. Source: Amazon S3's user guide, "Naming Amazon S3 objects".
 _LONGEST_NAME = 1024
+_TOO_LONG = "the name is longer than S3 has them"
 _MEGABYTE = 1024 * 1024
+# A file is sent in ten thousand parts at most. Source: Amazon S3's user guide, "Multipart upload limits".
+_MOST_PARTS = 10_000
+_LEAST_PART = 8 * _MEGABYTE
+_PROBE = ".airflow-training"
 # So many files that are not brought back are named.
 _MOST_NAMED = 20
 
@@ -55,9 +60,15 @@ class _Folder:
 
     def fetch(self, work: Path) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copytree(self._folder, work, symlinks=True, dirs_exist_ok=True)
+        for file, _ in _files(self._folder):
+            target = work / file.relative_to(self._folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            shutil.copymode(file, target)
 
     def put(self, file: Path, name: str) -> None:
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise _NotCopied(_TOO_LONG)
         target = self._folder / name
         try:
             self._copy(file)
@@ -94,10 +105,29 @@ class _Prefix:
                         copy.write(piece)
 
     def put(self, file: Path, name: str) -> None:
+        key = f"{self._prefix}/{name}"
+        if len(os.fsencode(key)) > _LONGEST_NAME:
+            raise _NotCopied(_TOO_LONG)
         try:
-            obstore.put(self._store, f"{self._prefix}/{name}", file)
+            self._put(file, key)
         except (InvalidPathError, UnicodeEncodeError) as error:
             raise _NotCopied("S3 has no such names") from error
+        except BaseError:
+            # Whether it is the store or this file: while the store takes nothing, all is tried again.
+            obstore.put(self._store, f"{self._prefix}/{_PROBE}", b"")
+            obstore.delete(self._store, [f"{self._prefix}/{_PROBE}"])
+            self._put_again(file, key)
+
+    def _put_again(self, file: Path, key: str) -> None:
+        try:
+            self._put(file, key)
+        except BaseError as error:
+            raise _NotCopied(f"the store refuses it: {str(error).splitlines()[0]}") from error
+
+    def _put(self, file: Path, key: str) -> None:
+        with file.open("rb") as content:
+            size = os.fstat(content.fileno()).st_size
+            obstore.put(self._store, key, content, chunk_size=max(_LEAST_PART, size // _MOST_PARTS + 1))
 
 
 def fetch(bucket: _Bucket, work: Path, state: Path, owner: int) -> None:
@@ -131,7 +161,8 @@ def send(work: Path, bucket: _Bucket, state: Path, most: int) -> list[str]:
         What was not copied, and why, in a line each.
     """
     fetched: dict[str, Any] | None = read_json(state / _FETCHED)
-    if fetched is None:
+    if fetched is None or not work.is_dir():
+        # Never brought here, or brought back and removed already.
         return []
     not_copied = []
     for file, facts in _files(work):
@@ -139,15 +170,15 @@ def send(work: Path, bucket: _Bucket, state: Path, most: int) -> list[str]:
         if fetched.get(name) == _version(facts):
             continue
         try:
-            if len(os.fsencode(name)) > _LONGEST_NAME or file.is_dir():
-                raise _NotCopied("the name is longer than S3 has them")
+            if file.is_dir():
+                raise _NotCopied(_TOO_LONG)
             if facts.st_size > most:
                 raise _NotCopied("the files of the job are larger than --job-disk allows")
             bucket.put(file, name)
         except _NotCopied as error:
             not_copied.append(f"{name[:200]!r} is not in the bucket: {error}.")
         except OSError as error:
-            if error.errno in _PASSING or error.errno is None:
+            if error.errno in _PASSING:
                 raise
             not_copied.append(f"{name[:200]!r} is not in the bucket: {error.strerror}.")
         else:

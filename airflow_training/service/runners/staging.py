@@ -21,6 +21,7 @@ from typing import Any
 
 from airflow_training.service.runners.place import PlaceFailed, Program
 from airflow_training.service.runners.process_tree import Ended, end_with
+from airflow_training.service.runners.state_folder import JOB_VARIABLE
 
 # Named and not imported: a supervisor, of which each job has one, needs none of what the program needs.
 _STAGED_FILES = "airflow_training.service.runners.staged_files"
@@ -80,7 +81,7 @@ class Staging:
         remove_tree(self._work)
 
     def _copy(self, step: str) -> Program:
-        return python_program(_STAGED_FILES, step, json.dumps(self._facts))
+        return python_program(_STAGED_FILES, step, json.dumps(self._facts), **{JOB_VARIABLE: self._facts["state"]})
 
 
 @dataclass(frozen=True)

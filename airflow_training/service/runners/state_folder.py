@@ -29,6 +29,9 @@ import psutil
 SPECIFICATION = "spec.json"
 LOCK = "lock"
 SUPERVISOR = "supervisor.json"
+JOB_VARIABLE = "AIRFLOW_TRAINING_JOB"
+"""Every process of a job has this variable, its state folder: so it is found where a supervisor was killed."""
+
 PREPARING = "preparing.txt"
 STARTED = "started.json"
 CANCEL = "cancel"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +43,10 @@ from airflow_training.service.settings import DataFolder
 PACKAGE_PARENT = Path(airflow_training.__file__).parents[1]
 
 
+# Seconds between two supervisors of a job: one that cannot come up must not keep the machine busy.
+_PAUSE = 3.0
+
+
 class SupervisedRunner(ABC):
     """Runs jobs under supervisors.
 
@@ -61,6 +66,7 @@ class SupervisedRunner(ABC):
         self._disk = disk
         self._log = log
         self._children: dict[JobKey, subprocess.Popen[bytes]] = {}
+        self._launched: dict[JobKey, float] = {}
 
     @abstractmethod
     def objection(self, description: JobDescription) -> str:
@@ -86,14 +92,17 @@ class SupervisedRunner(ABC):
         alive = self._alive(key)
         taken_up = read_json(state / SUPERVISOR)
         started = read_json(state / STARTED)
+        over = (state / OUTCOME).exists()
         ended = read_json(state / EXIT)
         holder = started["holder"] if started else ""
         if ended:
+            self._launched.pop(key, None)
             return _ended(ended, holder)
         if not alive and (lost := self._lost(key)):
             return lost
         if started:
-            return Progress(JobState.RUNNING, container_id=holder, started=_time(started["started"]))
+            message = "the command has ended, what it wrote is brought to the bucket" if over else ""
+            return Progress(JobState.RUNNING, message, holder, started=_time(started["started"]))
         return Progress(JobState.PENDING, _preparing(state) if taken_up else "starting")
 
     def cancel(self, key: JobKey) -> None:
@@ -139,6 +148,7 @@ class SupervisedRunner(ABC):
 
     def _launch(self, key: JobKey) -> None:
         state = self._state(key)
+        self._launched[key] = time.monotonic()
         with (state / "supervisor.log").open("ab") as log:
             self._children[key] = subprocess.Popen(
                 [sys.executable, "-m", supervisor.__name__, str(state)],
@@ -161,6 +171,8 @@ class SupervisedRunner(ABC):
     def _lost(self, key: JobKey) -> Progress | None:
         """See to a job whose supervisor ended before the job did; None where another one takes it up."""
         state = self._state(key)
+        if time.monotonic() < self._launched.get(key, float("-inf")) + _PAUSE:
+            return None
         with lock_of(state) as held:
             # One that an earlier life of the service had launched may have come up, and even ended, just now.
             if not held or (state / EXIT).exists():
@@ -168,12 +180,17 @@ class SupervisedRunner(ABC):
             taken_up = read_json(state / SUPERVISOR)
             specification = read_json(state / SPECIFICATION)
             if not taken_up or not specification:
+                if (state / CANCEL).exists():
+                    return Progress(JobState.CANCELED, "canceled on request", finished=now())
                 why = "the job's supervisor could not be started; the log of the service tells why"
                 return Progress(JobState.FAILED, why, finished=now())
             # Where it is less, the one that was to take it up did not come that far; where it is more, the supervisor
             # went on to another attempt by itself.
+            # Where the disk is full, the next one ends what was left, and comes again.
             if taken_up["attempt"] >= specification["attempt"]:
-                write_json(state / SPECIFICATION, {**specification, **_what_is_left(state, specification, taken_up)})
+                with contextlib.suppress(OSError):
+                    left = _what_is_left(state, specification, taken_up)
+                    write_json(state / SPECIFICATION, {**specification, **left})
         self._launch(key)
         return None
 

@@ -42,13 +42,15 @@ def main(state: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         specification: dict[str, Any] = read_json(state / SPECIFICATION) or {}
         made = read_json(state / SUPERVISOR)
-        if (state / EXIT).exists() or (made and made["attempt"] >= specification["attempt"]):
+        if (state / EXIT).exists():
             return
         # Only the module of this job's place is imported: there is a supervisor for each job.
         module, _, name = specification["place"].partition(":")
         place: Place = getattr(import_module(module), name)(state, specification)
         if made:
             place.clean()
+        if made and made["attempt"] >= specification["attempt"]:
+            return
         Supervisor(state, specification, place).run()
 
 
