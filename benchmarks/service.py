@@ -172,7 +172,7 @@ def first_line(folder: Path) -> Iterator[Figure]:
             python.append(run(sys.executable, "-c", "pass"))
             uv.append(run(*create_commands(find_uv_bin(), folder / f"env{number}")[0]))
     for what, pick in (("median", median), ("greatest", max)):
-        for beside, other in (("python -c pass", python), ("uv venv --seed", uv)):
+        for beside, other in (("python -c pass", python), ("uv venv --seed --offline", uv)):
             yield (f"first line of a job, {what}", pick(jobs), "s", beside, pick(other))
 
 

@@ -6,10 +6,7 @@ Source: the Docker Engine API, which Podman speaks as well. `DOCKER_HOST` and it
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import signal
-import stat
 import sys
 import threading
 import time
@@ -26,6 +23,13 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from airflow_training.service.files import read_json, write_atomic
+from airflow_training.service.runners.container_inside import (
+    FIRST_PROCESS,
+    HOME_IN_CONTAINER,
+    MEMORY,
+    environment,
+    wanted_memory,
+)
 from airflow_training.service.runners.container_state import (
     HOME,
     TEMPORARY,
@@ -37,29 +41,6 @@ from airflow_training.service.runners.container_state import (
 )
 from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES
 from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION, name_of
-
-# Where a job finds its things; the folder of the job is below /data.
-_HOME_IN_CONTAINER = "/airflow-training"
-
-# The first process passes the request to end on to all others, which the kernel does not do, and writes down whether
-# the kernel had to end one for want of memory. Source: cgroup v2's memory.events, cgroup v1's memory.oom_control.
-# A wait that the request interrupts says nothing of the command, and is made once more; 127 then means that it had
-# told all before.
-_FIRST_PROCESS = """
-trap 'told=1; kill -TERM -1' TERM
-/bin/sh -c "$1" &
-while
-    told=
-    wait $!
-    now=$?
-    [ $now -eq 127 ] && [ -n "$status" ] || status=$now
-    [ -n "$told" ]
-do :; done
-cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control > "$2" 2> /dev/null
-exit $status
-"""
-_MEMORY = ".memory"
-_OUT_OF_MEMORY = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
 
 # Seconds after which an engine that is away is asked again.
 _PAUSE = 1.0
@@ -105,7 +86,7 @@ class _Job:
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         engine = self._engine()
         self._remove(engine)
-        (folder_of(self._state) / HOME / _MEMORY).unlink(missing_ok=True)
+        (folder_of(self._state) / HOME / MEMORY).unlink(missing_ok=True)
         note_made(self._state)
         container = self._create(engine)
         try:
@@ -165,7 +146,7 @@ class _Job:
         limits = self._specification["limits"]
         memory = limits["memory"] * 1024 * 1024
         folder, owner = folder_of(self._state), (folder_of(self._state) / WORK).stat()
-        inside = {WORK: self._specification["mount"], HOME: _HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
+        inside = {WORK: self._specification["mount"], HOME: HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
         gpus = self._specification["gpus"]
         try:
             image = engine.images.get(self._image)
@@ -173,13 +154,13 @@ class _Job:
                 image,
                 entrypoint="/bin/sh",
                 command=[
-                    *("-c", _FIRST_PROCESS, "sh"),
-                    *(self._specification["command"], f"{_HOME_IN_CONTAINER}/{_MEMORY}"),
+                    *("-c", FIRST_PROCESS, "sh"),
+                    *(self._specification["command"], f"{HOME_IN_CONTAINER}/{MEMORY}"),
                 ],
                 name=self._name,
                 labels=self._specification["labels"],
                 environment={
-                    **_environment(image.attrs),
+                    **environment(image.attrs),
                     **self._specification["env"],
                     # Whatever image and job say: where NVIDIA's runtime is the default, it goes by this.
                     "NVIDIA_VISIBLE_DEVICES": ",".join(gpus) or "void",
@@ -242,7 +223,7 @@ class _Job:
             return
         with contextlib.suppress(*_AWAY):
             container.reload()
-        if container.attrs["State"].get("OOMKilled") or _OUT_OF_MEMORY.search(_memory_note(self._state)):
+        if container.attrs["State"].get("OOMKilled") or wanted_memory(self._state):
             memory = self._specification["limits"]["memory"]
             raise _Failed(f"out of memory: used {memory} of {memory} MB")
 
@@ -280,33 +261,6 @@ def _connect() -> docker.DockerClient | str:
 def _attach(container: Container) -> Iterator[bytes]:
     output: Iterator[bytes] = container.attach(stdout=True, stderr=True, stream=True, logs=False)
     return output
-
-
-def _environment(image: Mapping[str, Any]) -> dict[str, str]:
-    """What a job finds beside its own variables."""
-    of_image = {name: value for name, _, value in (v.partition("=") for v in image["Config"].get("Env") or ())}
-    path = of_image.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    return {
-        "HOME": _HOME_IN_CONTAINER,
-        # `pip install` writes to the home, since a job may not change its image; Debian's pip has to be told to.
-        "PATH": f"{_HOME_IN_CONTAINER}/.local/bin:{path}",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",
-        # Lines appear in the log when they are printed, not when a buffer is full.
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _memory_note(state: Path) -> str:
-    """What the first process wrote; the job may have put something else there, of any kind and size."""
-    try:
-        descriptor = os.open(folder_of(state) / HOME / _MEMORY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return os.read(descriptor, 4096).decode(errors="replace") if is_file else ""
-    finally:
-        os.close(descriptor)
 
 
 def _progress(event: Mapping[str, Any]) -> str:
