@@ -58,7 +58,14 @@ COMMAND = [sys.executable, "-m", "airflow_training.cli.main", "demo"]
 @contextmanager
 def running_demo() -> Iterator[Demo]:
     with subprocess.Popen(
-        COMMAND, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        COMMAND,
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Whoever runs the tests in the background of a shell has them ignore Ctrl+C, and this with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process has one thread
     ) as process:
         demo = Demo(process)
         try:
