@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
     from airflow_training.service.amount import Amount
-    from airflow_training.service.settings import S3Settings, Tls
+    from airflow_training.service.s3_store import S3Settings
+    from airflow_training.service.settings import Tls
 
 DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
@@ -31,6 +32,10 @@ DatabaseOption = Annotated[
         show_default="SQLite in the folder",
     ),
 ]
+
+_TEN_YEARS = 10 * 365 * 24 * 60 * 60
+# Further back there was no Unix.
+MOST_DAYS = 20_000
 
 _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
@@ -75,7 +80,9 @@ def serve(
         Path | None, typer.Option(help="Certificate, PEM, with those of the authorities between: for both ports.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
-    token_lifetime: Annotated[int, typer.Option(help="Seconds that an access token is good for.", min=1)] = 43200,
+    token_lifetime: Annotated[
+        int, typer.Option(help="Seconds that an access token is good for.", min=1, max=_TEN_YEARS)
+    ] = 43200,
     access_log: Annotated[
         Path | None, typer.Option(help="File of the access log, '-' for the terminal.", show_default="in the folder")
     ] = None,
@@ -126,6 +133,7 @@ def serve(
         typer.Option(
             help="Days after its end that a job's status, log and folder are removed, its model too.",
             min=0,
+            max=MOST_DAYS,
             show_default="never",
             rich_help_panel=_BOUNDS,
         ),
@@ -173,7 +181,7 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
 
 def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:
     """The store, with the keys that other S3 tools take from the same variables."""
-    from airflow_training.service.settings import S3Settings
+    from airflow_training.service.s3_store import S3Settings
 
     if not endpoint:
         return None

@@ -6,11 +6,20 @@ from typing import Annotated
 
 import typer
 
-from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, errors_in_a_sentence, open_database_of
+from airflow_training.cli.serve import (
+    DEFAULT_DATA,
+    MOST_DAYS,
+    DatabaseOption,
+    DataOption,
+    errors_in_a_sentence,
+    open_database_of,
+)
 
 
 def prune(
-    keep_days: Annotated[float, typer.Option(help="Jobs that ended more than so many days ago are removed.", min=0)],
+    keep_days: Annotated[
+        float, typer.Option(help="Jobs that ended more than so many days ago are removed.", min=0, max=MOST_DAYS)
+    ],
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
 ) -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.metrics import Metrics
 
 _LARGEST_FILE = 50 * 1024 * 1024
@@ -79,12 +80,21 @@ class AccessLog:
 
 
 def open_access_log(place: Path) -> None:
-    """Say where the access log goes: to a file, of which five old ones are kept, or to the standard output if `-`."""
-    handler: logging.Handler = (
-        logging.StreamHandler(sys.stdout)
-        if str(place) == "-"
-        else logging.handlers.RotatingFileHandler(place, maxBytes=_LARGEST_FILE, backupCount=_FILES)
-    )
+    """Say where the access log goes: to a file, of which five old ones are kept, or to the standard output if `-`.
+
+    Raises:
+        ServiceNotStarted: The file cannot be written to.
+    """
+    try:
+        handler: logging.Handler = (
+            logging.StreamHandler(sys.stdout)
+            if str(place) == "-"
+            else logging.handlers.RotatingFileHandler(place, maxBytes=_LARGEST_FILE, backupCount=_FILES)
+        )
+    except OSError as error:
+        raise ServiceNotStarted(
+            f"The access log {place} cannot be written to ({error.strerror}): name a file in a folder that is there."
+        ) from error
     handler.setFormatter(_JsonLines())
     _logger.handlers = [handler]
     _logger.setLevel(logging.INFO)

@@ -13,6 +13,7 @@ import airflow_training
 from airflow_training.service.access_log import AccessLog
 from airflow_training.service.context import Service
 from airflow_training.service.errors_http import install_error_handlers
+from airflow_training.service.examples import ANSWERS
 from airflow_training.service.routers import jobs, oauth, operation, storage
 
 _ABOUT = """
@@ -48,8 +49,10 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _contract(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the body of a submit, which FastAPI does not read and so does not know."""
+    """The OpenAPI document, with examples, and with the body of a submit, which FastAPI does not read itself."""
     contract = document()
     schema = jobs.JobDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     contract["components"]["schemas"] |= {**schema.pop("$defs"), jobs.JobDocument.__name__: schema}
+    for name, answer in ANSWERS.items():
+        contract["components"]["schemas"][name]["examples"] = [answer]
     return contract

@@ -12,17 +12,16 @@ import logging
 import os
 import shutil
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
 from airflow_training.service.errors import StorageAway
 from airflow_training.service.files import read_json, write_json
-from airflow_training.service.settings import BUCKET, DataFolder, S3Settings
+from airflow_training.service.s3_store import S3Settings, connect
+from airflow_training.service.settings import BUCKET, DataFolder
 
 _logger = logging.getLogger(__name__)
 
@@ -88,11 +87,6 @@ def _file_of(data: DataFolder, settings: S3Settings) -> Path:
     return data.storage / _STORES / f"{hashlib.sha256(which.encode()).hexdigest()[:20]}.json"
 
 
-def open_store(file: Path) -> S3Store:
-    """The store that `remember_store` wrote down."""
-    return _open(S3Settings(**(read_json(file) or {})), patience=180)
-
-
 class _FolderBuckets:
     def __init__(self, data: DataFolder) -> None:
         self._data = data
@@ -124,7 +118,7 @@ class _S3Buckets:
         self._settings = settings
         self._file = file
         # A request waits for it.
-        self._store = _open(settings, patience=5)
+        self._store = connect(settings, patience=5)
 
     def make(self, tenant: str) -> None:
         try:
@@ -170,19 +164,6 @@ class _S3Buckets:
 
     def _prefix(self, tenant: str) -> str:
         return "/".join(part for part in (self._settings.prefix.strip("/"), "tenants", tenant) if part)
-
-
-def _open(settings: S3Settings, patience: int) -> S3Store:
-    return S3Store(
-        settings.bucket,
-        endpoint=settings.endpoint,
-        access_key_id=settings.access_key,
-        secret_access_key=settings.secret_key,
-        region=settings.region,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True, "connect_timeout": "5s", "timeout": f"{patience}s"},
-        retry_config={"retry_timeout": timedelta(seconds=patience)},
-    )
 
 
 def remove_folder(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 from fastapi import Depends, Request, Security
 from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import OAuth2, SecurityScopes
+from starlette.requests import ClientDisconnect
 
 from airflow_training.service.amount import Amount
 from airflow_training.service.clients import READ, SCOPES, WRITE, Clients, KnownClient
@@ -63,12 +64,12 @@ def _client(
     needed: SecurityScopes,
     authorization: Annotated[str | None, Security(_oauth2)],
 ) -> KnownClient:
-    if not authorization:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
         _refuse(
             401, "The request needs an access token in the header Authorization: Bearer; get one from /oauth/token."
         )
-    scheme, _, token = authorization.partition(" ")
-    claims = service.tokens.read(token.strip()) if scheme.lower() == "bearer" else None
+    claims = service.tokens.read(token.strip())
     client = service.clients.current(claims.client_id, claims.generation) if claims else None
     if not claims or not client:
         _refuse(
@@ -94,10 +95,14 @@ def _refuse(status: int, message: str, **challenge: str) -> NoReturn:
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_BODY:
-            raise ApiError(413, f"The body is larger than {LARGEST_BODY} bytes: upload files to the storage instead.")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LARGEST_BODY:
+                why = f"The body is larger than {LARGEST_BODY} bytes: upload files to the storage instead."
+                raise ApiError(413, why)
+    except ClientDisconnect as error:
+        raise ApiError(400, "The connection ended before the body did.") from error
     return body
 
 

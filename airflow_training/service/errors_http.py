@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.errors import ApiError, InvalidDescription
@@ -59,6 +60,16 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     return JSONResponse({"error": {"code": str(status), "message": message}}, status, headers)
 
 
+def _allowed(request: Request) -> str:
+    """What may be done at a path: Starlette tells of the first of its routes only."""
+    methods = [
+        route.methods or set()
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches({**request.scope, "path_params": {}})[0] is not Match.NONE
+    ]
+    return ", ".join(sorted(set().union(*methods)))
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error of an application with the error object."""
 
@@ -77,7 +88,8 @@ def install_error_handlers(app: FastAPI) -> None:
             404: f"There is nothing at {request.url.path}: the job API begins with /api/v2/.",
             405: f"{what} is not possible; the header Allow tells what is.",
         }.get(error.status_code, f"{what} failed: {error.detail}.")
-        return error_response(error.status_code, message, error.headers)
+        headers = {**(error.headers or {}), **({"Allow": _allowed(request)} if error.status_code == 405 else {})}
+        return error_response(error.status_code, message, headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:

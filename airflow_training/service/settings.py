@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from airflow_training.service.amount import Amount
 from airflow_training.service.errors import ServiceNotStarted
+from airflow_training.service.s3_store import S3Settings
 
 BUCKET = "data"
 
@@ -82,31 +82,6 @@ class ServiceSettings:
 
 BASIC_PLANS: Mapping[str, Amount] = {"basic": Amount(1, 4096)}
 """The resource plan that clients of the old platform name when they need nothing special."""
-
-
-@dataclass(frozen=True)
-class S3Settings:
-    """An S3 store elsewhere that keeps the files of all tenants.
-
-    Attributes:
-        endpoint: Its address, with http or https.
-        bucket: The bucket, which is there already.
-        prefix: The folder in it that is the service's; empty for the whole bucket.
-        region: Its region, which is signed with each request.
-        access_key: The key of the service.
-        secret_key: Its secret.
-    """
-
-    endpoint: str
-    bucket: str
-    prefix: str
-    region: str
-    access_key: str
-    secret_key: str = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them, with the secret."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

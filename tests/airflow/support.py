@@ -57,6 +57,11 @@ class ServiceUnderTest:
 
         blocking.run(ask())
 
+    def work(self, job: JobStatus) -> Path:
+        """Where a job works on its copy of the files."""
+        (folder,) = self.local.data.glob(f"jobs/*/{job.job_id}/files")
+        return folder
+
     def folder(self, job: JobStatus) -> Path:
         (folder,) = self.local.data.glob(f"tenants/*/data/jobs/{job.name}-{job.job_id}")
         return folder
@@ -136,7 +141,7 @@ class Training:
 
     def go_on(self, number: int = 1) -> None:
         """Have a waiting script save its model and end."""
-        (self.service.folder(self.jobs[number - 1]) / "go").touch()
+        (self.service.work(self.jobs[number - 1]) / "go").touch()
 
     def leave(self) -> None:
         """End what a failed test left running, so that others have the machine for themselves."""

@@ -67,7 +67,9 @@ class WaitingTraining:
         return folder
 
     def go_on(self) -> None:
-        (self.folder() / "go").touch()
+        job_id = self.xcom("train", "training_status")["job_id"]
+        (work,) = self.service.data.glob(f"jobs/*/{job_id}/files")
+        (work / "go").touch()
         assert self.airflow.wait_for_run("waiting", self.run) == "success"
         waiting = [line for line in self.lines() if line.startswith("waiting ")]
         assert waiting == [f"waiting {number}" for number in range(1, len(waiting) + 1)], "none lost, none twice"

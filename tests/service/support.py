@@ -165,8 +165,14 @@ class Tenant:
         return self.http.get(f"jobs/{job_id}/logs").raise_for_status().text
 
     def folder(self, job_id: str, name: str = "job") -> Path:
-        """The job's folder, as a job sees it; made as an upload would make it."""
+        """The job's folder in the bucket; made as an upload would make it."""
         folder = self.service.files.bucket(self.name) / job_folder(name, job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def work(self, job_id: str) -> Path:
+        """Where the job works on its copy of the files; made before it starts, if need be."""
+        folder = self.service.files.job_state(self.name, job_id) / "files"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

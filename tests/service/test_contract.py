@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema  # type: ignore[import-untyped] # Airflow brings it, without its types
 
 from tests.service.support import RunningService, Tenant
 
@@ -50,6 +51,11 @@ def test_the_document_has_an_example_a_meaning_and_the_errors_of_each_endpoint(s
             if path.startswith("/api/v2/"):
                 assert {"401", "403"} <= operation["responses"].keys(), (method, path)
                 assert operation["security"][0]["OAuth2"], (method, path)
+            for reply in operation["responses"].values():
+                schema = reply.get("content", {}).get("application/json", {}).get("schema", {})
+                if "$ref" in schema:
+                    answer = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+                    jsonschema.validate(answer["examples"][0], {**answer, "components": document["components"]})
     bodies = document["paths"]["/api/v2/jobs/{job_id}"]["post"]["requestBody"]["content"]
     assert {type_ for type_, body in bodies.items() if body["example"]} == {"application/json", "application/yaml"}
 

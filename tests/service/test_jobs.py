@@ -161,14 +161,14 @@ def test_what_a_job_leaves_running_is_ended_with_it(tenant: Tenant) -> None:
 
 
 def in_folder(tenant: Tenant, job_id: str) -> list[psutil.Process]:
-    folder = str(tenant.folder(job_id))
-    return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == folder]
+    folder = str(tenant.work(job_id))
+    return [process for process in psutil.process_iter(["cwd"]) if (process.info["cwd"] or "").startswith(folder)]
 
 
 def test_a_job_that_closes_its_output_is_waited_for(tenant: Tenant) -> None:
     job_id = tenant.submit(f"exec >&- 2>&-; {UNTIL_TOLD}; touch done")
     tenant.wait(job_id, "RUNNING")
-    (tenant.folder(job_id) / "go").touch()
+    (tenant.work(job_id) / "go").touch()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert (tenant.folder(job_id) / "done").exists()
 
@@ -185,11 +185,11 @@ def test_a_waiting_job_says_what_it_waits_for_and_starts_in_its_turn(tenant: Ten
     assert [job["message"] for job in tenant.http.get("jobs").json()["jobs"]] == [
         tenant.status(job_id)["message"] for job_id in (first, second, third)
     ]
-    (tenant.folder(first) / "go").touch()
+    (tenant.work(first) / "go").touch()
     assert tenant.wait(second, "RUNNING", "FAILED")["status"] == "RUNNING"
     assert tenant.status(third)["status"] == "PENDING"
     for job_id in (second, third):
-        (tenant.folder(job_id) / "go").touch()
+        (tenant.work(job_id) / "go").touch()
         assert tenant.wait(job_id)["status"] == "SUCCEEDED"
 
 
@@ -199,7 +199,7 @@ def test_a_job_that_is_cancelled_while_it_waits_never_starts(tenant: Tenant) -> 
     second = tenant.submit("touch started", resources=WHOLE_MACHINE)
     assert tenant.http.delete(f"jobs/{second}").json()["status"] == "CANCELED"
     assert tenant.http.delete(f"jobs/{second}").status_code == 202
-    (tenant.folder(first) / "go").touch()
+    (tenant.work(first) / "go").touch()
     tenant.wait(first)
     tenant.wait(tenant.submit("true"))
     assert tenant.status(second)["status"] == "CANCELED"

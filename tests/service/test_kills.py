@@ -79,7 +79,7 @@ def test_a_job_that_was_cut_off_is_reported_or_run_again(
     wait_for(lambda: "half" in own_tenant.log(job_id), "the job to run")
     own_service.process.kill()
     cut_off(own_service, own_tenant, job_id, reboot=how == "the machine reboots")
-    left = in_folder(own_tenant.folder(job_id))
+    left = in_folder(own_tenant.work(job_id))
     own_service.start()
 
     status = own_tenant.wait(job_id)
@@ -94,7 +94,7 @@ def test_a_job_that_was_cut_off_is_reported_or_run_again(
     else:
         assert (status["status"], status["message"]) == ("FAILED", why)
     assert left
-    wait_for(lambda: not in_folder(own_tenant.folder(job_id)), "the end of what the job had started")
+    wait_for(lambda: not in_folder(own_tenant.work(job_id)), "the end of what the job had started")
     name = name_of(own_service.files.job_state(own_tenant.name, job_id))
     wait_for(lambda: Cgroup.find(name) is None, "the end of its control group")
 
@@ -111,14 +111,15 @@ def cut_off(service: RunningService, tenant: Tenant, job_id: str, *, reboot: boo
 
 def in_folder(folder: Path) -> list[psutil.Process]:
     found = psutil.process_iter(["cwd", "status"])
-    return [p for p in found if p.info["cwd"] == str(folder) and p.info["status"] != psutil.STATUS_ZOMBIE]
+    here = [process for process in found if (process.info["cwd"] or "").startswith(str(folder))]
+    return [process for process in here if process.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def test_a_machine_that_shuts_down_leaves_the_job_to_the_next_attempt(
     own_service: RunningService, own_tenant: Tenant
 ) -> None:
     job_id = own_tenant.submit("test -e before && echo again && exit 0; touch before; exec sleep 4321", retries=1)
-    wait_for((own_tenant.folder(job_id) / "before").exists, "the job to run")
+    wait_for((own_tenant.work(job_id) / "before").exists, "the job to run")
     own_service.process.kill()
     (supervisor,) = own_service.supervisors()
     supervisor.terminate()
@@ -146,5 +147,5 @@ def test_a_pid_that_now_belongs_to_another_is_left_alone(own_service: RunningSer
     own_service.start()
     assert own_tenant.wait(job_id)["status"] == "FAILED"
     own_tenant.http.delete(f"jobs/{job_id}")
-    (own_tenant.folder(innocent) / "go").touch()
+    (own_tenant.work(innocent) / "go").touch()
     assert own_tenant.wait(innocent)["status"] == "SUCCEEDED"

@@ -29,13 +29,13 @@ def test_jobs_survive_a_restart_of_the_service(own_service: RunningService, own_
         own_service.process.kill()
     else:
         own_service.stop()
-    (own_tenant.folder(ends_meanwhile) / "go").touch()
+    (own_tenant.work(ends_meanwhile) / "go").touch()
     state = own_service.files.job_state(own_tenant.name, ends_meanwhile)
     wait_for((state / "exit.json").exists, "the end of a job while no service runs")
     own_service.start()
     assert own_tenant.wait(goes_on, "RUNNING", "FAILED") == before
     assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7"
-    (own_tenant.folder(goes_on) / "go").touch()
+    (own_tenant.work(goes_on) / "go").touch()
     assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7"
     for job_id in (goes_on, ends_meanwhile):
         *numbers, last = own_tenant.log(job_id).split()

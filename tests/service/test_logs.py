@@ -49,7 +49,7 @@ def test_a_job_that_waits_has_an_empty_log(tenant: Tenant) -> None:
     assert tenant.http.get(f"jobs/{waiting}/logs").content == b""
     nothing = tenant.http.get(f"jobs/{waiting}/logs", headers={"Range": "bytes=0-"})
     assert (nothing.status_code, nothing.headers["Content-Range"]) == (416, "bytes */0")
-    (tenant.folder(running) / "go").touch()
+    (tenant.work(running) / "go").touch()
     tenant.wait(waiting)
 
 
@@ -59,7 +59,7 @@ def test_a_line_can_be_read_while_the_job_runs_and_tells_when_it_was_written(ten
     wait_for(lambda: tenant.log(job_id) == "one\n", "the first line")
     between = datetime.now(timezone.utc)
     tenant.wait(job_id, "RUNNING")
-    (tenant.folder(job_id) / "go").touch()
+    (tenant.work(job_id) / "go").touch()
     tenant.wait(job_id)
     records = LogDecoder(ndjson=True).feed(tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).content)
     times = {record.line: record.time for record in records}
@@ -81,7 +81,7 @@ def test_a_log_is_read_correctly_while_it_grows(tenant: Tenant) -> None:
     wait_for(lambda: len(tenant.log(job_id)) > 100_000, "a long log")
     first = tenant.http.get(f"jobs/{job_id}/logs").content
     rest = wait_for(lambda: log_from(tenant, job_id, len(first)), "more of the log")
-    (tenant.folder(job_id) / "go").touch()
+    (tenant.work(job_id) / "go").touch()
     tenant.wait(job_id)
     assert tenant.http.get(f"jobs/{job_id}/logs").content.startswith(first + rest)
 

@@ -208,9 +208,10 @@ def test_two_commands_at_once_make_one_database(tmp_path: Path, database_url: st
         (["--resource-plan", "large"], "The resource plan 'large' cannot be read: write it like large=cpus:8,"),
         (["--resource-plan", "a=cpus:x,memory:1"], "The resource plan 'a=cpus:x,memory:1' cannot be read"),
         (["--resource-plan", "a=cpu:1,memory:1"], "The resource plan 'a=cpu:1,memory:1' cannot be read"),
+        (["--access-log", "/nowhere/log"], "The access log /nowhere/log cannot be written to (No such file or"),
     ],
 )
-def test_a_plan_that_cannot_be_read_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
+def test_an_option_that_cannot_be_used_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")

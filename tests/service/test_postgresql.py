@@ -49,7 +49,7 @@ def test_the_service_goes_on_when_the_database_is_back(
         message = "The database of the service does not answer now: try again."
         assert (reply.status_code, reply.json()) == (503, {"error": {"code": "503", "message": message}})
         assert httpx.get(f"{own_service.url}/metrics").status_code == 503
-        (own_tenant.folder(ends_meanwhile) / "go").touch()
+        (own_tenant.work(ends_meanwhile) / "go").touch()
         state = own_service.files.job_state(own_tenant.name, ends_meanwhile)
         wait_for((state / "exit.json").exists, "the end of a job while there is no database")
     finally:
@@ -59,7 +59,7 @@ def test_the_service_goes_on_when_the_database_is_back(
     assert own_tenant.status(goes_on) == before
     wait_for(lambda: httpx.get(f"{own_service.url}/healthz").is_success, "the health of the service")
     assert own_tenant.wait(own_tenant.submit("true"))["status"] == "SUCCEEDED"
-    (own_tenant.folder(goes_on) / "go").touch()
+    (own_tenant.work(goes_on) / "go").touch()
     assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7"
     done = command("prune", "--keep-days", "0", *own_service.options_of_commands)
     assert (done.stdout, done.stderr) == ("3 jobs were removed.\n", "")

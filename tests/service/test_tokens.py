@@ -59,6 +59,7 @@ def test_every_form_of_token_request_works(tenant: Tenant, form: str) -> None:
         ({"data": GRANT, "headers": {"Authorization": "Bearer x"}}, 401, "invalid_client"),
         ({"auth": ("nobody", "x")}, 400, "invalid_request"),
         ({"data": GRANT | {"client_secret": "x"}, "auth": ("nobody", "x")}, 400, "invalid_request"),
+        ({"data": GRANT | {"client_id": "bob"}, "auth": ("alice", "x")}, 400, "invalid_request"),
         ({"content": b"grant_type=a&grant_type=b", "auth": ("nobody", "x")}, 400, "invalid_request"),
         ({"content": b"\xff\xfe", "auth": ("nobody", "x")}, 400, "invalid_request"),
         ({"data": {"grant_type": "password"}, "auth": ("nobody", "x")}, 400, "unsupported_grant_type"),
@@ -93,7 +94,9 @@ def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp
     for method, path in (("GET", "jobs"), ("POST", "jobs/a"), ("GET", "jobs/a/logs"), ("POST", "storage")):
         reply = httpx.request(method, f"{service.url}/api/v2/{path}", headers={"Authorization": header})
         assert reply.status_code == 401
-        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="training", error="invalid_token"'
+        # Who did not try to send a token is told of no mistake in it.
+        said = "" if wrong == "basic" else ', error="invalid_token"'
+        assert reply.headers["WWW-Authenticate"] == f'Bearer realm="training"{said}'
         assert reply.json()["error"]["code"] == "401"
 
 

@@ -52,6 +52,18 @@ _IN_YAML = """job:
 """
 
 
+_HEADERS_OF_A_LOG = [
+    {
+        "name": "Range",
+        "in": "header",
+        "required": False,
+        "description": "From which byte on.",
+        "schema": {"type": "string", "pattern": r"^bytes=[0-9]{1,12}-$"},
+        "example": "bytes=1024-",
+    },
+]
+
+
 class JobDocument(BaseModel):
     """A job description as it travels."""
 
@@ -137,6 +149,7 @@ def cancel(job_id: JobId, client: Writer, service: ServiceParts) -> JobStatus:
     "/{job_id}/logs",
     response_class=Response,
     operation_id="get_log",
+    openapi_extra={"parameters": _HEADERS_OF_A_LOG},
     responses={
         200: {"content": {"text/plain": {}, NDJSON: {}}, "description": "The whole log."},
         206: {"content": {"text/plain": {}, NDJSON: {}}, "description": "The part that was asked for."},

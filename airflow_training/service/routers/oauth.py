@@ -150,4 +150,7 @@ def _credentials(request: Request, parameters: dict[str, str]) -> tuple[str, str
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:  # no ASCII, no base64, no UTF-8
         raise _Refused("invalid_client", "The header Authorization is not HTTP Basic.") from None
-    return unquote_plus(client_id), unquote_plus(secret)
+    client_id = unquote_plus(client_id)
+    if parameters.get("client_id", client_id) != client_id:
+        raise _Refused("invalid_request", "The form has another client id than the header Authorization.")
+    return client_id, unquote_plus(secret)

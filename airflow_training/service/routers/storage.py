@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from airflow_training.service.context import ServiceParts, Writer
 from airflow_training.service.errors_http import REFUSALS
@@ -13,7 +13,7 @@ router = APIRouter(tags=["storage"], responses=REFUSALS)
 
 @router.get("/storage", operation_id="get_storage")
 @router.post("/storage", status_code=202, operation_id="create_storage")
-def storage(request: Request, client: Writer, service: ServiceParts) -> StorageAccess:
+def storage(request: Request, response: Response, client: Writer, service: ServiceParts) -> StorageAccess:
     """Tell where the tenant's S3 endpoint is, and the client's keys for it.
 
     Pending becomes Ready once the endpoint has really answered a request for the bucket `data`; Error comes with
@@ -21,4 +21,5 @@ def storage(request: Request, client: Writer, service: ServiceParts) -> StorageA
     GET needs no POST before it: clients that begin with either find their storage. An endpoint without a scheme is
     one that speaks TLS.
     """
+    response.headers["Cache-Control"] = "no-store"
     return service.storage.access(client, request.url.hostname or "")

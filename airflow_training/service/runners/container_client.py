@@ -96,7 +96,7 @@ class _Job:
             container.start()
             threading.Thread(target=self._stop_when_told, args=[container, time.monotonic()], daemon=True).start()
             status = self._follow(engine, container, output)
-            self._tell_want_of_memory(container, status)
+            self._tell_want_of_memory(container)
         except APIError as error:
             raise _Failed(f"the container could not be started: {_reason(error)}") from error
         finally:
@@ -218,9 +218,7 @@ class _Job:
         with contextlib.suppress(*_AWAY):
             container.kill("SIGTERM")
 
-    def _tell_want_of_memory(self, container: Container, status: int) -> None:
-        if not status:
-            return
+    def _tell_want_of_memory(self, container: Container) -> None:
         with contextlib.suppress(*_AWAY):
             container.reload()
         if container.attrs["State"].get("OOMKilled") or wanted_memory(self._state):

@@ -12,7 +12,7 @@ from airflow_training.service.runners.supervised import SupervisedRunner
 
 
 class ProcessRunner(SupervisedRunner):
-    """Runs jobs as processes, each in the folder that its files were uploaded to."""
+    """Runs jobs as processes, each on a copy of the files that were uploaded."""
 
     def objection(self, description: JobDescription) -> str:
         """Refuse what needs a Python that this machine has not."""

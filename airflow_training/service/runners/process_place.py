@@ -24,7 +24,7 @@ _REQUIREMENTS = "requirements.txt"
 
 
 class ProcessPlace:
-    """Runs the command in the folder that the job's files were uploaded to, or in a copy of one that is elsewhere.
+    """Runs the command on a copy of the files that were uploaded.
 
     Args:
         state: The state folder of the job.
@@ -39,13 +39,8 @@ class ProcessPlace:
         # No graphics processor at all, rather than those of others, where it has not asked for any.
         self._variables = {**specification["env"], "CUDA_VISIBLE_DEVICES": ",".join(specification["gpus"])}
         self._limits = JobLimits(**specification["limits"])
-        files: dict[str, str] = specification["files"]
-        self._folder = Path(files["folder"]) if "folder" in files else state / "files"
-        self._staging = (
-            None
-            if "folder" in files
-            else Staging(files, self._folder, state, owner=os.getuid(), most=self._limits.disk)
-        )
+        self._folder = state / "files"
+        self._files = Staging(specification["files"], self._folder, state, owner=os.getuid(), most=self._limits.disk)
         self._python = state / "env"
         self._installed = False
 
@@ -58,9 +53,8 @@ class ProcessPlace:
 
     def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
         """Have the job's files, make its Python environment, and install its requirements into it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._staging and (ended := self._staging.fetch(run)):
-            return ended
+        if fetched := self._files.fetch(run):
+            return fetched
         uv = find_uv_bin()
         if not self._python.exists():
             for command in create_commands(uv, self._python):
@@ -101,9 +95,8 @@ class ProcessPlace:
     def close(self, say: Callable[[str], None]) -> None:
         """Remove the Python environment, and bring what the job wrote to where it belongs."""
         shutil.rmtree(self._python, ignore_errors=True)
-        if self._staging:
-            self._staging.send(say)
-            self._staging.remove()
+        self._files.send(say)
+        self._files.remove()
 
     def _tool(self, command: list[str]) -> Program:
         return Program(command, self._folder, {**os.environ, JOB_VARIABLE: str(self._state)})

@@ -187,8 +187,8 @@ class ProcessTree:
         while self._pass_on(output):
             pass
         status = -signal.SIGKILL if process.returncode is None else process.returncode
-        if status and not stopped:
-            # The kernel may have been quicker than we were.
+        if not stopped:
+            # The kernel may have been quicker than we were, and the command may take no notice of it.
             overstepped = overstepped or watch.overstepped(_descendants)
         return Ended(status, bool(stopped), overstepped)
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 
-from airflow_training.service.buckets import open_store
 from airflow_training.service.files import read_json, write_json
+from airflow_training.service.s3_store import open_store
 
 _FETCHED = "fetched.json"
 

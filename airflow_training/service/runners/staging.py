@@ -1,9 +1,9 @@
 """A job's files, brought from its folder in the bucket to where it works on a copy, and what it wrote brought back.
 
-A job that is kept apart from the service must not write where the service, or its S3 endpoint, reads and writes: a
-symbolic link there would lead them out of the bucket. What it wrote is looked at when none of it runs any more, and
-only files come back: no links, no devices, no pipes. Where the bucket is in an S3 store elsewhere, there is no
-other way.
+A job must not write where the service, or its S3 endpoint, reads and writes: a symbolic link there would lead them
+out of the bucket, and the keys of one tenant into that of another. What it wrote is looked at when none of it runs any
+more, and only files come back: no links, no devices, no pipes. Where the bucket is in an S3 store elsewhere, there is
+no other way.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ exit.json        the same, written when all is done and the log is complete
 ```
 
 What a place keeps beside it is its own matter: the Python environment of a process in `env/`, what a container writes
-to in `container/`, a copy of files from elsewhere in `files/`.
+to in `container/`, the copy of the files that a process works on in `files/`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""Examples of what the service answers, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_JOB: dict[str, Any] = {
+    "job_id": "6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11",
+    "name": "train-census",
+    "containerID": "process-4711",
+    "status": "RUNNING",
+    "submissionTime": "2026-11-24T09:00:00.000000Z",
+    "startTime": "2026-11-24T09:00:02.000000Z",
+    "finishTime": None,
+    "message": "",
+}
+
+ANSWERS: dict[str, Any] = {
+    "Token": {
+        "access_token": "eyJhbGciOiJIUzI1NiJ9.e30.…",
+        "token_type": "bearer",
+        "expires_in": 43200,
+        "scope": "jobs:read jobs:write",
+    },
+    "TokenError": {"error": "invalid_client", "error_description": "The client id or the client secret is wrong."},
+    "StorageAccess": {
+        "status": "Ready",
+        "message": "",
+        "endpoint": "http://training.example:8901",
+        "accessKey": "5A1F0C7E9B3D2A468C0E",
+        "secretKey": "…",
+    },
+    "JobStatus": _JOB,
+    "JobList": {"jobs": [_JOB]},
+    "ErrorDocument": {"error": {"code": "404", "message": "The job 6f2c1c5e is not known."}},
+    "Health": {"status": "ok", "database": "ok", "storage": "ok", "runner": "ok"},
+}
+"""By the name of the schema."""
