@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_training.service.amount import Amount
     from airflow_training.service.s3_store import S3Settings
-    from airflow_training.service.settings import Tls
+    from airflow_training.service.settings import RaySettings, Tls
 
 DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
@@ -39,6 +40,7 @@ MOST_DAYS = 20_000
 
 _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
+_RAY = "Jobs on a Ray cluster"
 _STORE = "Files in an S3 store elsewhere"
 
 
@@ -96,9 +98,27 @@ def serve(
         int | None, typer.Option(help="Graphics processors.", min=0, show_default="all", rich_help_panel=_FOR_JOBS)
     ] = None,
     runner: Annotated[
-        Literal["process", "container"],
-        typer.Option(help="What jobs run as; the engine of containers is DOCKER_HOST.", rich_help_panel=_FOR_JOBS),
+        Literal["process", "container", "ray"],
+        typer.Option(
+            help="What jobs run as, or on; the engine of containers is DOCKER_HOST.", rich_help_panel=_FOR_JOBS
+        ),
     ] = "process",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The cluster's dashboard, such as http://head:8265; RAY_JOB_HEADERS has headers for it, as JSON.",
+            show_default="none",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    ray_storage_host: Annotated[
+        str | None,
+        typer.Option(
+            help="Name by which its nodes reach the S3 endpoint.",
+            show_default="this machine's address",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
     s3_endpoint: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +177,7 @@ def serve(
             memory=memory,
             gpus=gpus,
             runner=RunnerName(runner),
+            ray=_ray(runner, ray_address, ray_storage_host),
             s3=_s3(s3_endpoint, s3_bucket, s3_prefix, s3_region),
             plans=_plans(resource_plan or ()),
             free_disk=free_disk,
@@ -177,6 +198,24 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
     if certificate or key:
         raise TrainingError("TLS takes both: --tls-cert and --tls-key.")
     return None
+
+
+def _ray(runner: str, address: str | None, storage_host: str | None) -> RaySettings | None:
+    """The cluster, with the headers that Ray's own commands take from the same variable."""
+    from airflow_training.service.settings import RaySettings
+
+    if (runner == "ray") != bool(address):
+        raise TrainingError("--runner ray and --ray-address go together: give both, or neither.")
+    if not address:
+        return None
+    if not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", address):
+        raise TrainingError(f"--ray-address takes an address such as http://head:8265, and not {address!r}.")
+    try:
+        headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
+        return RaySettings(address, storage_host, {str(name): str(value) for name, value in headers.items()})
+    except (ValueError, AttributeError):
+        # Neither the cause nor the text is shown: there may be a password in it.
+        raise TrainingError('RAY_JOB_HEADERS is no JSON object of names and values, such as {"X-Key": "…"}.') from None
 
 
 def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:

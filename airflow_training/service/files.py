@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import airflow_training
+
+PACKAGE_PARENT = Path(airflow_training.__file__).parents[1]
+"""Where this package is imported from: its programs import it from there as well, installed or not."""
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that is there completely or not at all, after a power failure too; only its owner may read it."""

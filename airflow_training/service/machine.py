@@ -28,7 +28,10 @@ class Machine:
     Attributes:
         capacity: All of it.
         closed: Why no job is started at all just now; empty where jobs are.
+        away: Why it cannot be used just now; empty where it can.
     """
+
+    away = ""
 
     def __init__(self, capacity: Amount, gpus: Sequence[str]) -> None:
         self.capacity = capacity

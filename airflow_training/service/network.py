@@ -45,6 +45,30 @@ def url(listener: socket.socket, host: str, scheme: str) -> str:
     return f"{scheme}{'://' if scheme else ''}{name}:{listener.getsockname()[1]}"
 
 
+def own_address(towards: str, port: int) -> str:
+    """The address of this machine that another one sees, which need not be there yet.
+
+    Raises:
+        ServiceNotStarted: No such machine is known.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(towards, port, type=socket.SOCK_DGRAM)[0]
+        # Nothing is sent: the kernel chooses the way that a datagram would take.
+        with socket.socket(family, kind, protocol) as way:
+            way.connect(address)
+            own: str = way.getsockname()[0]
+            return own
+    except OSError as error:
+        raise ServiceNotStarted(
+            f"{towards} is not known on this network ({error.strerror}): name it otherwise."
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself reaches an address."""
+    return ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
+
+
 def reachable(listener: socket.socket, by: str) -> str:
     """The name to tell to a client that came in under the name `by`: where all addresses are listened on, just that."""
     own: str = listener.getsockname()[0]

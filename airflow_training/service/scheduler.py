@@ -103,7 +103,7 @@ class Scheduler:
             self._attempt(self._runner.cancel, key)
         for key in list(self._active):
             self._attempt(self._look, key)
-        self._machine.closed = self._disk_is_full()
+        self._machine.closed = self._machine.away or self._disk_is_full()
         while not self._machine.closed and (job := startable(self._jobs.waiting(), self._machine)):
             order = None
             gpus = self._machine.take(job.key, self._machine.granted(job.asked))

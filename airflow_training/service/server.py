@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -27,18 +28,19 @@ from airflow_training.service.housekeeping import Housekeeping, prune
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import MEGABYTE, detect
 from airflow_training.service.metrics import Metrics
-from airflow_training.service.network import listen, reachable, url
+from airflow_training.service.network import is_loopback, listen, own_address, reachable, url
+from airflow_training.service.ray_machine import RayMachine
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.container import ContainerRunner
 from airflow_training.service.runners.process import ProcessRunner
+from airflow_training.service.runners.ray import RayRunner
+from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduler import Scheduler
-from airflow_training.service.settings import DataFolder, RunnerName, ServiceSettings, Tls
+from airflow_training.service.settings import DataFolder, RaySettings, RunnerName, ServiceSettings, Tls
 from airflow_training.service.storage import Storage
 from airflow_training.service.tokens import Tokens
 
 _logger = logging.getLogger(__name__)
-
-_RUNNERS = {RunnerName.PROCESS: ProcessRunner, RunnerName.CONTAINER: ContainerRunner}
 
 # What requests that are under way may take when the service stops.
 _GRACE = 2
@@ -82,10 +84,10 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
             "No control group can be made here: what jobs use is looked at four times a second, and a job that grows"
             " very fast can take more than it may before it is ended."
         )
-    machine = detect(settings.cpus, settings.memory, settings.gpus)
+    given = (settings.cpus, settings.memory, settings.gpus)
+    machine = RayMachine(settings.ray, *given) if settings.ray else detect(*given)
     jobs = JobTable(sessions, machine)
-    disk = settings.job_disk or shutil.disk_usage(data.root).total // 2 // MEGABYTE
-    runner = _RUNNERS[settings.runner](data, buckets, disk=disk, log=settings.job_log * MEGABYTE)
+    runner = _runner(settings, data, buckets, storage)
     metrics = Metrics(jobs)
     return Service(
         data=data,
@@ -102,12 +104,40 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
     )
 
 
+def _runner(settings: ServiceSettings, data: DataFolder, buckets: Buckets, storage: Storage) -> Runner:
+    disk = settings.job_disk or shutil.disk_usage(data.root).total // 2 // MEGABYTE
+    log = settings.job_log * MEGABYTE
+    if settings.ray:
+        where = storage.url_by(_towards(settings.ray, settings))
+        return RayRunner(data, buckets, disk=disk, log=log, ray=settings.ray, storage=where)
+    of_machine = {RunnerName.PROCESS: ProcessRunner, RunnerName.CONTAINER: ContainerRunner}
+    return of_machine[settings.runner](data, buckets, disk=disk, log=log)
+
+
+def _towards(ray: RaySettings, settings: ServiceSettings) -> str:
+    """The name by which the nodes of Ray reach the storage."""
+    if not settings.storage_port:
+        raise ServiceNotStarted(
+            "Jobs on Ray come back to the storage after a restart of the service: give it a port, --storage-port 8901."
+        )
+    cluster = urlsplit(ray.address)
+    own = ray.storage_host or own_address(cluster.hostname or "", cluster.port or 8265)
+    if is_loopback(settings.host) and not is_loopback(own):
+        raise ServiceNotStarted(
+            f"Jobs on Ray at {ray.address} cannot reach the storage, which listens on {settings.host}: add --host"
+            " 0.0.0.0."
+        )
+    return own
+
+
 def _duties(settings: ServiceSettings, service: Service, buckets: Buckets) -> list[Callable[[], object]]:
     duties: list[Callable[[], object]] = [
         service.database_lock.keep,
         service.tokens.renew_keys,
         lambda: service.storage.keep_keys_of(service.clients.all()),
     ]
+    if isinstance(service.machine, RayMachine):
+        duties.append(service.machine.refresh)
     if settings.keep_days is not None:
         duties.append(partial(prune, service.jobs, service.data, buckets, settings.keep_days))
     return duties

@@ -33,6 +33,23 @@ class RunnerName(str, Enum):
 
     PROCESS = "process"
     CONTAINER = "container"
+    RAY = "ray"
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """A Ray cluster.
+
+    Attributes:
+        address: The address of its dashboard, with http or https.
+        storage_host: The name or address by which its nodes reach the S3 endpoint of the service; the address that
+            this machine has towards the cluster if None.
+        headers: Headers of every request to it, which may prove who we are.
+    """
+
+    address: str
+    storage_host: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class ServiceSettings:
         memory: MB for jobs; nine tenths of what there is if None.
         gpus: Graphics processors for jobs; all there are if None.
         runner: What jobs run as.
+        ray: The cluster that they run on, where that is what the runner does.
         s3: The S3 store that keeps the files of all tenants; the data folder does if None.
         plans: What a `resourcePlanId` stands for.
         free_disk: MB that are to be free on the data folder's disk before a job is started.
@@ -71,6 +89,7 @@ class ServiceSettings:
     memory: int | None = None
     gpus: int | None = None
     runner: RunnerName = RunnerName.PROCESS
+    ray: RaySettings | None = None
     s3: S3Settings | None = None
     plans: Mapping[str, Amount] = field(default_factory=lambda: BASIC_PLANS)
     free_disk: int = 1024
@@ -143,6 +162,11 @@ class DataFolder:
     def storage(self) -> Path:
         """What the S3 endpoint needs: keys, cache, log."""
         return self.root / "storage"
+
+    @property
+    def storage_keys(self) -> Path:
+        """The keys of the S3 endpoint."""
+        return self.storage / "keys.json"
 
     def job_state(self, tenant: str, job_id: str) -> Path:
         """What the service knows of a job's run: its specification, its log, its end."""

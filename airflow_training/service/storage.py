@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import logging
 import os
-import secrets
 import ssl
 import sys
 import threading
@@ -30,10 +29,10 @@ from airflow_training.service import storage_keys
 from airflow_training.service.buckets import Buckets
 from airflow_training.service.clients import KnownClient
 from airflow_training.service.errors import ServiceNotStarted, StorageAway
-from airflow_training.service.files import write_json
+from airflow_training.service.files import PACKAGE_PARENT, write_json
 from airflow_training.service.kept_process import KeptProcess, end_orphan
+from airflow_training.service.lent_keys import new_key
 from airflow_training.service.network import listen, reachable, url
-from airflow_training.service.runners.supervised import PACKAGE_PARENT
 from airflow_training.service.settings import BUCKET, DataFolder, Tls
 from airflow_training.service.storage_tls import end_orphan_of_tls, tls_front
 
@@ -79,7 +78,7 @@ class Storage:
         self._buckets = buckets
         self._tls = tls
         data.storage.mkdir(mode=0o700, exist_ok=True)
-        self._keys_file = data.storage / "keys.json"
+        self._keys_file = data.storage_keys
         self._keys: dict[str, dict[str, Any]] = {}
         self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
@@ -97,6 +96,10 @@ class Storage:
     def url(self) -> str:
         """The endpoint, as this machine reaches it."""
         return url(self._listener, reachable(self._listener, "127.0.0.1"), "https" if self._tls else "http")
+
+    def url_by(self, host: str) -> str:
+        """The endpoint, as it is reached by a name or an address of this machine."""
+        return url(self._listener, host, "https" if self._tls else "http")
 
     @property
     def answers(self) -> bool:
@@ -185,16 +188,12 @@ class Storage:
         who = (client.client_id, client.generation)
         with self._lock:
             if who not in self._access_keys:
-                access_key = secrets.token_hex(10).upper()
-                self._keys[access_key] = {
-                    "secret": secrets.token_urlsafe(30),
-                    "backend": self._buckets.backend(client.tenant),
-                }
+                access_key, secret_key = new_key()
+                self._keys[access_key] = {"secret": secret_key, "backend": self._buckets.backend(client.tenant)}
                 write_json(self._keys_file, self._keys)
                 self._access_keys[who] = access_key
             access_key = self._access_keys[who]
-            secret_key: str = self._keys[access_key]["secret"]
-            return access_key, secret_key
+            return access_key, self._keys[access_key]["secret"]
 
     def _answers(self, access_key: str, secret_key: str) -> bool:
         """Ask the endpoint for the bucket, as a client will."""

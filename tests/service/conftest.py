@@ -9,6 +9,7 @@ import pytest
 
 from tests.engines.podman import Podman, running_podman
 from tests.engines.postgresql import PostgreSQL, running_server
+from tests.engines.ray import RayCluster, running_ray
 from tests.service.support import SQLITE, RunningService, Tenant
 
 # What must not reach a job.
@@ -32,6 +33,13 @@ def podman() -> Iterator[Podman]:
     """A container engine."""
     with running_podman() as podman:
         yield podman
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[RayCluster]:
+    """A Ray cluster of one node."""
+    with running_ray() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from airflow_training.service.database import Job, now, open_database
 from airflow_training.service.settings import DataFolder
 
 T = TypeVar("T")
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 

@@ -12,9 +12,10 @@ import pytest
 
 from airflow_training.jobs.log import NDJSON
 from tests.engines.podman import IMAGE, Podman
+from tests.engines.ray import RayCluster
 from tests.service.support import RunningService, Tenant, keys, wait_for
 
-RUNNERS = ("process", "container")
+RUNNERS = ("process", "container", pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
 
 TRAIN = """
 python3 - --epochs=3 "two words" 'it'"'"'s' "$SETTING" <<'END'
@@ -55,8 +56,11 @@ def service(
 ) -> Iterator[RunningService]:
     """A service with each runner."""
     podman: Podman | None = request.getfixturevalue("podman") if runner == "container" else None
+    ray: RayCluster | None = request.getfixturevalue("ray") if runner == "ray" else None
     service = RunningService(
-        tmp_path_factory.mktemp(runner), podman.environment if podman else None, options=("--runner", runner)
+        tmp_path_factory.mktemp(runner),
+        podman.environment if podman else None,
+        options=("--runner", runner, *(ray.options() if ray else ())),
     )
     with service.running():
         yield service

@@ -35,10 +35,10 @@ from airflow_training.service.runners.container_state import (
     TEMPORARY,
     WORK,
     folder_of,
-    note_failure,
     note_made,
     was_made,
 )
+from airflow_training.service.runners.failure import note_failure
 from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES
 from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION, name_of
 

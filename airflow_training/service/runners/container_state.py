@@ -1,15 +1,11 @@
-"""What the container of a job has in the job's state folder, and its client notes there."""
+"""What the container of a job has in the job's state folder."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
-from airflow_training.service.files import write_atomic
-
 WORK, HOME, TEMPORARY = "data", "home", "tmp"
-_FAILURE = "failure.txt"
 _MADE = "container.made"
 
 
@@ -25,23 +21,6 @@ def make_folder(state: Path, owner: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.getuid() == 0:
             os.chown(folder, owner, owner)
-
-
-def failure(state: Path) -> str:
-    """Why the job could not run, or was ended; an empty text where all is well."""
-    with contextlib.suppress(FileNotFoundError):
-        return (state / _FAILURE).read_text()
-    return ""
-
-
-def forget_failure(state: Path) -> None:
-    """Begin a new attempt."""
-    (state / _FAILURE).unlink(missing_ok=True)
-
-
-def note_failure(state: Path, reason: str) -> None:
-    """Have `failure` say why the job could not run, or was ended."""
-    write_atomic(state / _FAILURE, reason.encode())
 
 
 def was_made(state: Path) -> bool:

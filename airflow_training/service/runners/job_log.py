@@ -46,6 +46,7 @@ class JobLog:
         if torn := _unended(folder / RECORDS_FILE):
             self._records.truncate(self._records.tell() - len(torn))
         self._line_continues = False
+        self._at: datetime | None = None
         self._last_time = datetime.min.replace(tzinfo=timezone.utc)
 
     @property
@@ -53,8 +54,14 @@ class JobLog:
         """Bytes of the log as text."""
         return self._text.tell()
 
-    def write(self, output: bytes) -> None:
-        """Take what the job wrote, wherever its lines begin and end."""
+    def write(self, output: bytes, at: datetime | None = None) -> None:
+        """Take what the job wrote, wherever its lines begin and end.
+
+        Args:
+            output: What it wrote.
+            at: When, by the clock of the machine where it did; now if not given.
+        """
+        self._at = at
         if self.dropped:
             self.dropped += len(output)
         elif self._text.tell() + self._records.tell() < self._limit:
@@ -68,6 +75,7 @@ class JobLog:
 
     def say(self, text: str) -> None:
         """Write what the service has to say, on lines of its own, unless the disk is full."""
+        self._at = None
         with contextlib.suppress(OSError):
             if self._partial or self._line_continues:
                 self._write(b"\n")
@@ -110,7 +118,7 @@ class JobLog:
         self._new_records.append(record.to_ndjson())
 
     def _next_time(self) -> datetime:
-        now = datetime.now(timezone.utc)
+        now = self._at or datetime.now(timezone.utc)
         apart = _APART if self._last_time < now + _AHEAD else _APART_IN_A_FLOOD
         self._last_time = max(now, self._last_time + apart)
         return self._last_time

@@ -19,6 +19,8 @@ from airflow_training.service.runners.cgroup import Cgroup
 
 _MEGABYTE = 1024 * 1024
 
+OUT_OF_TIME = "ran for its completionTime"
+
 PROCESSES = 4096
 """Processes and threads that a job may have at a time: room for a hundred data loaders, too little for a fork bomb."""
 

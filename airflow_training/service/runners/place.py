@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_training.exceptions import TrainingError
+from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import Watch
 from airflow_training.service.runners.process_tree import Ended
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program that the supervisor runs; what it writes becomes the log of the job.
+    """A program that the supervisor runs.
 
     Attributes:
         command: The program and its arguments.
@@ -32,11 +33,18 @@ class PlaceFailed(TrainingError):
 
 
 class Place(Protocol):
-    """Where one job runs: as a process of this machine, in a container."""
+    """Where one job runs: as a process of this machine, in a container, on Ray."""
 
     @property
     def holder(self) -> str:
         """What holds the job while it runs; with the process id of its program, the `containerID` of its status."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds between the request to end and the end by force."""
+
+    def output(self, log: JobLog) -> Callable[[bytes], None]:
+        """What takes the output of the programs, for the log of the job."""
 
     def watch(self) -> Watch:
         """Watch an attempt."""

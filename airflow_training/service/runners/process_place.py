@@ -14,6 +14,7 @@ from uv import find_uv_bin
 
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.environment import create_commands, install_command, job_environment
+from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import JobLimits, ProcessWatch, Watch
 from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
@@ -32,6 +33,7 @@ class ProcessPlace:
     """
 
     holder = "process"
+    grace = 5.0
 
     def __init__(self, state: Path, specification: Mapping[str, Any]) -> None:
         self._state = state
@@ -43,6 +45,10 @@ class ProcessPlace:
         self._files = Staging(specification["files"], self._folder, state, owner=os.getuid(), most=self._limits.disk)
         self._python = state / "env"
         self._installed = False
+
+    def output(self, log: JobLog) -> Callable[[bytes], None]:
+        """What the programs write is the log of the job."""
+        return log.write
 
     def watch(self) -> Watch:
         """Watch the folder and, in a control group, what the processes use."""

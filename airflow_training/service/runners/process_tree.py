@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from airflow_training.service.runners.limits import Watch
+from airflow_training.service.runners.limits import OUT_OF_TIME, Watch
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -176,7 +176,7 @@ class ProcessTree:
                 kill_after = now if overstepped else now + self._grace
                 give_up_after = kill_after + self._grace
                 if not ended and not self.stopping and not overstepped:
-                    overstepped = "ran for its completionTime"
+                    overstepped = OUT_OF_TIME
                 for descendant in _descendants():
                     with contextlib.suppress(psutil.Error):
                         descendant.terminate()

@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import airflow_training
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.limits import read_duration
 from airflow_training.jobs.status import JobState
 from airflow_training.service.buckets import Buckets
 from airflow_training.service.database import now
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.files import PACKAGE_PARENT, read_json, write_json
 from airflow_training.service.runners import supervisor
 from airflow_training.service.runners.environment import clean_environment
 from airflow_training.service.runners.limits import JobLimits
@@ -38,10 +37,6 @@ from airflow_training.service.runners.state_folder import (
     lock_of,
 )
 from airflow_training.service.settings import DataFolder
-
-# Where this package is imported from: supervisors import it from there as well, installed or not.
-PACKAGE_PARENT = Path(airflow_training.__file__).parents[1]
-
 
 # Seconds between two supervisors of a job: one that cannot come up must not keep the machine busy.
 _PAUSE = 3.0

@@ -29,8 +29,6 @@ from airflow_training.service.runners.state_folder import (
     boot_id,
 )
 
-# Between SIGTERM and SIGKILL.
-_GRACE = 5.0
 # Seconds before a job is run again: doubled with each attempt, up to a minute.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -71,7 +69,7 @@ class Supervisor:
         self._attempt: int = specification["attempt"]
         self._attempts: int = specification["retries"] + 1
         self._log = JobLog(state, specification["limits"]["log"])
-        self._tree = ProcessTree(self._log.write, _GRACE)
+        self._tree = ProcessTree(place.output(self._log), place.grace)
 
     def run(self) -> None:
         """Make ready, run the command, again if need be, and write down how it ended."""

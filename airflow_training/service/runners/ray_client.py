@@ -1,0 +1,287 @@
+"""What is done with a job on Ray, as programs: `python -m … start|follow|end <state folder>`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import resource
+import secrets
+import signal
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from airflow_training.service.files import PACKAGE_PARENT, read_json, write_atomic
+from airflow_training.service.lent_keys import lend, take_back
+from airflow_training.service.ray_api import RayApi, RayAway, RayJob, RayRefused
+from airflow_training.service.runners import ray_node
+from airflow_training.service.runners.failure import note_failure
+from airflow_training.service.runners.ray_frames import FrameWriter, read_frame
+from airflow_training.service.runners.ray_note import RayNote
+from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION
+from airflow_training.service.s3_store import S3Settings
+
+_T = TypeVar("_T")
+
+# Seconds after which Ray is asked again.
+_PAUSE = 1.0
+# What the program on the node needs beside Python; Ray keeps it for the next job.
+_PACKAGES = ("obstore", "psutil", "uv")
+# Ray gives up a job that has waited for room for a quarter of an hour.
+_WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+# Ray waits so many seconds between SIGTERM and SIGKILL: the node has its own time for that, and brings files back
+# afterwards.
+_STOP_WAIT = 7 * 24 * 3600
+
+
+class _Failed(Exception):
+    """There is nothing more to be done; the text becomes the message of the job."""
+
+
+class _Job:
+    """One job on Ray."""
+
+    def __init__(self, state: Path, ray: RayApi) -> None:
+        self._state = state
+        self._ray = ray
+        self._specification: dict[str, Any] = read_json(state / SPECIFICATION) or {}
+        self._keys_file = Path(self._specification["storage"]["keys_file"])
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> int:
+        """Submit the job, and return when its command starts."""
+        self._listen()
+        while True:
+            note = await self._submit()
+            job = await self._scheduled(note)
+            if job.error_type != _WAITED_TOO_LONG:
+                break
+            take_back(self._keys_file, note.access_key)
+        async for frame in self._frames(note, 0):
+            _hand_on(frame)
+            if "running" in frame:
+                RayNote(note.submission_id, note.access_key, frame["frame"] + 1).write(self._state)
+                self._wait_for("")
+                return 0
+            if status := self._ended(frame, note):
+                return status
+        return 1
+
+    async def follow(self) -> int:
+        """Hand on what the command writes, and return its exit status."""
+        self._listen()
+        note = self._note()
+        async for frame in self._frames(note, note.frames):
+            _hand_on(frame)
+            if "ended" in frame or "failed" in frame:
+                return self._ended(frame, note)
+        return 1
+
+    async def end(self) -> int:
+        """End what has not ended by itself, and wait until what the job wrote has been brought back."""
+        note = RayNote.read(self._state)
+        if not note:
+            return 0
+        asked = False
+        while (job := await self._patiently(lambda: self._ray.job(note.submission_id))) and not job.over:
+            if not note.over and not asked:
+                await self._patiently(lambda: self._ray.stop(note.submission_id))
+                asked = True
+            # One that waits for room ends as soon as it has it, and without its key it cannot do a thing.
+            if job.status == "PENDING":
+                break
+            await asyncio.sleep(_PAUSE)
+        for line in (job.message if job else "").splitlines():
+            if (frame := read_frame(line)) and "left" in frame:
+                print(frame["left"])  # noqa: T201 - what the supervisor then says
+        take_back(self._keys_file, note.access_key)
+        RayNote.forget(self._state)
+        return 0
+
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
+
+    def _note(self) -> RayNote:
+        note = RayNote.read(self._state)
+        if not note:
+            raise _Failed("the note of what the job is on Ray is gone from its state folder")
+        return note
+
+    async def _submit(self) -> RayNote:
+        """Hand the job to Ray."""
+        specification = self._specification
+        access_key, secret_key = lend(self._keys_file, specification["storage"]["backend"])
+        note = RayNote(f"{specification['job_id']}-{secrets.token_hex(4)}", access_key)
+        note.write(self._state)
+        storage = specification["storage"]
+        store = S3Settings(storage["url"], storage["bucket"], "", "us-east-1", access_key, secret_key)
+        package = _package(
+            {
+                **{name: specification[name] for name in ("command", "env", "limits", "gpus")},
+                "store": store.to_dict(),
+                "prefix": storage["folder"],
+            }
+        )
+        limits = specification["limits"]
+        try:
+            address = await self._patiently(lambda: self._ray.upload(package))
+            job = {
+                "entrypoint": f"exec python -m {ray_node.__name__}",
+                "runtime_env": {
+                    "working_dir": address,
+                    "pip": {"packages": [f"{name}=={version(name)}" for name in _PACKAGES], "pip_check": False},
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT)},
+                },
+                "metadata": {"tenant": specification["tenant"], "job_id": specification["job_id"]},
+                "entrypoint_num_cpus": limits["cpus"],
+                "entrypoint_memory": limits["memory"] * 1024 * 1024,
+                "entrypoint_num_gpus": len(specification["gpus"]),
+            }
+            await self._patiently(lambda: self._ray.submit(note.submission_id, job))
+        except RayRefused as error:
+            raise _Failed(f"Ray does not take the job: {error}") from error
+        return note
+
+    async def _scheduled(self, note: RayNote) -> RayJob:
+        """The job, as soon as it has a place on a node, or has ended without."""
+        while True:
+            job = await self._look(note)
+            if job.status != "PENDING":
+                return job
+            self._wait_for("waiting for a node of Ray to have room for the job and to make ready for it")
+            if self._stopping.is_set():
+                # What is left to do is done by `end`.
+                raise _Failed("canceled before Ray had room for it")
+            await asyncio.sleep(_PAUSE)
+
+    async def _look(self, note: RayNote) -> RayJob:
+        job = await self._patiently(lambda: self._ray.job(note.submission_id))
+        if job is None:
+            raise _Failed("Ray does not know the job any more: its head was started anew, or somebody deleted the job")
+        return job
+
+    async def _frames(self, note: RayNote, first: int) -> AsyncIterator[dict[str, Any]]:
+        """The frames of the job's log from a number on, until it ends.
+
+        Raises:
+            _Failed: Ray lost the job.
+        """
+        expected = first
+        stopper = asyncio.create_task(self._stop_when_told(note))
+        last_look = False
+        try:
+            while True:
+                with contextlib.suppress(RayAway):
+                    async for line in self._ray.lines(note.submission_id):
+                        frame = read_frame(line)
+                        if frame and frame["frame"] == expected:
+                            expected += 1
+                            yield frame
+                job = await self._look(note)
+                if last_look:
+                    raise _Failed(_why_lost(job))
+                # Its last frames may have come since.
+                last_look = job.over
+                await asyncio.sleep(_PAUSE)
+        finally:
+            stopper.cancel()
+
+    async def _stop_when_told(self, note: RayNote) -> None:
+        await self._stopping.wait()
+        await self._patiently(lambda: self._ray.stop(note.submission_id))
+
+    def _ended(self, frame: dict[str, Any], note: RayNote) -> int:
+        """Take note of how the job ended, where a frame says it; returns the exit status that says the same."""
+        if "failed" in frame:
+            note.with_over().write(self._state)
+            raise _Failed(frame["failed"])
+        if "ended" not in frame:
+            return 0
+        note.with_over().write(self._state)
+        ended = frame["ended"]
+        if ended["overstepped"]:
+            raise _Failed(ended["overstepped"])
+        if ended["stopped"] and not self._stopping.is_set():
+            raise _Failed("the job was stopped in Ray, and not by this service")
+        return int(ended["status"])
+
+    async def _patiently(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask Ray for something until it answers."""
+        waited_for = ""
+        while isinstance(answer := await _ask(request), RayAway):
+            if waited_for != str(answer):
+                self._wait_for(f"waiting for Ray, which does not answer: {answer}")
+            waited_for = str(answer)
+            await asyncio.sleep(_PAUSE)
+        if waited_for:
+            self._wait_for("")
+        return answer
+
+    def _wait_for(self, what: str) -> None:
+        """Have the status of the job say what keeps it from running, unless the disk is full."""
+        with contextlib.suppress(OSError):
+            write_atomic(self._state / PREPARING, what.encode())
+
+
+async def _ask(request: Callable[[], Awaitable[_T]]) -> _T | RayAway:
+    try:
+        return await request()
+    except RayAway as away:
+        return away
+
+
+def _package(job: dict[str, Any]) -> bytes:
+    """What Ray unpacks on the node: this package, and the job."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
+        for file in sorted((PACKAGE_PARENT / "airflow_training").rglob("*.py")):
+            package.write(file, file.relative_to(PACKAGE_PARENT))
+        package.writestr(ray_node.JOB, json.dumps(job))
+    return archive.getvalue()
+
+
+def _why_lost(job: RayJob) -> str:
+    if job.status == "STOPPED":
+        return "the job was stopped in Ray"
+    if job.message:
+        FrameWriter(sys.stdout.write, len(job.message) * 2).say(job.message)
+    first = next(iter(job.message.splitlines()), f"it is {job.status} there")
+    return f"Ray lost the job: {first[:300]}"
+
+
+def _hand_on(frame: dict[str, Any]) -> None:
+    print(json.dumps(frame), flush=True)  # noqa: T201 - the supervisor reads it
+
+
+async def _main(step: str, state: Path) -> int:
+    specification = read_json(state / SPECIFICATION) or {}
+    async with RayApi(specification["ray"]["address"], specification["ray"]["headers"]) as ray:
+        job = _Job(state, ray)
+        steps = {"start": job.start, "follow": job.follow, "end": job.end}
+        try:
+            return await steps[step]()
+        except _Failed as failed:
+            with contextlib.suppress(OSError):
+                note_failure(state, str(failed))
+            return 1
+
+
+def main() -> None:
+    """Do one step, and end as the command did."""
+    status = asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))
+    if status < 0:
+        # It was a signal that ended the command; there is nothing to learn from our own memory.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(-status, signal.SIG_DFL) if -status not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The log of a job on Ray, as the program on the node writes it for the service: a frame in each line, numbered.
+
+Ray keeps a log as text, and sends it anew from its beginning whenever a connection breaks. In frames, every byte
+arrives as it was written, once and in order, and beside them what the node has to say of the job:
+
+```
+{"frame": 0, "output": "Epoch 1/5\\n", "at": 1795594084.81}   what the job wrote, and when
+{"frame": 1, "running": true}                                 the command starts
+{"frame": 2, "failed": "…"}                                   it cannot be started
+{"frame": 3, "ended": {"status": 0, "stopped": false, "overstepped": ""}}
+{"frame": 4, "left": "…"}                                     what of the files was not brought back
+```
+
+Bytes that are no UTF-8 are lone surrogates, as Python's `surrogateescape` has them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+
+class FrameWriter:
+    """Writes the frames.
+
+    Args:
+        write: Takes a line.
+        limit: Bytes of output after which no more is written.
+    """
+
+    def __init__(self, write: Callable[[str], object], limit: int) -> None:
+        self._write = write
+        self._left = limit
+        self._number = 0
+        self._in_a_line = False
+
+    def tell(self, **what: Any) -> None:
+        """Write a frame."""
+        self._write(json.dumps({"frame": self._number, **what}) + "\n")
+        self._number += 1
+
+    def output(self, piece: bytes) -> None:
+        """Write what the job wrote."""
+        if self._left > 0:
+            self.tell(output=piece.decode("utf-8", "surrogateescape"), at=time.time())
+            self._in_a_line = not piece.endswith(b"\n")
+        self._left -= len(piece)
+
+    def say(self, text: str) -> None:
+        """Write lines of the service's own."""
+        lines = "".join(f"[service] {line}\n" for line in text.splitlines())
+        self.output(f"{chr(10) if self._in_a_line else ''}{lines}".encode())
+
+
+class FrameReader:
+    """Reads the output that is in frames, and what stands between them.
+
+    Args:
+        take_output: Is given what the job wrote, and when.
+    """
+
+    def __init__(self, take_output: Callable[[bytes, datetime], None]) -> None:
+        self._take_output = take_output
+        self._partial = b""
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes, wherever a line ends."""
+        *lines, self._partial = (self._partial + piece).split(b"\n")
+        for line in lines:
+            frame = read_frame(line.decode(errors="replace"))
+            if frame is None:
+                # The client's own last words.
+                self._take_output(line + b"\n", datetime.now(timezone.utc))
+            elif "output" in frame:
+                output: str = frame["output"]
+                at = datetime.fromtimestamp(frame["at"], timezone.utc)
+                self._take_output(output.encode("utf-8", "surrogateescape"), at)
+
+
+def read_frame(line: str) -> dict[str, Any] | None:
+    """Read a frame; None where the line is one of Ray's own."""
+    try:
+        frame = json.loads(line)
+    except ValueError:
+        return None
+    return frame if isinstance(frame, dict) and isinstance(frame.get("frame"), int) else None

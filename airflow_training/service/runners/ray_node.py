@@ -1,0 +1,132 @@
+"""What runs on a node of Ray: `python -m …` in the folder that the service packed, with the job in `job.json`.
+
+The job runs as it does on the service's own machine: files are fetched from S3, an environment is made, the command
+runs within its limits, and what it wrote is brought back, whatever became of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from airflow_training.service.files import read_json, write_json
+from airflow_training.service.runners.environment import clean_environment
+from airflow_training.service.runners.limits import Watch
+from airflow_training.service.runners.place import PlaceFailed, Program
+from airflow_training.service.runners.process_place import ProcessPlace
+from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans
+from airflow_training.service.runners.ray_frames import FrameWriter
+from airflow_training.service.runners.staging import remove_tree
+
+JOB = "job.json"
+
+_PR_SET_PDEATHSIG = 1
+
+
+class _Courier:
+    """Runs the job.
+
+    Args:
+        job: What the service packed.
+        state: A folder of its own.
+    """
+
+    def __init__(self, job: dict[str, Any], state: Path) -> None:
+        self._frames = FrameWriter(_write, job["limits"]["log"])
+        write_json(state / "store.json", job["store"])
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if job["gpus"] else []
+        files = {"store": str(state / "store.json"), "prefix": job["prefix"]}
+        self._place = ProcessPlace(state, {**job, "files": files, "gpus": gpus})
+        self._tree = ProcessTree(self._frames.output, self._place.grace)
+
+    def run(self) -> int:
+        """Run it to its end; returns the exit status that Ray is to show."""
+        adopt_orphans()
+        watch = self._place.watch()
+        try:
+            ended = self._run(watch)
+        except (PlaceFailed, OSError, subprocess.SubprocessError) as error:
+            self._frames.tell(failed=str(error))
+            return 1
+        finally:
+            watch.close()
+        self._frames.tell(ended={"status": ended.status, "stopped": ended.stopped, "overstepped": ended.overstepped})
+        left: list[str] = []
+        self._place.close(left.append)
+        if left:
+            self._frames.tell(left="\n".join(dict.fromkeys(left)))
+        return 1 if ended.status or ended.stopped or ended.overstepped or left else 0
+
+    def abandon(self) -> None:
+        """End the job, which Ray has lost: what it writes from now on would come between another attempt's files."""
+        self._place.clean()
+
+    def _run(self, watch: Watch) -> Ended:
+        ended = self._place.prepare(lambda program: self._do(program, watch), self._frames.say)
+        if ended:
+            return ended
+        if self._tree.stopping:
+            return Ended(0, stopped=True)
+        self._frames.tell(running=True)
+        watch.start_the_clock()
+        return self._do(self._place.program(), watch)
+
+    def _do(self, program: Program, watch: Watch) -> Ended:
+        if self._tree.stopping:
+            return Ended(0, stopped=True)
+        return self._tree.run(program.command, program.folder, program.environment, watch)
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+def _work() -> int:
+    job = read_json(Path(JOB)) or {}
+    # Ray keeps the folder for a while, and this has keys in it.
+    Path(JOB).unlink()
+    cleaned = clean_environment(os.environ) | {
+        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ
+    }
+    os.environ.clear()
+    os.environ.update(cleaned)
+    state = Path(tempfile.mkdtemp(prefix="airflow-training-"))
+    courier = _Courier(job, state)
+
+    def abandon(*_: object) -> None:
+        courier.abandon()
+        remove_tree(state)
+        os._exit(1)
+
+    signal.signal(signal.SIGHUP, abandon)
+    if os.getppid() != int(sys.argv[2]):
+        abandon()
+    try:
+        return courier.run()
+    finally:
+        remove_tree(state)
+
+
+def _entrypoint() -> int:
+    """Start the courier, which outlives us by a moment: when Ray ends us by force, it is to end the job.
+
+    Ray ends only what is in the process group of the entrypoint, and a job makes groups of its own.
+    """
+    # Ray tells each process of the job itself.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    command = [sys.executable, "-m", __spec__.name, "work", str(os.getpid())]
+    # Source: prctl(2), PR_SET_PDEATHSIG.
+    told = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
+    return abs(subprocess.run(command, start_new_session=True, preexec_fn=told, check=False).returncode)
+
+
+if __name__ == "__main__":
+    sys.exit(_work() if sys.argv[1:] else _entrypoint())
