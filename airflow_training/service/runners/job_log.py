@@ -74,8 +74,11 @@ class JobLog:
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
 
     def say(self, text: str) -> None:
-        """Write what the service has to say, on lines of its own, unless the disk is full."""
-        self._at = None
+        """Write what the service has to say, on lines of its own, unless the disk is full.
+
+        Where the job's time was given, theirs is that of what it wrote last: it is the order that counts, and another
+        clock may be ahead.
+        """
         with contextlib.suppress(OSError):
             if self._partial or self._line_continues:
                 self._write(b"\n")

@@ -4,11 +4,11 @@ Ray keeps a log as text, and sends it anew from its beginning whenever a connect
 arrives as it was written, once and in order, and beside them what the node has to say of the job:
 
 ```
-{"frame": 0, "output": "Epoch 1/5\\n", "at": 1795594084.81}   what the job wrote, and when
-{"frame": 1, "running": true}                                 the command starts
-{"frame": 2, "failed": "…"}                                   it cannot be started
-{"frame": 3, "ended": {"status": 0, "stopped": false, "overstepped": ""}}
-{"frame": 4, "left": "…"}                                     what of the files was not brought back
+{"frame": 0, "at": 1795594084.81, "output": "Epoch 1/5\\n"}        what the job wrote, and when
+{"frame": 1, "at": …, "running": true}                            the command starts
+{"frame": 2, "at": …, "failed": "…"}                              it cannot be started
+{"frame": 3, "at": …, "ended": {"status": 0, "stopped": false, "overstepped": ""}}
+{"frame": 4, "at": …, "left": "…"}                                what of the files was not brought back
 ```
 
 Bytes that are no UTF-8 are lone surrogates, as Python's `surrogateescape` has them.
@@ -39,13 +39,13 @@ class FrameWriter:
 
     def tell(self, **what: Any) -> None:
         """Write a frame."""
-        self._write(json.dumps({"frame": self._number, **what}) + "\n")
+        self._write(json.dumps({"frame": self._number, "at": time.time(), **what}) + "\n")
         self._number += 1
 
     def output(self, piece: bytes) -> None:
         """Write what the job wrote."""
         if self._left > 0:
-            self.tell(output=piece.decode("utf-8", "surrogateescape"), at=time.time())
+            self.tell(output=piece.decode("utf-8", "surrogateescape"))
             self._in_a_line = not piece.endswith(b"\n")
         self._left -= len(piece)
 
@@ -56,7 +56,7 @@ class FrameWriter:
 
 
 class FrameReader:
-    """Reads the output that is in frames, and what stands between them.
+    """Reads the output that is in frames, their times, and what stands between them.
 
     Args:
         take_output: Is given what the job wrote, and when.
@@ -74,8 +74,8 @@ class FrameReader:
             if frame is None:
                 # The client's own last words.
                 self._take_output(line + b"\n", datetime.now(timezone.utc))
-            elif "output" in frame:
-                output: str = frame["output"]
+            else:
+                output: str = frame.get("output", "")
                 at = datetime.fromtimestamp(frame["at"], timezone.utc)
                 self._take_output(output.encode("utf-8", "surrogateescape"), at)
 

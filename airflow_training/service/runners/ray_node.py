@@ -57,7 +57,9 @@ class _Courier:
             return 1
         finally:
             watch.close()
-        self._frames.tell(ended={"status": ended.status, "stopped": ended.stopped, "overstepped": ended.overstepped})
+        # Ray tells every process at once, and the command may be quicker to end than we are to notice.
+        stopped = ended.stopped or (self._tree.stopping and ended.status != 0)
+        self._frames.tell(ended={"status": ended.status, "stopped": stopped, "overstepped": ended.overstepped})
         left: list[str] = []
         self._place.close(left.append)
         if left:
