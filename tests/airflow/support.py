@@ -58,8 +58,10 @@ class ServiceUnderTest:
         blocking.run(ask())
 
     def work(self, job: JobStatus) -> Path:
-        """Where a job works on its copy of the files."""
-        (folder,) = self.local.data.glob(f"jobs/*/{job.job_id}/files")
+        """Where a job works on its copy of the files; made before it starts, if need be."""
+        tenant = self.folder(job).relative_to(self.local.data / "tenants").parts[0]
+        folder = self.local.data / "jobs" / tenant / job.job_id / "files"
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def folder(self, job: JobStatus) -> Path:
