@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ Train = Callable[..., Training]
 SECOND_TIME = """
 import time
 from pathlib import Path
-before = Path(f"../{Path.cwd().name[:-37]}.before")
+before = Path("{before}")
 if not before.exists():
     before.touch()
     print("the first time", flush=True)
@@ -143,8 +144,8 @@ def test_with_cancel_on_kill_false_the_job_goes_on(train: Train) -> None:
 
 
 @both
-def test_the_execution_timeout_cancels_the_job_and_honours_the_retry(train: Train, where: str) -> None:
-    training = train(f"timeout_{where}", script=SECOND_TIME)
+def test_the_execution_timeout_cancels_the_job_and_honours_the_retry(train: Train, where: str, tmp_path: Path) -> None:
+    training = train(f"timeout_{where}", script=SECOND_TIME.format(before=tmp_path / "before"))
 
     training.end()
 
