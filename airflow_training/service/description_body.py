@@ -13,7 +13,7 @@ from airflow_training.service.errors import InvalidDescription
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads a date as the text that it is: the value of a variable is what its author wrote."""
+    """Reads a date as the text that it is."""
 
 
 _Loader.yaml_implicit_resolvers = {

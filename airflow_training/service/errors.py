@@ -4,6 +4,8 @@
 TrainingError
 ├── ServiceNotStarted  the service cannot serve as it was asked to
 ├── StorageAway        the S3 store that keeps the files cannot be used now
+├── RayAway            the Ray cluster does not answer, or not now
+├── RayRefused         the Ray cluster does not take what it was asked for
 ├── ClientNotChanged   an OAuth2 client cannot be added, removed or changed as it was asked
 ├── InvalidDescription the body of a submit is not a job, or not one that can run here
 └── ApiError           a request is answered with an error; carries its HTTP status
@@ -23,6 +25,14 @@ class ServiceNotStarted(TrainingError):
 
 class StorageAway(TrainingError):
     """The S3 store that keeps the files cannot be used now."""
+
+
+class RayAway(TrainingError):
+    """Ray does not answer, or not now; the text says why."""
+
+
+class RayRefused(TrainingError):
+    """Ray does not take what it was asked for; the text says why."""
 
 
 class ClientNotChanged(TrainingError):

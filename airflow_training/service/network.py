@@ -65,8 +65,11 @@ def own_address(towards: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine itself reaches an address."""
-    return ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
+    """Whether only this machine itself reaches an address; a name that is unknown here may be known elsewhere."""
+    try:
+        return ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
+    except socket.gaierror:
+        return False
 
 
 def reachable(listener: socket.socket, by: str) -> str:

@@ -14,19 +14,11 @@ from typing import Any
 
 import aiohttp
 
-from airflow_training.exceptions import TrainingError
+from airflow_training.service.errors import RayAway, RayRefused
 
 # Seconds that a request may take. A log that is followed says that it is alive this often.
 _TIMEOUT = 30.0
 _HEARTBEAT = 20.0
-
-
-class RayAway(TrainingError):
-    """Ray does not answer, or not now; the text says why."""
-
-
-class RayRefused(TrainingError):
-    """Ray does not take what it was asked for; the text says why."""
 
 
 @dataclass(frozen=True)

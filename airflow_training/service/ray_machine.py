@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 
 from airflow_training.service.amount import Amount
+from airflow_training.service.errors import RayAway, RayRefused
 from airflow_training.service.machine import MEGABYTE, Machine
-from airflow_training.service.ray_api import Node, RayApi, RayAway, RayRefused
+from airflow_training.service.ray_api import Node, RayApi
 from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.settings import RaySettings
 
@@ -32,7 +33,7 @@ class RayMachine(Machine):
         super().__init__(_UNKNOWN, ())
         self._ray = ray
         self._given = (cpus, memory, gpus)
-        self._largest: tuple[Amount, ...] = ()
+        self._found: tuple[Amount, ...] = ()
         self.away = f"waiting for Ray at {ray.address}, which was not asked yet"
 
     def refresh(self) -> None:
@@ -47,13 +48,13 @@ class RayMachine(Machine):
             return
         # A node without cpus runs none of our jobs; often the head is one.
         amounts = [Amount(node.cpus, node.memory // MEGABYTE, node.gpus) for node in nodes if node.cpus]
-        self._largest = tuple(amounts)
+        self._found = tuple(amounts)
         self.capacity = self._capacity(amounts)
         self.away = "" if amounts or any(self._given) else f"waiting for Ray at {self._ray.address}, which has no cpus"
 
     def granted(self, asked: Amount) -> Amount:
         """What a job gets that asks for so much: of cpus and memory not more than one node has."""
-        nodes = [node for node in self._largest if node.gpus >= asked.gpus] or self._largest
+        nodes = [node for node in self._found if node.gpus >= asked.gpus] or self._found
         cpus, memory, _ = self._given
         fitting = (
             Amount(min(asked.cpus, cpus or node.cpus), min(asked.memory, memory or node.memory), asked.gpus)

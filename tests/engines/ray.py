@@ -18,6 +18,9 @@ import pytest
 from airflow_training.local.process import LocalProcess, end_all_in, free_port, wait_until
 
 _MISSING = 'Ray is needed: pip install "airflow-training[ray]".'
+RAY_PATIENCE = 120.0
+"""Seconds that a job may take: a node makes an environment for its first one, and notices late that another died."""
+
 # What a node takes before it has said that it is there, on a machine that does other things as well.
 _PATIENCE = 120
 

@@ -30,7 +30,7 @@ from airflow_training.service.database import Job, now, open_database
 from airflow_training.service.settings import DataFolder
 
 T = TypeVar("T")
-PATIENCE = 120.0
+PATIENCE = 30.0
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
@@ -43,14 +43,14 @@ def on(*databases: str) -> pytest.MarkDecorator:
 on_both = on(SQLITE, POSTGRESQL)
 
 
-def wait_for(look: Callable[[], T | None], what: str) -> T:
+def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
     """Look until there is something to see."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if seen := look():
             return seen
         time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {what}")
+    raise AssertionError(f"waited {patience:.0f} s in vain for {what}")
 
 
 class RunningService(LocalService):
@@ -59,6 +59,7 @@ class RunningService(LocalService):
     Attributes:
         files: What lies where in its data folder.
         database_url: Its database.
+        patience: Seconds that a job of it may take to get somewhere.
         options_of_commands: What tells the other commands which service is meant.
     """
 
@@ -72,6 +73,7 @@ class RunningService(LocalService):
     ) -> None:
         super().__init__(folder, environment, options, authority, database_url)
         self.files = DataFolder(self.data)
+        self.patience = PATIENCE
         self.database_url = database_url or self.files.database_url
         of_database = ("--database-url", database_url) if database_url else ()
         self.options_of_commands = ("--data", str(self.data), *of_database)
@@ -154,7 +156,11 @@ class Tenant:
             status = self.status(job_id)
             return status if status["status"] in wanted else None
 
-        return wait_for(reached, f"{job_id} to be {' or '.join(wanted)}")
+        return self.wait_for(reached, f"{job_id} to be {' or '.join(wanted)}")
+
+    def wait_for(self, look: Callable[[], T | None], what: str) -> T:
+        """Wait as long as the service may take."""
+        return wait_for(look, what, self.service.patience)
 
     def log(self, job_id: str) -> str:
         """What the job itself wrote."""

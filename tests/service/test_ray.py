@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from airflow_training.local.process import free_port
-from tests.engines.ray import RayCluster, running_ray
+from tests.engines.ray import RAY_PATIENCE, RayCluster, running_ray
 from tests.service.support import RunningService, Tenant, wait_for
 
 # One cluster for all of them, which takes its time to come up.
@@ -26,6 +26,7 @@ def service(ray: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A service that runs jobs on Ray."""
     options = ("--runner", "ray", *ray.options(), "--job-disk", "20")
     service = RunningService(tmp_path_factory.mktemp("ray"), options=options)
+    service.patience = RAY_PATIENCE
     with service.running():
         yield service
 
@@ -43,7 +44,7 @@ def busy_head(ray: RayCluster) -> Iterator[None]:
     job = {"entrypoint": "sleep 600", "entrypoint_num_cpus": 4}
     found = httpx.post(f"{ray.address}/api/jobs/", json=job).raise_for_status().json()
     job_of_others = f"{ray.address}/api/jobs/{found['submission_id']}"
-    wait_for(lambda: httpx.get(job_of_others).json()["status"] == "RUNNING", "the other job")
+    wait_for(lambda: httpx.get(job_of_others).json()["status"] == "RUNNING", "the other job", RAY_PATIENCE)
     try:
         yield
     finally:
@@ -106,7 +107,7 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
 
 def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo up; sleep 600", env=[{"name": "API_KEY", "value": "s3cret"}])
-    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     [key] = lent_keys(service)
     shown = str(ray_job(ray, tenant, job_id))
     tenant.http.delete(f"jobs/{job_id}")
@@ -117,7 +118,7 @@ def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, r
 
 def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo 1 > written; echo up; sleep 600")
-    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     submission = ray_job(ray, tenant, job_id)["submission_id"]
     httpx.post(f"{ray.address}/api/jobs/{submission}/stop").raise_for_status()
     status = tenant.wait(job_id)
@@ -128,7 +129,7 @@ def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayClu
 def test_a_job_that_waits_for_a_node_can_be_canceled(tenant: Tenant, ray: RayCluster) -> None:
     with busy_head(ray):
         job_id = tenant.submit("echo up", resources={"cpus": 1, "memory": 500})
-        wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        tenant.wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
         assert tenant.status(job_id)["status"] == "PENDING"
         tenant.http.delete(f"jobs/{job_id}")
         assert tenant.wait(job_id)["status"] == "CANCELED"
@@ -141,7 +142,7 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
         job_id = tenant.submit(
             "test -e again && exit 0; echo up; sleep 601", resources={"cpus": 1, "memory": 500}, retries=retries
         )
-        wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+        tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
         tenant.storage().put(f"jobs/job-{job_id}/again", b"")
         node.raylet().kill()
     status = tenant.wait(job_id)
@@ -150,18 +151,21 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
     else:
         assert status["status"] == "FAILED"
         assert status["message"].startswith("Ray lost the job: ")
-    wait_for(lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran")
+    tenant.wait_for(
+        lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran"
+    )
 
 
 def test_a_job_waits_for_a_cluster_that_is_away(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         ray = RayCluster()
         service = RunningService(tmp_path, options=("--runner", "ray", *ray.options()))
+        service.patience = RAY_PATIENCE
         stack.enter_context(service.running())
         tenant = Tenant(service)
         stack.callback(tenant.leave)
         job_id = tenant.submit("echo up")
-        wait_for(lambda: "which does not answer" in tenant.status(job_id)["message"], "the reason")
+        tenant.wait_for(lambda: "which does not answer" in tenant.status(job_id)["message"], "the reason")
         assert tenant.status(job_id)["status"] == "PENDING"
         stack.enter_context(running_ray(cluster=ray))
         assert tenant.wait(job_id)["status"] == "SUCCEEDED"

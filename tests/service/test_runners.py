@@ -12,8 +12,8 @@ import pytest
 
 from airflow_training.jobs.log import NDJSON
 from tests.engines.podman import IMAGE, Podman
-from tests.engines.ray import RayCluster
-from tests.service.support import RunningService, Tenant, keys, wait_for
+from tests.engines.ray import RAY_PATIENCE, RayCluster
+from tests.service.support import RunningService, Tenant, keys
 
 RUNNERS = ("process", "container", pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
 
@@ -62,6 +62,8 @@ def service(
         podman.environment if podman else None,
         options=("--runner", runner, *(ray.options() if ray else ())),
     )
+    if ray:
+        service.patience = RAY_PATIENCE
     with service.running():
         yield service
     if podman:
@@ -108,7 +110,7 @@ def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> N
 
 def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) -> None:
     job_id = submit(tenant, TOLD_TO_END)
-    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
     lines = tenant.log(job_id).splitlines()
@@ -119,7 +121,7 @@ def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) 
 
 def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -> None:
     job_id = submit(tenant, "trap '' TERM; echo up; echo 1 > file; while :; do sleep 0.05; done")
-    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
     assert tenant.log(job_id) == "up\n"
@@ -142,7 +144,7 @@ def test_a_job_that_needs_too_much_memory_is_ended_and_told(tenant: Tenant) -> N
 
 def test_a_service_that_is_killed_harms_no_job(service: RunningService, tenant: Tenant) -> None:
     job_id = submit(tenant, "echo first half; sleep 3; echo second half; echo run >> runs")
-    wait_for(lambda: "first half" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "first half" in tenant.log(job_id), "the job to run")
     service.process.kill()
     service.start()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
@@ -157,7 +159,7 @@ def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
     job_id = submit(
         tenant, "test -e before && echo again && exit 0; touch before; echo half; sleep 600", retries=retries
     )
-    wait_for(lambda: "half" in tenant.log(job_id), "the job to run")
+    tenant.wait_for(lambda: "half" in tenant.log(job_id), "the job to run")
     for process in service.supervisors():
         process.kill()
     status = tenant.wait(job_id)
@@ -175,7 +177,7 @@ def test_a_supervisor_that_is_killed_in_a_later_attempt_loses_no_job(
 ) -> None:
     attempts = "echo run >> runs; test $(wc -l < runs) = 1 && exit 3; test $(wc -l < runs) = 3 && exit 0"
     job_id = submit(tenant, f"{attempts}; echo second; sleep 600", retries=retries)
-    wait_for(lambda: "second" in tenant.log(job_id), "the second attempt")
+    tenant.wait_for(lambda: "second" in tenant.log(job_id), "the second attempt")
     for process in service.supervisors():
         process.kill()
     assert tenant.wait(job_id)["status"] == ("SUCCEEDED" if retries == 2 else "FAILED")

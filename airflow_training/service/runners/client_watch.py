@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from airflow_training.service.runners.failure import failure, forget_failure
+from airflow_training.service.runners.client_notes import failure, forget_failure
 from airflow_training.service.runners.limits import JobLimits, Watch
 from airflow_training.service.runners.place import PlaceFailed
 from airflow_training.service.runners.process_tree import Ended, end_with

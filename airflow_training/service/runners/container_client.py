@@ -22,7 +22,8 @@ from docker.utils import parse_repository_tag
 from requests import RequestException
 from urllib3.exceptions import HTTPError
 
-from airflow_training.service.files import read_json, write_atomic
+from airflow_training.service.files import read_json
+from airflow_training.service.runners.client_notes import note_failure, note_waiting
 from airflow_training.service.runners.container_inside import (
     FIRST_PROCESS,
     HOME_IN_CONTAINER,
@@ -38,9 +39,8 @@ from airflow_training.service.runners.container_state import (
     note_made,
     was_made,
 )
-from airflow_training.service.runners.failure import note_failure
 from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES
-from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION, name_of
+from airflow_training.service.runners.state_folder import SPECIFICATION, name_of
 
 # Seconds after which an engine that is away is asked again.
 _PAUSE = 1.0
@@ -114,21 +114,16 @@ class _Job:
         waited_for = ""
         while isinstance(engine := _connect(), str):
             if waited_for != engine:
-                self._wait_for(f"waiting for the container engine, which does not answer: {engine}")
+                note_waiting(self._state, f"waiting for the container engine, which does not answer: {engine}")
             waited_for = engine
             time.sleep(_PAUSE)
         if waited_for:
-            self._wait_for("")
+            note_waiting(self._state, "")
         return engine
-
-    def _wait_for(self, what: str) -> None:
-        """Have the status of the job say what keeps it from running, unless the disk is full."""
-        with contextlib.suppress(OSError):
-            write_atomic(self._state / PREPARING, what.encode())
 
     def _pull(self, engine: docker.DockerClient) -> None:
         repository, tag = parse_repository_tag(self._image)
-        self._wait_for(f"pulling the image {self._image}")
+        note_waiting(self._state, f"pulling the image {self._image}")
         _say(f"Pulling the image {self._image}")
         try:
             for event in engine.api.pull(repository, tag or "latest", stream=True, decode=True):
@@ -140,7 +135,7 @@ class _Job:
             engine.images.get(self._image)
         except APIError as error:
             raise _Failed(f"the image {self._image} cannot be pulled: {_reason(error)}") from error
-        self._wait_for("")
+        note_waiting(self._state, "")
 
     def _create(self, engine: docker.DockerClient) -> Container:
         limits = self._specification["limits"]

@@ -32,18 +32,19 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_with(parent: int) -> None:
+def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel end this process when its parent ends: nobody would take what it finds out.
 
     It is called between fork and exec, and holds for the program that is run then. Source: prctl(2), PR_SET_PDEATHSIG.
 
     Args:
         parent: The process id of the parent.
+        number: The signal that it gets.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
 
 @dataclass(frozen=True)

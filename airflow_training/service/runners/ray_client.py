@@ -17,14 +17,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from airflow_training.service.files import PACKAGE_PARENT, read_json, write_atomic
+from airflow_training.service.errors import RayAway, RayRefused
+from airflow_training.service.files import PACKAGE_PARENT, read_json
 from airflow_training.service.lent_keys import lend, take_back
-from airflow_training.service.ray_api import RayApi, RayAway, RayJob, RayRefused
+from airflow_training.service.ray_api import RayApi, RayJob
 from airflow_training.service.runners import ray_node
-from airflow_training.service.runners.failure import note_failure
+from airflow_training.service.runners.client_notes import note_failure, note_waiting
 from airflow_training.service.runners.ray_frames import FrameWriter, read_frame
 from airflow_training.service.runners.ray_note import RayNote
-from airflow_training.service.runners.state_folder import PREPARING, SPECIFICATION
+from airflow_training.service.runners.state_folder import SPECIFICATION
 from airflow_training.service.s3_store import S3Settings
 
 _T = TypeVar("_T")
@@ -67,7 +68,7 @@ class _Job:
             _hand_on(frame)
             if "running" in frame:
                 RayNote(note.submission_id, note.access_key, frame["frame"] + 1).write(self._state)
-                self._wait_for("")
+                note_waiting(self._state, "")
                 return 0
             if status := self._ended(frame, note):
                 return status
@@ -99,7 +100,8 @@ class _Job:
             await asyncio.sleep(_PAUSE)
         for line in (job.message if job else "").splitlines():
             if (frame := read_frame(line)) and "left" in frame:
-                print(frame["left"])  # noqa: T201 - what the supervisor then says
+                # The supervisor then says it.
+                sys.stdout.write(frame["left"] + "\n")
         take_back(self._keys_file, note.access_key)
         RayNote.forget(self._state)
         return 0
@@ -154,7 +156,7 @@ class _Job:
             job = await self._look(note)
             if job.status != "PENDING":
                 return job
-            self._wait_for("waiting for a node of Ray to have room for the job and to make ready for it")
+            note_waiting(self._state, "waiting for a node of Ray to have room for the job and to make ready for it")
             if self._stopping.is_set():
                 # What is left to do is done by `end`.
                 raise _Failed("canceled before Ray had room for it")
@@ -216,17 +218,12 @@ class _Job:
         waited_for = ""
         while isinstance(answer := await _ask(request), RayAway):
             if waited_for != str(answer):
-                self._wait_for(f"waiting for Ray, which does not answer: {answer}")
+                note_waiting(self._state, f"waiting for Ray, which does not answer: {answer}")
             waited_for = str(answer)
             await asyncio.sleep(_PAUSE)
         if waited_for:
-            self._wait_for("")
+            note_waiting(self._state, "")
         return answer
-
-    def _wait_for(self, what: str) -> None:
-        """Have the status of the job say what keeps it from running, unless the disk is full."""
-        with contextlib.suppress(OSError):
-            write_atomic(self._state / PREPARING, what.encode())
 
 
 async def _ask(request: Callable[[], Awaitable[_T]]) -> _T | RayAway:
@@ -256,7 +253,8 @@ def _why_lost(job: RayJob) -> str:
 
 
 def _hand_on(frame: dict[str, Any]) -> None:
-    print(json.dumps(frame), flush=True)  # noqa: T201 - the supervisor reads it
+    sys.stdout.write(json.dumps(frame) + "\n")
+    sys.stdout.flush()
 
 
 async def _main(step: str, state: Path) -> int:
@@ -278,7 +276,8 @@ def main() -> None:
     if status < 0:
         # It was a signal that ended the command; there is nothing to learn from our own memory.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(-status, signal.SIG_DFL) if -status not in (signal.SIGKILL, signal.SIGSTOP) else None
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 

@@ -6,7 +6,6 @@ runs within its limits, and what it wrote is brought back, whatever became of it
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,13 +20,11 @@ from airflow_training.service.runners.environment import clean_environment
 from airflow_training.service.runners.limits import Watch
 from airflow_training.service.runners.place import PlaceFailed, Program
 from airflow_training.service.runners.process_place import ProcessPlace
-from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans
+from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans, end_with
 from airflow_training.service.runners.ray_frames import FrameWriter
 from airflow_training.service.runners.staging import remove_tree
 
 JOB = "job.json"
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Courier:
@@ -41,9 +38,8 @@ class _Courier:
     def __init__(self, job: dict[str, Any], state: Path) -> None:
         self._frames = FrameWriter(_write, job["limits"]["log"])
         write_json(state / "store.json", job["store"])
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if job["gpus"] else []
         files = {"store": str(state / "store.json"), "prefix": job["prefix"]}
-        self._place = ProcessPlace(state, {**job, "files": files, "gpus": gpus})
+        self._place = ProcessPlace(state, {**job, "files": files})
         self._tree = ProcessTree(self._frames.output, self._place.grace)
 
     def run(self) -> int:
@@ -95,9 +91,9 @@ def _work() -> int:
     job = read_json(Path(JOB)) or {}
     # Ray keeps the folder for a while, and this has keys in it.
     Path(JOB).unlink()
-    cleaned = clean_environment(os.environ) | {
-        name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ
-    }
+    # Which ones is for Ray to say, of as many as the job was promised.
+    job["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if job["gpus"] else []
+    cleaned = clean_environment(os.environ)
     os.environ.clear()
     os.environ.update(cleaned)
     state = Path(tempfile.mkdtemp(prefix="airflow-training-"))
@@ -109,8 +105,6 @@ def _work() -> int:
         os._exit(1)
 
     signal.signal(signal.SIGHUP, abandon)
-    if os.getppid() != int(sys.argv[2]):
-        abandon()
     try:
         return courier.run()
     finally:
@@ -124,9 +118,8 @@ def _entrypoint() -> int:
     """
     # Ray tells each process of the job itself.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    command = [sys.executable, "-m", __spec__.name, "work", str(os.getpid())]
-    # Source: prctl(2), PR_SET_PDEATHSIG.
-    told = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
+    command = [sys.executable, "-m", __spec__.name, "work"]
+    told = partial(end_with, os.getpid(), signal.SIGHUP)
     return abs(subprocess.run(command, start_new_session=True, preexec_fn=told, check=False).returncode)
 
 

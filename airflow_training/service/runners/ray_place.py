@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from airflow_training.service.runners.client_notes import failure
 from airflow_training.service.runners.client_watch import ClientWatch, said
-from airflow_training.service.runners.failure import failure
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import OUT_OF_TIME, JobLimits, Watch
 from airflow_training.service.runners.place import Program

@@ -1,4 +1,4 @@
-"""Why a job that a client program runs elsewhere cannot run, or was ended: the client's note for the supervisor."""
+"""What the client of a job that runs elsewhere notes for its supervisor: what it waits for, and why the job failed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from airflow_training.service.files import write_atomic
+from airflow_training.service.runners.state_folder import PREPARING
 
 _FAILURE = "failure.txt"
 
@@ -25,3 +26,9 @@ def forget_failure(state: Path) -> None:
 def note_failure(state: Path, reason: str) -> None:
     """Have `failure` say why the job could not run, or was ended."""
     write_atomic(state / _FAILURE, reason.encode())
+
+
+def note_waiting(state: Path, what: str) -> None:
+    """Have the status of the job say what keeps it from running, unless the disk is full; an empty text for nothing."""
+    with contextlib.suppress(OSError):
+        write_atomic(state / PREPARING, what.encode())
