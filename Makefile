@@ -25,8 +25,9 @@ install: .venv/installed ## Install the package and its tools into .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-engines: ## Install PostgreSQL and Podman, for the tests that need them (Debian, as root)
+engines: install ## Install PostgreSQL, Podman and Ray, for the tests that need them (Debian, as root)
 	@tests/engines/install
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[ray]'
 
 demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running
 	@$(BIN)/airflow-training demo $(ARGS)

@@ -17,7 +17,7 @@ import pytest
 
 from airflow_training.local.process import LocalProcess, end_all_in, free_port, wait_until
 
-_MISSING = 'Ray is needed: pip install "airflow-training[ray]".'
+_MISSING = "Ray is needed: run `make engines`."
 RAY_PATIENCE = 120.0
 """Seconds that a job may take: a node makes an environment for its first one, and notices late that another died."""
 
