@@ -19,7 +19,7 @@ from docker.models.containers import Container
 from airflow_training.local.process import LocalProcess, free_port, wait_until
 from tests.engines.listening import listens
 
-IMAGE = "localhost/airflow-training-test:1"
+IMAGE = "localhost/airflow-training-debian:13"
 """Debian with a Python; `make engines` makes it."""
 
 _CONFIGURATION = Path(__file__).with_name("containers.conf")
