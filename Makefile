@@ -8,7 +8,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: help install engines demo test lint format constraints clean
+.PHONY: help install engines demo test stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,10 @@ demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep le
 
 test: lint ## Everything that CI checks
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
+	@tests/stack/images
+	$(BIN)/python -m pytest -m stack tests/stack
 
 lint: install ## Format, mistakes, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -17,6 +17,15 @@ app = typer.Typer(help="OAuth2 clients of the training service. The service may 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 ClientId = Annotated[str, typer.Argument(help="Id of the client.")]
+SecretOption = Annotated[
+    typer.FileText | None,
+    typer.Option(
+        "--secret-file",
+        help="File with the secret, '-' for the standard input.",
+        show_default="a new secret, which is shown",
+        errors="replace",
+    ),
+]
 
 
 @app.command()
@@ -28,6 +37,7 @@ def add(
         list[str] | None,
         typer.Option(help="What it may do: jobs:read, jobs:write. May be repeated.", show_default="both"),
     ] = None,
+    secret_file: SecretOption = None,
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
@@ -36,19 +46,24 @@ def add(
     with errors_in_a_sentence():
         from airflow_training.service.clients import SCOPES
 
-        _show(_clients(data, database_url).add(tenant, client_id, scope or SCOPES), as_json=as_json)
+        secret = _read(secret_file)
+        added = _clients(data, database_url).add(tenant, client_id, scope or SCOPES, secret)
+        _show(added, with_secret=secret is None, as_json=as_json)
 
 
 @app.command()
 def rotate(
     client_id: ClientId,
+    secret_file: SecretOption = None,
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give a client a new secret and show it once; the old one ends at once, and its tokens too."""
     with errors_in_a_sentence():
-        _show(_clients(data, database_url).rotate(client_id), as_json=as_json)
+        secret = _read(secret_file)
+        rotated = _clients(data, database_url).rotate(client_id, secret)
+        _show(rotated, with_secret=secret is None, as_json=as_json)
 
 
 @app.command()
@@ -90,11 +105,15 @@ def _clients(data: Path, database_url: str | None) -> Clients:
     return Clients(open_database_of(data, database_url))
 
 
-def _show(added: Credentials, *, as_json: bool) -> None:
+def _read(secret_file: typer.FileText | None) -> str | None:
+    return None if secret_file is None else secret_file.read().strip()
+
+
+def _show(added: Credentials, *, with_secret: bool, as_json: bool) -> None:
+    """Show a client; a secret that was given is known, and stays where it is."""
+    secret = {"client_secret": added.client_secret} if with_secret else {}
+    facts = {"client_id": added.client_id, **secret, "tenant": added.tenant}
     if as_json:
-        facts = {"client_id": added.client_id, "client_secret": added.client_secret, "tenant": added.tenant}
         typer.echo(json.dumps(facts))
     else:
-        typer.echo(
-            f"client id      {added.client_id}\nclient secret  {added.client_secret}\ntenant         {added.tenant}"
-        )
+        typer.echo("\n".join(f"{name.replace('_', ' '):15}{value}" for name, value in facts.items()))

@@ -26,6 +26,8 @@ SCOPES = {
 
 # A tenant is a folder's name, a client id part of an Authorization header.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# 32 digits of hexadecimal are 128 bits, which nobody guesses.
+_SECRET = re.compile(r"[!-~]{32,255}")
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,24 @@ class Clients:
         # An unknown client takes as long to refuse as a wrong secret: nobody can find ids by the clock.
         self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe())
 
-    def add(self, tenant: str, client_id: str | None = None, scope: Iterable[str] = SCOPES) -> Credentials:
-        """Add a client; the secret is returned here and never again.
+    def add(
+        self,
+        tenant: str,
+        client_id: str | None = None,
+        scope: Iterable[str] = SCOPES,
+        secret: str | None = None,
+    ) -> Credentials:
+        """Add a client; a new secret is returned here and never again.
+
+        Args:
+            tenant: Whose jobs and files it reaches.
+            client_id: Its id; a random one if not given.
+            scope: What it may do.
+            secret: Its secret; a new one if not given. Adding the same client with the same secret once more is no
+                error, so that what sets up a service may run at each start.
 
         Raises:
-            ClientNotChanged: The id is taken, or the id, the tenant or the scope is none.
+            ClientNotChanged: The id is taken, or the id, the tenant, the scope or the secret is none.
         """
         client_id = secrets.token_hex(8) if client_id is None else client_id
         for what, name in (("client id", client_id), ("tenant", tenant)):
@@ -81,25 +96,31 @@ class Clients:
         scope = sorted(set(scope))
         if unknown := [name for name in scope if name not in SCOPES]:
             raise ClientNotChanged(f"There is no scope {unknown[0]!r}: choose from {' and '.join(SCOPES)}.")
-        secret = secrets.token_urlsafe(32)
-        client = Client(
-            client_id=client_id, tenant=tenant, scope=" ".join(scope), created=now(), **self._new_secret(secret)
-        )
+        added = Credentials(client_id, _secret(secret), tenant)
+        row = self._hashed(added.client_secret)
+        client = Client(client_id=client_id, tenant=tenant, scope=" ".join(scope), created=now(), **row)
         try:
             with self._sessions.begin() as session:
                 session.add(client)
         except IntegrityError:
-            raise ClientNotChanged(f"The client {client_id!r} is there already: choose another id.") from None
-        return Credentials(client_id, secret, tenant)
+            if secret is None:
+                raise ClientNotChanged(f"The client {client_id!r} is there already: choose another id.") from None
+            known = self.authenticate(client_id, secret)
+            if not known or (known.tenant, known.scope) != (tenant, frozenset(scope)):
+                raise ClientNotChanged(
+                    f"The client {client_id!r} is there already, with another secret, tenant or scope: rotate it, or"
+                    " remove it first."
+                ) from None
+        return added
 
-    def rotate(self, client_id: str) -> Credentials:
+    def rotate(self, client_id: str, secret: str | None = None) -> Credentials:
         """Give a client a new secret; the old one, and the tokens that were issued for it, are no good any more.
 
         Raises:
-            ClientNotChanged: There is no such client.
+            ClientNotChanged: There is no such client, or the secret is none.
         """
-        secret = secrets.token_urlsafe(32)
-        statement = update(Client).where(Client.client_id == client_id).values(**self._new_secret(secret))
+        secret = _secret(secret)
+        statement = update(Client).where(Client.client_id == client_id).values(**self._hashed(secret))
         with self._sessions.begin() as session:
             tenant = session.scalar(statement.returning(Client.tenant))
         if tenant is None:
@@ -140,13 +161,21 @@ class Clients:
             client = session.get(Client, client_id)
         return _known(client) if client and client.generation == generation else None
 
-    def _new_secret(self, secret: str) -> dict[str, str]:
+    def _hashed(self, secret: str) -> dict[str, str]:
         return {"secret_hash": self._hasher.hash(secret), "generation": secrets.token_hex(8)}
 
 
 def _known(client: Client) -> KnownClient:
     scope = frozenset(client.scope.split())
     return KnownClient(client.client_id, client.tenant, scope, client.generation, client.created)
+
+
+def _secret(given: str | None) -> str:
+    if given is None:
+        return secrets.token_urlsafe(32)
+    if not _SECRET.fullmatch(given):
+        raise ClientNotChanged("A client secret has 32 to 255 characters of ASCII, and no spaces.")
+    return given
 
 
 def _unknown(client_id: str) -> ClientNotChanged:

@@ -38,7 +38,7 @@ class Podman:
         registries = folder / "registries.conf"
         registries.write_text(f'[[registry]]\nlocation = "{self._registry}"\ninsecure = true\n')
         self._folder = folder
-        self._environment = _environment(CONTAINERS_REGISTRIES_CONF=str(registries))
+        self._environment = environment(CONTAINERS_REGISTRIES_CONF=str(registries))
         self._process = LocalProcess(
             ["podman", "system", "service", "--time", "0", self.host],
             folder=folder,
@@ -106,8 +106,9 @@ class Podman:
         return listens(str(self._socket)) and bool(self.client.ping())
 
 
-def _environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "CONTAINERS_CONF": str(_CONFIGURATION), **more}
+def environment(**more: str) -> dict[str, str]:
+    """What `podman` needs, on a machine without systemd."""
+    return {**os.environ, "CONTAINERS_CONF": str(_CONFIGURATION), "DISABLE_HC_SYSTEMD": "true", **more}
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def running_podman() -> Iterator[Podman]:
     """Run an engine; skips where there is none."""
     if os.getuid() != 0 or not (shutil.which("podman") and shutil.which("docker-registry")):
         pytest.skip(_MISSING)
-    if subprocess.run(["podman", "image", "exists", IMAGE], env=_environment(), check=False).returncode:
+    if subprocess.run(["podman", "image", "exists", IMAGE], env=environment(), check=False).returncode:
         pytest.skip(_MISSING)
     # A socket's path is limited to about a hundred characters; pytest's folders have longer ones.
     with tempfile.TemporaryDirectory(prefix="podman-") as folder:

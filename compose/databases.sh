@@ -1,0 +1,10 @@
+# Run once by the image of PostgreSQL, when its volume is empty: Airflow and the training service have a database each.
+psql --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+\getenv airflow_password AIRFLOW_DB_PASSWORD
+\getenv training_password TRAINING_DB_PASSWORD
+CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
+CREATE DATABASE airflow OWNER airflow;
+CREATE ROLE training LOGIN PASSWORD :'training_password';
+CREATE DATABASE training OWNER training;
+REVOKE CONNECT ON DATABASE airflow, training FROM PUBLIC;
+SQL

@@ -1,0 +1,114 @@
+"""The stack of docker-compose.yaml, brought up by Docker Compose on a real container engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from docker.models.containers import Container
+
+from airflow_training.local.airflow_api import AirflowApi
+from airflow_training.local.process import free_port, wait_until
+from tests.engines.podman import Podman, environment
+
+_CHECKOUT = Path(__file__).parent.parent.parent
+_COMPOSE = "localhost/airflow-training-compose:13"
+
+# In no registry of packages: tests/stack/images cannot make it.
+_UNTRIED = {"tensorflow-serving"}
+# Everything begins at once, on as few cores as there are.
+_PATIENCE = 600
+
+
+class Stack:
+    """The stack, from a copy of what a user has, with secrets of its own."""
+
+    def __init__(self, podman: Podman, folder: Path) -> None:
+        self._podman = podman
+        self._project = folder / f"stack-{os.getpid()}"
+        self._project.mkdir()
+        shutil.copy(_CHECKOUT / "docker-compose.yaml", self._project)
+        for part in ("compose", "dags"):
+            shutil.copytree(_CHECKOUT / part, self._project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run([str(self._project / "compose" / "make-env")], check=True, capture_output=True)
+        lines = (self._project / ".env").read_text().splitlines()
+        self.secrets = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        self._port = free_port()
+        self.airflow = AirflowApi(f"http://127.0.0.1:{self._port}", self.secrets["AIRFLOW_ADMIN_PASSWORD"])
+        self._ended = threading.Event()
+        self._health = threading.Thread(target=self._check_health, daemon=True)
+
+    def up(self, *options: str) -> None:
+        """Start what is not there, and wait until every health check has found its container well."""
+        if not self._health.is_alive():
+            self._health.start()
+        services = [name for name in self.compose("config", "--services").split() if name not in _UNTRIED]
+        self.compose("up", "--detach", "--no-build", "--pull", "never", *options, *services)
+        wait_until(self._all_healthy, "The health of the stack", timeout=_PATIENCE, interval=1)
+        wait_until(self.airflow.healthy, "The health of Airflow", timeout=_PATIENCE, interval=1)
+
+    def down(self) -> None:
+        """Remove it, with its volumes."""
+        self._ended.set()
+        self.airflow.close()
+        self.compose("down", "--volumes", "--timeout", "5")
+
+    def compose(self, *arguments: str) -> str:
+        """Run `docker-compose …`, of Debian, and return what it wrote."""
+        socket = self._podman.host.removeprefix("unix://")
+        command = [
+            *("podman", "run", "--rm", "--network", "none", "--env", f"DOCKER_HOST={self._podman.host}"),
+            *("--env", f"AIRFLOW_PORT={self._port}", "--volume", f"{socket}:{socket}"),
+            *("--volume", f"{self._project}:{self._project}", _COMPOSE),
+            *("--project-directory", str(self._project), "--project-name", self._project.name, *arguments),
+        ]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def containers(self, service: str | None = None) -> list[Container]:
+        labels = [f"com.docker.compose.project={self._project.name}"]
+        if service:
+            labels.append(f"com.docker.compose.service={service}")
+        found: list[Container] = self._podman.client.containers.list(all=True, filters={"label": labels})
+        return found
+
+    def health(self) -> dict[str, str]:
+        """What the health check of each container says, or the exit status of one that has done its work."""
+        return {container.name or "": self._state(container) for container in self.containers()}
+
+    def _state(self, container: Container) -> str:
+        state = container.attrs["State"]
+        if state["Status"] == "exited":
+            return f"exit {state['ExitCode']}"
+        return str(state.get("Health", {}).get("Status", "no health check"))
+
+    def _all_healthy(self) -> bool:
+        return set(self.health().values()) <= {"healthy", "exit 0"}
+
+    def processes(self, service: str, name: str) -> list[psutil.Process]:
+        """The processes of a service that have this in their command line."""
+        roots = [psutil.Process(c.attrs["State"]["Pid"]) for c in self.containers(service) if c.attrs["State"]["Pid"]]
+        return [child for root in roots for child in root.children(recursive=True) if name in " ".join(child.cmdline())]
+
+    def _check_health(self) -> None:
+        """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
+        while not self._ended.wait(3):
+            for container in self.containers():
+                check = ["podman", "healthcheck", "run", str(container.id)]
+                subprocess.run(check, env=environment(), capture_output=True, check=False)
+
+
+@contextmanager
+def running_stack(podman: Podman, folder: Path) -> Iterator[Stack]:
+    stack = Stack(podman, folder)
+    try:
+        yield stack
+    finally:
+        stack.down()
