@@ -14,7 +14,7 @@ import psutil
 from docker.models.containers import Container
 
 from airflow_training.local.airflow_api import AirflowApi
-from airflow_training.local.process import free_port, wait_until
+from airflow_training.local.process import LocalProcessError, free_port, wait_until
 from tests.engines.podman import Podman, environment
 
 _CHECKOUT = Path(__file__).parent.parent.parent
@@ -50,8 +50,15 @@ class Stack:
             self._health.start()
         services = [name for name in self.compose("config", "--services").split() if name not in _UNTRIED]
         self.compose("up", "--detach", "--no-build", "--pull", "never", *options, *services)
-        wait_until(self._all_healthy, "The health of the stack", timeout=_PATIENCE, interval=1)
+        self.wait_for_health()
         wait_until(self.airflow.healthy, "The health of Airflow", timeout=_PATIENCE, interval=1)
+
+    def wait_for_health(self) -> None:
+        """Wait until every health check has found its container well, and what does its work once has done it."""
+        try:
+            wait_until(lambda: set(self.health().values()) <= {"healthy", "exit 0"}, "", timeout=_PATIENCE, interval=1)
+        except LocalProcessError:
+            raise AssertionError(f"Not healthy: {self.health()}") from None
 
     def down(self) -> None:
         """Remove it, with its volumes."""
@@ -88,9 +95,6 @@ class Stack:
         if state["Status"] == "exited":
             return f"exit {state['ExitCode']}"
         return str(state.get("Health", {}).get("Status", "no health check"))
-
-    def _all_healthy(self) -> bool:
-        return set(self.health().values()) <= {"healthy", "exit 0"}
 
     def processes(self, service: str, name: str) -> list[psutil.Process]:
         """The processes of a service that have this in their command line."""

@@ -64,7 +64,8 @@ def test_the_blocks_of_the_page_are_all_tried() -> None:
 def test_the_page_of_the_service_names_every_option_and_no_other() -> None:
     table = set(re.findall(r"^\| `(--[a-z0-9-]+)", SERVICE, re.MULTILINE))
     assert table == options("serve") - {"--help"}
-    others = options("prune") | options("revoke-tokens") | options("clients", "add") | options("clients", "list")
+    others = options("prune") | options("revoke-tokens")
+    others |= options("clients", "add") | options("clients", "list") | options("clients", "rotate")
     assert set(OPTION.findall(SERVICE)) <= table | others
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -242,6 +243,37 @@ def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
     done = command("clients", "add", "twice", *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "The client 'twice' is there already: choose another id.\n"
+
+
+@on_both
+def test_a_secret_that_was_chosen_elsewhere_is_taken_and_not_shown(service: RunningService, tmp_path: Path) -> None:
+    given = tmp_path / "secret"
+    chosen = {"client_id": f"chosen-{tmp_path.name}", "client_secret": secrets.token_hex()}
+    given.write_text(chosen["client_secret"] + "\n")
+    # What sets up a service runs at each of its starts.
+    for _ in range(2):
+        shown = clients(service, "add", chosen["client_id"], "--secret-file", str(given))
+        assert chosen["client_id"] in shown
+        assert chosen["client_secret"] not in shown
+    token = token_of(service, chosen)
+    assert allowed(service, token)["read"] == 200
+
+    given.write_text(secrets.token_hex())
+    done = command("clients", "add", chosen["client_id"], "--secret-file", str(given), *service.options_of_commands)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"The client '{chosen['client_id']}' is there already, with another secret")
+    clients(service, "rotate", chosen["client_id"], "--secret-file", str(given))
+    assert refused(service, token)
+    assert token_of(service, {**chosen, "client_secret": given.read_text()}).status_code == 200
+
+
+@pytest.mark.parametrize("secret", [b"", b"short", b"with a space in it, and long enough", b"\xff" * 40])
+def test_a_secret_that_is_none_is_refused(service: RunningService, tmp_path: Path, secret: bytes) -> None:
+    given = tmp_path / "secret"
+    given.write_bytes(secret)
+    done = command("clients", "add", "--secret-file", str(given), *service.options_of_commands)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "A client secret has 32 to 255 characters of ASCII, and no spaces.\n"
 
 
 def clients(service: RunningService, *arguments: str) -> str:

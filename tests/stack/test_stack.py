@@ -67,7 +67,7 @@ def test_a_node_that_dies_while_it_trains_fails_the_task_with_the_reason(stack: 
     assert stack.airflow.wait_for_run("train_census", run, timeout=_PATIENCE) == "failed"
     assert "Ray lost the job" in lines(stack, "train_census", run)
 
-    wait_until(lambda: set(stack.health().values()) <= {"healthy", "exit 0"}, "The node", timeout=_PATIENCE)
+    stack.wait_for_health()
     again = start(stack, "train_census")
     assert stack.airflow.wait_for_run("train_census", again, timeout=_PATIENCE) == "success"
 
