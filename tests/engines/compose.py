@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,7 +83,9 @@ class Stack:
         labels = [f"com.docker.compose.project={self._project.name}"]
         if service:
             labels.append(f"com.docker.compose.service={service}")
-        found: list[Container] = self._podman.client.containers.list(all=True, filters={"label": labels})
+        found: list[Container] = self._podman.client.containers.list(
+            all=True, filters={"label": labels}, ignore_removed=True
+        )
         return found
 
     def health(self) -> dict[str, str]:
@@ -96,17 +98,23 @@ class Stack:
             return f"exit {state['ExitCode']}"
         return str(state.get("Health", {}).get("Status", "no health check"))
 
-    def processes(self, service: str, name: str) -> list[psutil.Process]:
-        """The processes of a service that have this in their command line."""
-        roots = [psutil.Process(c.attrs["State"]["Pid"]) for c in self.containers(service) if c.attrs["State"]["Pid"]]
-        return [child for root in roots for child in root.children(recursive=True) if name in " ".join(child.cmdline())]
-
     def _check_health(self) -> None:
         """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
         while not self._ended.wait(3):
             for container in self.containers():
                 check = ["podman", "healthcheck", "run", str(container.id)]
                 subprocess.run(check, env=environment(), capture_output=True, check=False)
+
+
+def processes(container: Container) -> dict[str, psutil.Process]:
+    """What runs in a container, by its command line."""
+    found: dict[str, psutil.Process] = {}
+    if pid := container.attrs["State"]["Pid"]:
+        with suppress(psutil.NoSuchProcess):
+            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    found[" ".join(process.cmdline())] = process
+    return found
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
         assert status["status"] == "SUCCEEDED"
     else:
         assert status["status"] == "FAILED"
-        assert status["message"].startswith("Ray lost the job: ")
+        assert status["message"].startswith("Ray lost the job: The actor died because its node has died.")
     tenant.wait_for(
         lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran"
     )

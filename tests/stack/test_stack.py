@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import psutil
 import pytest
 
 from airflow_training.local.process import wait_until
-from tests.engines.compose import Stack, running_stack
+from tests.engines.compose import Stack, processes, running_stack
 from tests.engines.podman import running_podman
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(2400)]
@@ -32,7 +31,9 @@ def start(stack: Stack, dag_id: str) -> str:
 
 
 def lines(stack: Stack, dag_id: str, run: str) -> str:
-    return "\n".join(str(entry["event"]) for entry in stack.airflow.log(dag_id, run, "train"))
+    log = stack.airflow.log(dag_id, run, "train")
+    errors = [str(detail["exc_value"]) for entry in log for detail in entry.get("error_detail") or []]
+    return "\n".join([str(entry["event"]) for entry in log] + errors)
 
 
 def test_every_service_has_a_health_check_and_is_healthy(stack: Stack) -> None:
@@ -43,13 +44,18 @@ def test_every_service_has_a_health_check_and_is_healthy(stack: Stack) -> None:
     }
 
 
-def test_the_demo_trains_on_the_cluster_and_its_model_is_where_serving_looks(stack: Stack) -> None:
+@pytest.fixture(scope="module")
+def deployed(stack: Stack) -> str:
+    """The run that trained and deployed a model."""
     run = start(stack, "train_and_deploy")
     state = stack.airflow.wait_for_run("train_and_deploy", run, timeout=_PATIENCE)
     assert state == "success", lines(stack, "train_and_deploy", run)
-    assert "test accuracy" in lines(stack, "train_and_deploy", run)
+    return run
 
-    version = stack.airflow.xcom("train_and_deploy", run, "deploy")
+
+def test_a_model_is_trained_on_the_cluster_and_published_where_serving_looks(stack: Stack, deployed: str) -> None:
+    assert "test accuracy" in lines(stack, "train_and_deploy", deployed)
+    version = stack.airflow.xcom("train_and_deploy", deployed, "deploy")
     assert version == "/opt/airflow/models/census/1"
     (worker,) = stack.containers("airflow-worker")
     found = worker.exec_run(["ls", "-ln", version])
@@ -59,24 +65,31 @@ def test_the_demo_trains_on_the_cluster_and_its_model_is_where_serving_looks(sta
 
 def test_a_node_that_dies_while_it_trains_fails_the_task_with_the_reason(stack: Stack) -> None:
     run = start(stack, "train_census")
-    wait_until(lambda: bool(stack.processes("ray-worker", "train.py")), "The training", timeout=_PATIENCE, interval=0.2)
-    training = stack.processes("ray-worker", "train.py")[0]
-    (raylet,) = [process for process in _relatives(training) if process.name() == "raylet"]
+    node: dict[str, psutil.Process] = {}
+
+    def trains() -> bool:
+        for container in stack.containers("ray-worker"):
+            if any(" train.py " in command for command in processes(container)):
+                node.update(processes(container))
+        return bool(node)
+
+    wait_until(trains, "The training", timeout=_PATIENCE, interval=0.2)
+    (raylet,) = [process for process in node.values() if process.name() == "raylet"]
     raylet.kill()
 
     assert stack.airflow.wait_for_run("train_census", run, timeout=_PATIENCE) == "failed"
-    assert "Ray lost the job" in lines(stack, "train_census", run)
+    assert "Ray lost the job: The actor died because its node has died." in lines(stack, "train_census", run)
 
     stack.wait_for_health()
     again = start(stack, "train_census")
     assert stack.airflow.wait_for_run("train_census", again, timeout=_PATIENCE) == "success"
 
 
-def test_what_was_trained_is_there_after_the_stack_was_started_anew(stack: Stack) -> None:
+def test_what_was_trained_is_there_after_the_stack_was_started_anew(stack: Stack, deployed: str) -> None:
     stack.compose("down", "--timeout", "20")
     stack.up()
-    runs = stack.airflow.api("GET", "/dags/train_and_deploy/dagRuns")["dag_runs"]
-    assert [run["state"] for run in runs] == ["success"]
+    assert "test accuracy" in lines(stack, "train_and_deploy", deployed)
+    assert stack.airflow.wait_for_run("train_and_deploy", deployed) == "success"
     (training,) = stack.containers("training")
     listed = training.exec_run(["airflow-training", "clients", "list", "--json"])
     assert b'"client_id": "airflow"' in listed.output, listed.output
@@ -84,19 +97,8 @@ def test_what_was_trained_is_there_after_the_stack_was_started_anew(stack: Stack
 
 def test_no_secret_is_in_a_log_or_in_a_list_of_processes(stack: Stack) -> None:
     said = b"".join(container.logs() for container in stack.containers())
-    commands = []
-    for container in stack.containers():
-        if pid := container.attrs["State"]["Pid"]:
-            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    commands.append(" ".join(process.cmdline()))
+    commands = "\n".join(command for container in stack.containers() for command in processes(container))
     # The store of the stack is rclone's, which takes its keys as an option only.
     secrets = {name: secret for name, secret in stack.secrets.items() if not name.startswith("S3_")}
     assert [name for name, secret in stack.secrets.items() if secret.encode() in said] == []
-    assert [name for name, secret in secrets.items() if secret in "\n".join(commands)] == []
-
-
-def _relatives(process: psutil.Process) -> list[psutil.Process]:
-    """Every process of its container."""
-    node = next(parent for parent in reversed(process.parents()) if "ray start" in " ".join(parent.cmdline()))
-    return node.children(recursive=True)
+    assert [name for name, secret in secrets.items() if secret in commands] == []
