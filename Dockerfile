@@ -20,7 +20,6 @@ RUN useradd --uid 10001 --create-home --home-dir /var/lib/airflow-training train
 COPY --from=build /opt/airflow-training /opt/airflow-training
 ENV PATH=/opt/airflow-training/bin:$PATH TRAINING_DATA=/var/lib/airflow-training/data
 USER 10001
-VOLUME /var/lib/airflow-training/data
 EXPOSE 8900 8901
 ENTRYPOINT ["airflow-training"]
 CMD ["serve", "--host", "0.0.0.0", "--storage-port", "8901", "--access-log", "-"]

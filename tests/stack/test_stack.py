@@ -95,6 +95,20 @@ def test_what_was_trained_is_there_after_the_stack_was_started_anew(stack: Stack
     assert b'"client_id": "airflow"' in listed.output, listed.output
 
 
+def test_a_job_finds_neither_the_databases_nor_the_store(stack: Stack) -> None:
+    code = """
+import socket
+for name in ("postgres", "redis", "s3", "airflow-api-server", "training"):
+    try:
+        socket.getaddrinfo(name, None)
+        print(name)
+    except OSError:
+        pass
+"""
+    for node in stack.containers("ray-worker"):
+        assert node.exec_run(["python", "-c", code]).output.decode().split() == ["training"]
+
+
 def test_no_secret_is_in_a_log_or_in_a_list_of_processes(stack: Stack) -> None:
     said = b"".join(container.logs() for container in stack.containers())
     commands = "\n".join(command for container in stack.containers() for command in processes(container))
