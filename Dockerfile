@@ -25,7 +25,9 @@ ENTRYPOINT ["airflow-training"]
 CMD ["serve", "--host", "0.0.0.0", "--storage-port", "8901", "--access-log", "-"]
 
 FROM docker.io/apache/airflow:3.3.2-python${PYTHON} AS airflow
-# What the image of Airflow has stays as it is.
+# Docker gives a new volume the owner of the folder that it is mounted on.
+RUN install --directory --mode 0775 /opt/airflow/models
+# What the image of Airflow has stays as it is; what it lacks is the newest that fits.
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip list --format freeze > /tmp/installed.txt \
     && pip install --no-cache-dir --constraint /tmp/installed.txt /wheels/*.whl \

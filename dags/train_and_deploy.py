@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from airflow.sdk import DAG, ObjectStoragePath, Param, task
+from airflow.sdk import DAG, ObjectStoragePath, task
 
 from airflow_training.operators.training import TrainingOperator
+
+# The folder that TensorFlow Serving watches for the models' versions.
+MODELS = Path("/opt/airflow/models")
 
 with DAG(
     dag_id="train_and_deploy",
@@ -20,11 +22,6 @@ with DAG(
     # Each run publishes the version after the last one.
     max_active_runs=1,
     tags=["training"],
-    params={
-        "models": Param(
-            "/opt/airflow/models", type="string", description="Folder that TensorFlow Serving watches for its models."
-        )
-    },
     doc_md=__doc__,
 ):
     train = TrainingOperator(
@@ -47,9 +44,9 @@ with DAG(
     )
 
     @task
-    def deploy(location: str, params: dict[str, Any] | None = None) -> str:
+    def deploy(location: str) -> str:
         """Publish the model as the next version; where it lies is handed on."""
-        model = Path((params or {})["models"]) / "census"
+        model = MODELS / "census"
         model.mkdir(parents=True, exist_ok=True)
         # Serving loads a version as soon as its folder is there: what is not whole yet has no number for a name.
         with tempfile.TemporaryDirectory(prefix="incoming-", dir=model) as incoming:

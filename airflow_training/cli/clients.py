@@ -42,7 +42,7 @@ def add(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a client and show its secret, which is shown this once only."""
+    """Add a client; a new secret is shown this once only."""
     with errors_in_a_sentence():
         from airflow_training.service.clients import SCOPES
 
@@ -59,7 +59,7 @@ def rotate(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a client a new secret and show it once; the old one ends at once, and its tokens too."""
+    """Give a client another secret; a new one is shown this once only. The old one ends at once, and its tokens too."""
     with errors_in_a_sentence():
         secret = _read(secret_file)
         rotated = _clients(data, database_url).rotate(client_id, secret)

@@ -117,8 +117,8 @@ class _S3Buckets:
     def __init__(self, settings: S3Settings, file: Path) -> None:
         self._settings = settings
         self._file = file
-        # A request waits for it.
-        self._store = connect(settings, patience=5)
+        # A request waits for it; the name of the store may have to be asked for twice.
+        self._store = connect(settings, patience=15)
 
     def make(self, tenant: str) -> None:
         try:

@@ -26,7 +26,7 @@ SCOPES = {
 
 # A tenant is a folder's name, a client id part of an Authorization header.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-# 32 digits of hexadecimal are 128 bits, which nobody guesses.
+# 32 random digits of hexadecimal are 128 bits, which nobody guesses; how random they are is up to who chose them.
 _SECRET = re.compile(r"[!-~]{32,255}")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from airflow_training.jobs.log import NDJSON, LogDecoder
-from airflow_training.service.runners.job_log import JobLog
+from airflow_training.service.runners.job_log import JobLog, read_mark
 from tests.service.support import Tenant, wait_for
 
 
@@ -128,3 +129,36 @@ def test_records_and_text_agree_wherever_the_output_is_cut(tmp_path: Path, seed:
     assert max(len(record["line"].encode()) for record in records) <= 64 * 1024
     times = [record["time"] for record in records]
     assert times == sorted(set(times)), "no two at the same time"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a test's chance need not be a secret
+    frames = [
+        chance.choice(["", "é", "a\tb", "日本"]).encode() * chance.choice([1, 20, 40_000])
+        + chance.choice([b"", b"\n", b"\r\n"])
+        for _ in range(60)
+    ]
+    at = datetime.now(timezone.utc)
+    (tmp_path / "whole").mkdir()
+    whole = JobLog(tmp_path / "whole", limit=10**9, marked=True)
+    for number, frame in enumerate(frames):
+        whole.write(frame, at, number)
+    whole.close()
+
+    folder = tmp_path / "killed-0"
+    folder.mkdir()
+    log = JobLog(folder, limit=10**9, marked=True)
+    while (number := (read_mark(folder) or {"frames": 0})["frames"]) < len(frames):
+        log.write(frames[number], at, number)
+        if chance.random() < 0.3:
+            # What is there when it is killed in the middle of the next frame.
+            after = shutil.copytree(folder, tmp_path / f"killed-{number + 1}")
+            for name in ("log.txt", "log.ndjson"):
+                with (after / name).open("ab") as file:
+                    file.write(b"half of a fr")
+            log.close()
+            folder, log = after, JobLog(after, limit=10**9, marked=True)
+    log.close()
+    for name in ("log.txt", "log.ndjson"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from airflow_training.jobs.log import NDJSON
 from airflow_training.local.process import free_port
 from tests.engines.ray import RAY_PATIENCE, RayCluster, running_ray
 from tests.service.support import RunningService, Tenant, wait_for
@@ -49,6 +52,10 @@ def busy_head(ray: RayCluster) -> Iterator[None]:
         yield
     finally:
         httpx.post(f"{job_of_others}/stop")
+
+
+def said(tenant: Tenant, job_id: str, what: str) -> bool:
+    return what in tenant.log(job_id)
 
 
 def lent_keys(service: RunningService) -> list[Path]:
@@ -154,6 +161,50 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
     tenant.wait_for(
         lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran"
     )
+
+
+def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
+    service: RunningService, tenant: Tenant
+) -> None:
+    lines = "for i in $(seq 600); do echo line $i; sleep 0.02; done"
+    job_id = tenant.submit(f"echo run >> runs; {lines}; test -e fine", retries=0)
+    tenant.storage().put(f"jobs/job-{job_id}/fine", b"")
+    for seen in (1, 150, 300):
+        tenant.wait_for(partial(said, tenant, job_id, f"line {seen}\n"), "the job to run")
+        service.process.kill()
+        for process in service.supervisors():
+            process.kill()
+        service.start()
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    expected = [f"line {number}" for number in range(1, 601)]
+    assert tenant.log(job_id).splitlines() == expected
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
+    assert [line for record in records if not (line := json.loads(record)["line"]).startswith("[service]")] == expected
+    assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
+    assert tenant.whole_log(job_id).count("[service] Running:") == 1
+
+
+def test_a_job_that_has_no_supervisor_can_be_canceled(service: RunningService, tenant: Tenant) -> None:
+    job_id = tenant.submit("echo up; sleep 602")
+    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    for process in service.supervisors():
+        process.kill()
+    tenant.http.delete(f"jobs/{job_id}")
+    assert tenant.wait(job_id)["status"] == "CANCELED"
+    assert not [one for one in psutil.process_iter() if "602" in _words(one)]
+
+
+def test_a_supervisor_that_ends_before_the_job_has_room_makes_no_second_one(
+    service: RunningService, tenant: Tenant, ray: RayCluster
+) -> None:
+    with busy_head(ray):
+        job_id = tenant.submit("echo run >> runs", resources={"cpus": 1, "memory": 500})
+        tenant.wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        for process in service.supervisors():
+            process.kill()
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert ray_job(ray, tenant, job_id)["status"] == "SUCCEEDED"
+    assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
 
 
 def test_a_job_waits_for_a_cluster_that_is_away(tmp_path: Path) -> None:

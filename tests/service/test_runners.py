@@ -15,7 +15,8 @@ from tests.engines.podman import IMAGE, Podman
 from tests.engines.ray import RAY_PATIENCE, RayCluster
 from tests.service.support import RunningService, Tenant, keys
 
-RUNNERS = ("process", "container", pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
+ENDS_WITH_ITS_SUPERVISOR = ("process", "container")
+RUNNERS = (*ENDS_WITH_ITS_SUPERVISOR, pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
 
 TRAIN = """
 python3 - --epochs=3 "two words" 'it'"'"'s' "$SETTING" <<'END'
@@ -152,6 +153,7 @@ def test_a_service_that_is_killed_harms_no_job(service: RunningService, tenant: 
     assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
 
 
+@pytest.mark.parametrize("runner", ENDS_WITH_ITS_SUPERVISOR, indirect=True, scope="module")
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
     service: RunningService, tenant: Tenant, retries: int
@@ -171,6 +173,7 @@ def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
     assert (tenant.folder(job_id) / "before").exists()
 
 
+@pytest.mark.parametrize("runner", ENDS_WITH_ITS_SUPERVISOR, indirect=True, scope="module")
 @pytest.mark.parametrize("retries", [1, 2])
 def test_a_supervisor_that_is_killed_in_a_later_attempt_loses_no_job(
     service: RunningService, tenant: Tenant, retries: int

@@ -1,16 +1,25 @@
-"""The log of a job as it is kept: the job's bytes, and beside them a record with a time for each line."""
+"""The log of a job as it is kept: the job's bytes, and beside them a record with a time for each line.
+
+Where a job outlives who writes its log, the next one goes on from a mark: so many frames of what the job wrote are in
+the files when these have such sizes. What was written after the mark is cut off, and comes again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from airflow_training.jobs.log import LogRecord
 
 TEXT_FILE = "log.txt"
 RECORDS_FILE = "log.ndjson"
+_MARK_FILE = "log.mark"
+# Always as long, so that a mark takes the place of the one before in one write.
+_MARK_SIZE = 512
 
 # A longer line becomes several records: a job that never ends a line must not fill the memory.
 _LONGEST_RECORD = 64 * 1024
@@ -30,12 +39,13 @@ class JobLog:
     Args:
         folder: Where the files are; they are appended to.
         limit: The most bytes that both files take together, but for a few lines of the service's own.
+        marked: Whether to keep a mark, and to go on from the one that is there.
 
     Attributes:
         dropped: Bytes that the job wrote beyond the limit.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, *, marked: bool = False) -> None:
         self._text = (folder / TEXT_FILE).open("ab", buffering=0)
         self._records = (folder / RECORDS_FILE).open("ab", buffering=0)
         self._new_records: list[bytes] = []
@@ -48,20 +58,27 @@ class JobLog:
         self._line_continues = False
         self._at: datetime | None = None
         self._last_time = datetime.min.replace(tzinfo=timezone.utc)
+        self._frames = 0
+        self._mark = os.open(folder / _MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if marked else None
+        if marked and (mark := read_mark(folder)):
+            self._go_on(mark)
 
     @property
     def size(self) -> int:
         """Bytes of the log as text."""
         return self._text.tell()
 
-    def write(self, output: bytes, at: datetime | None = None) -> None:
+    def write(self, output: bytes, at: datetime | None = None, frame: int | None = None) -> None:
         """Take what the job wrote, wherever its lines begin and end.
 
         Args:
             output: What it wrote.
             at: When, by the clock of the machine where it did; now if not given.
+            frame: The number of the frame that it came in.
         """
         self._at = at
+        if frame is not None:
+            self._frames = frame + 1
         if self.dropped:
             self.dropped += len(output)
         elif self._text.tell() + self._records.tell() < self._limit:
@@ -72,6 +89,7 @@ class JobLog:
         else:
             self.dropped = len(output)
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
+        self._set_mark()
 
     def say(self, text: str) -> None:
         """Write what the service has to say, on lines of its own, unless the disk is full.
@@ -83,6 +101,42 @@ class JobLog:
             if self._partial or self._line_continues:
                 self._write(b"\n")
             self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
+        self._set_mark()
+
+    def begin_frames(self) -> None:
+        """What the job writes comes in frames from the first on, as of another attempt."""
+        self._frames = 0
+        self._set_mark()
+
+    def _set_mark(self) -> None:
+        if self._mark is None:
+            return
+        mark = {
+            "frames": self._frames,
+            "text": self._text.tell(),
+            "records": self._records.tell(),
+            "partial": len(self._partial),
+            "continues": self._line_continues,
+            "dropped": self.dropped,
+            "at": self._at and self._at.isoformat(),
+            "last_time": self._last_time.isoformat(),
+        }
+        # Where the disk is full, the mark before holds.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._mark, json.dumps(mark).ljust(_MARK_SIZE).encode(), 0)
+
+    def _go_on(self, mark: dict[str, Any]) -> None:
+        for file, size in ((self._text, mark["text"]), (self._records, mark["records"])):
+            file.truncate(size)
+            file.seek(0, os.SEEK_END)
+        with Path(self._text.name).open("rb") as content:
+            content.seek(mark["text"] - mark["partial"])
+            self._partial = content.read()
+        self._frames = mark["frames"]
+        self._line_continues = mark["continues"]
+        self.dropped = mark["dropped"]
+        self._at = mark["at"] and datetime.fromisoformat(mark["at"])
+        self._last_time = datetime.fromisoformat(mark["last_time"])
 
     def _write(self, output: bytes) -> None:
         self._text.write(output)
@@ -102,6 +156,8 @@ class JobLog:
         for file in (self._text, self._records):
             with contextlib.suppress(OSError), file:
                 os.fsync(file.fileno())
+        if self._mark is not None:
+            os.close(self._mark)
 
     def _flush_records(self) -> None:
         records, self._new_records = b"".join(self._new_records), []
@@ -125,6 +181,14 @@ class JobLog:
         apart = _APART if self._last_time < now + _AHEAD else _APART_IN_A_FLOOD
         self._last_time = max(now, self._last_time + apart)
         return self._last_time
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """The mark of a log, whose `frames` say how much of what the job wrote is in it; None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        mark: dict[str, Any] | None = json.loads((folder / _MARK_FILE).read_bytes() or "null")
+        return mark
+    return None
 
 
 def _unended(file: Path) -> bytes:

@@ -51,6 +51,7 @@ class RayRunner(SupervisedRunner):
             self._buckets.make(order.key.tenant)
         return {
             "place": "airflow_training.service.runners.ray_place:RayPlace",
+            "goes_on": True,
             "tenant": order.key.tenant,
             "job_id": order.key.job_id,
             "ray": {"address": self._ray.address, "headers": dict(self._ray.headers)},

@@ -23,9 +23,10 @@ from airflow_training.service.lent_keys import lend, take_back
 from airflow_training.service.ray_api import RayApi, RayJob
 from airflow_training.service.runners import ray_node
 from airflow_training.service.runners.client_notes import note_failure, note_waiting
+from airflow_training.service.runners.job_log import read_mark
 from airflow_training.service.runners.ray_frames import FrameWriter, read_frame
 from airflow_training.service.runners.ray_note import RayNote
-from airflow_training.service.runners.state_folder import SPECIFICATION
+from airflow_training.service.runners.state_folder import SPECIFICATION, SUPERVISOR
 from airflow_training.service.s3_store import S3Settings
 
 _T = TypeVar("_T")
@@ -56,18 +57,15 @@ class _Job:
         self._stopping = asyncio.Event()
 
     async def start(self) -> int:
-        """Submit the job, and return when its command starts."""
+        """Submit the job, unless that was done, and return when its command starts."""
         self._listen()
-        while True:
-            note = await self._submit()
-            job = await self._scheduled(note)
-            if job.error_type != _WAITED_TOO_LONG:
-                break
+        note = await self._submitted() or await self._submit()
+        while (await self._scheduled(note)).error_type == _WAITED_TOO_LONG:
             take_back(self._keys_file, note.access_key)
-        async for frame in self._frames(note, 0):
+            note = await self._submit()
+        async for frame in self._frames(note):
             _hand_on(frame)
             if "running" in frame:
-                RayNote(note.submission_id, note.access_key, frame["frame"] + 1).write(self._state)
                 note_waiting(self._state, "")
                 return 0
             if status := self._ended(frame, note):
@@ -77,8 +75,10 @@ class _Job:
     async def follow(self) -> int:
         """Hand on what the command writes, and return its exit status."""
         self._listen()
-        note = self._note()
-        async for frame in self._frames(note, note.frames):
+        note = RayNote.of_this_attempt(self._state)
+        if not note:
+            raise _Failed("the note of what the job is on Ray is gone from its state folder")
+        async for frame in self._frames(note):
             _hand_on(frame)
             if "ended" in frame or "failed" in frame:
                 return self._ended(frame, note)
@@ -109,17 +109,24 @@ class _Job:
     def _listen(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
 
-    def _note(self) -> RayNote:
-        note = RayNote.read(self._state)
-        if not note:
-            raise _Failed("the note of what the job is on Ray is gone from its state folder")
-        return note
+    async def _submitted(self) -> RayNote | None:
+        """What a client before us has submitted, whose supervisor was ended; None where Ray has nothing of it."""
+        note = RayNote.of_this_attempt(self._state)
+        if not note or note.submitted:
+            return note
+        job = await self._patiently(lambda: self._ray.job(note.submission_id))
+        if job:
+            return note
+        # Should its submit still arrive, it cannot do a thing without its key.
+        take_back(self._keys_file, note.access_key)
+        return None
 
     async def _submit(self) -> RayNote:
         """Hand the job to Ray."""
         specification = self._specification
         access_key, secret_key = lend(self._keys_file, specification["storage"]["backend"])
-        note = RayNote(f"{specification['job_id']}-{secrets.token_hex(4)}", access_key)
+        attempt: int = (read_json(self._state / SUPERVISOR) or {})["attempt"]
+        note = RayNote(f"{specification['job_id']}-{secrets.token_hex(4)}", access_key, attempt)
         note.write(self._state)
         storage = specification["storage"]
         store = S3Settings(storage["url"], storage["bucket"], "", "us-east-1", access_key, secret_key)
@@ -148,6 +155,8 @@ class _Job:
             await self._patiently(lambda: self._ray.submit(note.submission_id, job))
         except RayRefused as error:
             raise _Failed(f"Ray does not take the job: {error}") from error
+        note = note.with_submitted()
+        note.write(self._state)
         return note
 
     async def _scheduled(self, note: RayNote) -> RayJob:
@@ -168,13 +177,13 @@ class _Job:
             raise _Failed("Ray does not know the job any more: its head was started anew, or somebody deleted the job")
         return job
 
-    async def _frames(self, note: RayNote, first: int) -> AsyncIterator[dict[str, Any]]:
-        """The frames of the job's log from a number on, until it ends.
+    async def _frames(self, note: RayNote) -> AsyncIterator[dict[str, Any]]:
+        """The frames of the job's log that its supervisor has not written down, until it ends.
 
         Raises:
             _Failed: Ray lost the job.
         """
-        expected = first
+        expected = (read_mark(self._state) or {"frames": 0})["frames"]
         stopper = asyncio.create_task(self._stop_when_told(note))
         last_look = False
         try:

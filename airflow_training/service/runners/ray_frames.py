@@ -59,10 +59,10 @@ class FrameReader:
     """Reads the output that is in frames, their times, and what stands between them.
 
     Args:
-        take_output: Is given what the job wrote, and when.
+        take_output: Is given what the job wrote, when, and the number of the frame.
     """
 
-    def __init__(self, take_output: Callable[[bytes, datetime], None]) -> None:
+    def __init__(self, take_output: Callable[[bytes, datetime, int | None], None]) -> None:
         self._take_output = take_output
         self._partial = b""
 
@@ -73,11 +73,11 @@ class FrameReader:
             frame = read_frame(line.decode(errors="replace"))
             if frame is None:
                 # The client's own last words.
-                self._take_output(line + b"\n", datetime.now(timezone.utc))
-            else:
-                output: str = frame.get("output", "")
+                self._take_output(line + b"\n", datetime.now(timezone.utc), None)
+            elif "output" in frame:
+                output: str = frame["output"]
                 at = datetime.fromtimestamp(frame["at"], timezone.utc)
-                self._take_output(output.encode("utf-8", "surrogateescape"), at)
+                self._take_output(output.encode("utf-8", "surrogateescape"), at, frame["frame"])
 
 
 def read_frame(line: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from airflow_training.service.files import read_json, write_json
+from airflow_training.service.runners.state_folder import SUPERVISOR
 
 _NOTE = "ray.json"
 
@@ -17,13 +18,15 @@ class RayNote:
     Attributes:
         submission_id: Its id in Ray.
         access_key: The key of the S3 endpoint that was lent to it.
-        frames: How many frames of its log were read before its command ran.
+        attempt: The attempt of the job that it is.
+        submitted: Whether Ray has taken it.
         over: Whether its command has ended.
     """
 
     submission_id: str
     access_key: str
-    frames: int = 0
+    attempt: int
+    submitted: bool = False
     over: bool = False
 
     @classmethod
@@ -32,9 +35,19 @@ class RayNote:
         document = read_json(state / _NOTE)
         return cls(**document) if document else None
 
+    @classmethod
+    def of_this_attempt(cls, state: Path) -> RayNote | None:
+        """The note of the attempt that the supervisor makes; None where nothing of it is in Ray."""
+        note, supervisor = cls.read(state), read_json(state / SUPERVISOR)
+        return note if note and supervisor and note.attempt == supervisor["attempt"] else None
+
     def write(self, state: Path) -> None:
         """Write it down."""
         write_json(state / _NOTE, asdict(self))
+
+    def with_submitted(self) -> RayNote:
+        """The same, of what Ray has taken."""
+        return replace(self, submitted=True)
 
     def with_over(self) -> RayNote:
         """The same, of a command that has ended."""

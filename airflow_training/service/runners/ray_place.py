@@ -50,6 +50,7 @@ class RayPlace:
 
     def output(self, log: JobLog) -> Callable[[bytes], None]:
         """The client hands on the frames that the node wrote, with its times."""
+        self._log = log
         return FrameReader(log.write).take
 
     def watch(self) -> Watch:
@@ -59,7 +60,9 @@ class RayPlace:
 
     def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
         """Submit the job, and wait until its command starts; the attempt before has brought back all it wrote."""
-        self.close(say)
+        if not RayNote.of_this_attempt(self._state):
+            self.close(say)
+            self._log.begin_frames()
         ended = run(self._client("start"))
         return said(ended) if ended.status or ended.overstepped or ended.stopped else None
 

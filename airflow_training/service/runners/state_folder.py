@@ -3,11 +3,11 @@
 ```
 spec.json        what is to be run, and which attempt is to be made; written by the service
 lock             held locked by the supervisor for as long as it lives
-supervisor.json  its process id, the attempt that it makes, and the boot of the machine: no other makes this attempt
+supervisor.json  its process id, its number, the attempt that it makes, and the boot of the machine
 preparing.txt    what is waited for before the command starts
-started.json     when the command started, and what holds it
+started.json     when the command started, in which attempt, and what holds it
 cancel           written by the service: the next SIGTERM is the wish of the tenant
-log.txt, log.ndjson
+log.txt, log.ndjson, and for a job that outlives its supervisor log.mark: see job_log.py
 outcome.json     how it ended; what is left is to bring its files back
 exit.json        the same, written when all is done and the log is complete
 ```

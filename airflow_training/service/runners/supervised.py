@@ -40,6 +40,8 @@ from airflow_training.service.settings import DataFolder
 
 # Seconds between two supervisors of a job: one that cannot come up must not keep the machine busy.
 _PAUSE = 3.0
+# Of one job, where they go on with it one after the other: a job that ends each of them must not do so for ever.
+_MOST_SUPERVISORS = 100
 
 
 class SupervisedRunner(ABC):
@@ -69,7 +71,10 @@ class SupervisedRunner(ABC):
 
     @abstractmethod
     def _place(self, order: Order) -> dict[str, Any]:
-        """What the specification needs for the place that the job runs in; `place` names its class."""
+        """What the specification needs for the place that the job runs in.
+
+        `place` names its class, and `goes_on` tells whether an attempt there outlives its supervisor.
+        """
 
     def start(self, order: Order) -> None:
         """Start the job's supervisor; where there is or was one, it ends at once and leaves the job alone."""
@@ -106,9 +111,14 @@ class SupervisedRunner(ABC):
         (state / CANCEL).touch()
         taken_up = read_json(state / SUPERVISOR)
         specification = read_json(state / SPECIFICATION)
-        # Who holds the lock lives. Until it has written its process id, the one there is that of the attempt before;
+        # Who holds the lock lives. Until it has written its process id, the one there is that of the supervisor before;
         # then it finds the wish by itself.
-        if taken_up and specification and taken_up["attempt"] >= specification["attempt"] and is_supervised(state):
+        if (
+            taken_up
+            and specification
+            and taken_up["supervisor"] >= specification["supervisor"]
+            and is_supervised(state)
+        ):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(taken_up["pid"], signal.SIGTERM)
 
@@ -136,7 +146,9 @@ class SupervisedRunner(ABC):
             "limits": limits.to_dict(),
             "gpus": list(order.gpus),
             "retries": execution.retries,
+            "supervisor": 1,
             "attempt": 1,
+            "goes_on": False,
             **place,
             "notes": [*place.get("notes", ()), *notes],
         }
@@ -179,10 +191,9 @@ class SupervisedRunner(ABC):
                     return Progress(JobState.CANCELED, "canceled on request", finished=now())
                 why = "the job's supervisor could not be started; the log of the service tells why"
                 return Progress(JobState.FAILED, why, finished=now())
-            # Where it is less, the one that was to take it up did not come that far; where it is more, the supervisor
-            # went on to another attempt by itself.
+            # Where it is less, the one that was to take it up did not come that far.
             # Where the disk is full, the next one ends what was left, and comes again.
-            if taken_up["attempt"] >= specification["attempt"]:
+            if taken_up["supervisor"] >= specification["supervisor"]:
                 with contextlib.suppress(OSError):
                     left = _what_is_left(state, specification, taken_up)
                     write_json(state / SPECIFICATION, {**specification, **left})
@@ -191,21 +202,22 @@ class SupervisedRunner(ABC):
 
 
 def _what_is_left(state: Path, specification: dict[str, Any], taken_up: dict[str, Any]) -> dict[str, Any]:
-    """What the next supervisor is to do: make the next attempt, or end the job."""
-    attempt = taken_up["attempt"] + 1
-    if (state / OUTCOME).exists():
-        return {"attempt": attempt, "notes": []}
+    """What the next supervisor is to do: go on with the attempt, make the next one, or end the job."""
+    left = {"supervisor": taken_up["supervisor"] + 1, "attempt": taken_up["attempt"], "notes": []}
+    if (state / OUTCOME).exists() or (specification["goes_on"] and taken_up["supervisor"] < _MOST_SUPERVISORS):
+        return left
     if taken_up["boot"] != boot_id():
         why = "the machine was started anew while the job ran"
     else:
         why = "the job's supervisor was ended while the job ran"
     canceled = (state / CANCEL).exists()
     if not canceled and taken_up["attempt"] <= specification["retries"]:
-        return {"attempt": attempt, "notes": [f"It is run again: {why}. This is attempt {attempt}."]}
+        attempt = taken_up["attempt"] + 1
+        return {**left, "attempt": attempt, "notes": [f"It is run again: {why}. This is attempt {attempt}."]}
     ended = JobState.CANCELED if canceled else JobState.FAILED
     message = "canceled on request" if canceled else why
     write_json(state / OUTCOME, {"state": ended.value, "message": message, "exit_code": None})
-    return {"attempt": attempt, "notes": []}
+    return left
 
 
 def _preparing(state: Path) -> str:

@@ -35,7 +35,7 @@ _LONGEST_PAUSE = 60.0
 
 
 def main(state: Path) -> None:
-    """Run the job of a state folder, unless another supervisor has made this attempt or is making it."""
+    """Run the job of a state folder, unless another supervisor has taken it up in our place."""
     with (state / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         specification: dict[str, Any] = read_json(state / SPECIFICATION) or {}
@@ -45,9 +45,9 @@ def main(state: Path) -> None:
         # Only the module of this job's place is imported: there is a supervisor for each job.
         module, _, name = specification["place"].partition(":")
         place: Place = getattr(import_module(module), name)(state, specification)
-        if made:
+        if made and not specification["goes_on"]:
             place.clean()
-        if made and made["attempt"] >= specification["attempt"]:
+        if made and made["supervisor"] >= specification["supervisor"]:
             return
         Supervisor(state, specification, place).run()
 
@@ -66,10 +66,14 @@ class Supervisor:
         self._place = place
         self._command: str = specification["command"]
         self._notes: list[str] = specification["notes"]
+        self._number: int = specification["supervisor"]
         self._attempt: int = specification["attempt"]
         self._attempts: int = specification["retries"] + 1
-        self._log = JobLog(state, specification["limits"]["log"])
+        goes_on: bool = specification["goes_on"]
+        self._log = JobLog(state, specification["limits"]["log"], marked=goes_on)
         self._tree = ProcessTree(place.output(self._log), place.grace)
+        if goes_on:
+            signal.signal(signal.SIGTERM, lambda *_: self._leave())
 
     def run(self) -> None:
         """Make ready, run the command, again if need be, and write down how it ended."""
@@ -98,8 +102,14 @@ class Supervisor:
         while not _written(self._state / name, document):
             time.sleep(1)
 
+    def _leave(self) -> None:
+        """Cancel the job where that is wished; where our machine shuts down, leave it to the next supervisor."""
+        if not (self._state / CANCEL).exists():
+            os._exit(0)
+        self._tree.stop()
+
     def _take_up(self) -> None:
-        facts = {"pid": os.getpid(), "attempt": self._attempt, "boot": boot_id()}
+        facts = {"pid": os.getpid(), "supervisor": self._number, "attempt": self._attempt, "boot": boot_id()}
         write_json(self._state / SUPERVISOR, facts)
 
     def _attempt_until_done(self) -> dict[str, Any] | None:
@@ -128,12 +138,15 @@ class Supervisor:
 
     def _run(self, watch: Watch) -> tuple[dict[str, Any], bool]:
         """Run the job once; returns how that ended, and whether it is not to be tried again."""
-        ended = self._place.prepare(lambda program: self._do(program, watch), self._log.say)
-        if ended and ended.overstepped:
-            return _failed(None, ended.overstepped), watch.time_is_up
-        if self._tree.stopping:
-            return self._stopped(None)
-        self._log.say(f"Running: {self._command}")
+        started = read_json(self._state / STARTED)
+        if not started or started["attempt"] < self._attempt:
+            ended = self._place.prepare(lambda program: self._do(program, watch), self._log.say)
+            if ended and ended.overstepped:
+                return _failed(None, ended.overstepped), watch.time_is_up
+            if self._tree.stopping:
+                return self._stopped(None)
+            self._log.say(f"Running: {self._command}")
+        # Else the supervisor before us had come that far.
         watch.start_the_clock()
         program = self._place.program()
         ended = self._tree.run(program.command, program.folder, program.environment, watch, self._on_start)
@@ -152,8 +165,10 @@ class Supervisor:
         return self._tree.run(program.command, program.folder, program.environment, watch)
 
     def _on_start(self, pid: int) -> None:
-        holder = f"{self._place.holder}-{pid}"
-        write_json(self._state / STARTED, {"holder": holder, "started": _now()})
+        known = read_json(self._state / STARTED)
+        if not known or known["attempt"] < self._attempt:
+            facts = {"holder": f"{self._place.holder}-{pid}", "started": _now(), "attempt": self._attempt}
+            write_json(self._state / STARTED, facts)
 
     def _stopped(self, status: int | None) -> tuple[dict[str, Any], bool]:
         if (self._state / CANCEL).exists():
