@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from docker.errors import DockerException
 from docker.models.containers import Container
 
 from airflow_training.local.airflow_api import AirflowApi
@@ -101,9 +102,11 @@ class Stack:
     def _check_health(self) -> None:
         """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
         while not self._ended.wait(3):
-            for container in self.containers():
-                check = ["podman", "healthcheck", "run", str(container.id)]
-                subprocess.run(check, env=environment(), capture_output=True, check=False)
+            # Containers may go while they are listed.
+            with suppress(DockerException):
+                for container in self.containers():
+                    check = ["podman", "healthcheck", "run", str(container.id)]
+                    subprocess.run(check, env=environment(), capture_output=True, check=False)
 
 
 def processes(container: Container) -> dict[str, psutil.Process]:
