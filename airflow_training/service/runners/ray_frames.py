@@ -59,7 +59,8 @@ class FrameReader:
     """Reads the output that is in frames, their times, and what stands between them.
 
     Args:
-        take_output: Is given what the job wrote, when, and the number of the frame.
+        take_output: Is given what the job wrote, when, and the number of the frame. Of a frame without output it is
+            given the time, which is the log's from then on: what the service says next belongs there.
     """
 
     def __init__(self, take_output: Callable[[bytes, datetime, int | None], None]) -> None:
@@ -74,10 +75,12 @@ class FrameReader:
             if frame is None:
                 # The client's own last words.
                 self._take_output(line + b"\n", datetime.now(timezone.utc), None)
-            elif "output" in frame:
-                output: str = frame["output"]
+            else:
+                output: str | None = frame.get("output")
                 at = datetime.fromtimestamp(frame["at"], timezone.utc)
-                self._take_output(output.encode("utf-8", "surrogateescape"), at, frame["frame"])
+                # What else a frame says is for the client, which a next one has to be told again.
+                number = None if output is None else frame["frame"]
+                self._take_output((output or "").encode("utf-8", "surrogateescape"), at, number)
 
 
 def read_frame(line: str) -> dict[str, Any] | None:
