@@ -32,7 +32,15 @@ class RayAway(TrainingError):
 
 
 class RayRefused(TrainingError):
-    """Ray does not take what it was asked for; the text says why."""
+    """Ray does not take what it was asked for; the text says why.
+
+    Attributes:
+        status: The HTTP status of its answer.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ClientNotChanged(TrainingError):

@@ -91,8 +91,11 @@ class RayApi:
         """What Ray says of a job; None where it knows of none."""
         try:
             found = await self._request("GET", f"/api/jobs/{submission_id}")
-        except RayRefused:
-            return None
+        except RayRefused as refused:
+            if refused.status == 404:
+                return None
+            # By a proxy before it, which may let us pass again.
+            raise RayAway(str(refused)) from refused
         return RayJob(found["status"], found.get("message") or "", found.get("error_type") or "")
 
     async def stop(self, submission_id: str) -> None:
@@ -139,7 +142,7 @@ class RayApi:
                 if reply.status >= 500:
                     raise RayAway(_last_line(text) or f"it answers with {reply.status}")
                 if reply.status >= 400:
-                    raise RayRefused(_last_line(text) or f"it answers with {reply.status}")
+                    raise RayRefused(_last_line(text) or f"it answers with {reply.status}", reply.status)
                 return await reply.json() if text else {}
         except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:
             raise RayAway(_words(error)) from error

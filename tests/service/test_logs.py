@@ -146,17 +146,24 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
         whole.write(frame, at, number)
     whole.close()
 
-    folder = tmp_path / "killed-0"
+    life, ends = 1, ["files lost", "mark lost"]
+    folder = tmp_path / "life-0"
     folder.mkdir()
     log = JobLog(folder, limit=10**9, marked=True)
     while (number := (read_mark(folder) or {"frames": 0})["frames"]) < len(frames):
         log.write(frames[number], at, number)
         if chance.random() < 0.3:
-            # What is there when it is killed in the middle of the next frame.
-            after = shutil.copytree(folder, tmp_path / f"killed-{number + 1}")
+            # What is there when it is killed in the middle of the next frame, or when the machine loses power.
+            after = shutil.copytree(folder, tmp_path / f"life-{life}")
+            life += 1
+            how = ends.pop() if ends and chance.random() < 0.2 else "killed"
             for name in ("log.txt", "log.ndjson"):
                 with (after / name).open("ab") as file:
                     file.write(b"half of a fr")
+                    if how == "files lost":
+                        file.truncate(max(file.tell() - 100, 0))
+            if how == "mark lost":
+                (after / "log.mark").write_bytes(bytes(512))
             log.close()
             folder, log = after, JobLog(after, limit=10**9, marked=True)
     log.close()

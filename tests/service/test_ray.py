@@ -185,12 +185,13 @@ def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
 
 
 def test_a_job_that_has_no_supervisor_can_be_canceled(service: RunningService, tenant: Tenant) -> None:
-    job_id = tenant.submit("echo up; sleep 602")
+    job_id = tenant.submit("trap 'echo told to end; exit 0' TERM; echo up; sleep 602 & wait")
     tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     for process in service.supervisors():
         process.kill()
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
+    assert tenant.log(job_id) == "up\ntold to end\n"
     assert not [one for one in psutil.process_iter() if "602" in _words(one)]
 
 

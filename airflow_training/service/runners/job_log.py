@@ -1,7 +1,8 @@
 """The log of a job as it is kept: the job's bytes, and beside them a record with a time for each line.
 
 Where a job outlives who writes its log, the next one goes on from a mark: so many frames of what the job wrote are in
-the files when these have such sizes. What was written after the mark is cut off, and comes again.
+the files when these have such sizes. What was written after the mark is cut off, and comes again. Where the machine
+lost power, and with it what the mark tells of, all frames of the attempt come again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +62,11 @@ class JobLog:
         self._at: datetime | None = None
         self._last_time = datetime.min.replace(tzinfo=timezone.utc)
         self._frames = 0
+        # The sizes of the files before the attempt's first frame.
+        self._base = (0, 0)
         self._mark = os.open(folder / _MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if marked else None
-        if marked and (mark := read_mark(folder)):
-            self._go_on(mark)
+        if marked:
+            self._go_on(read_mark(folder))
 
     @property
     def size(self) -> int:
@@ -78,12 +83,13 @@ class JobLog:
         """
         self._at = at
         if frame is not None:
-            self._frames = frame + 1
+            self._frames = max(self._frames, frame + 1)
         if self.dropped:
             self.dropped += len(output)
         elif self._text.tell() + self._records.tell() < self._limit:
             try:
-                self._write(output)
+                with self._all_or_nothing():
+                    self._write(output)
             except OSError:  # the disk is full, and the job goes on
                 self.dropped = len(output)
         else:
@@ -97,7 +103,7 @@ class JobLog:
         Where the job's time was given, theirs is that of what it wrote last: it is the order that counts, and another
         clock may be ahead.
         """
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._all_or_nothing():
             if self._partial or self._line_continues:
                 self._write(b"\n")
             self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
@@ -106,13 +112,18 @@ class JobLog:
     def begin_frames(self) -> None:
         """What the job writes comes in frames from the first on, as of another attempt."""
         self._frames = 0
+        self._base = (self._text.tell(), self._records.tell())
         self._set_mark()
+        for file in (self._text, self._records, self._mark):
+            if file is not None:
+                os.fsync(file)
 
     def _set_mark(self) -> None:
         if self._mark is None:
             return
         mark = {
             "frames": self._frames,
+            "base": self._base,
             "text": self._text.tell(),
             "records": self._records.tell(),
             "partial": len(self._partial),
@@ -125,10 +136,16 @@ class JobLog:
         with contextlib.suppress(OSError):
             os.pwrite(self._mark, json.dumps(mark).ljust(_MARK_SIZE).encode(), 0)
 
-    def _go_on(self, mark: dict[str, Any]) -> None:
-        for file, size in ((self._text, mark["text"]), (self._records, mark["records"])):
-            file.truncate(size)
-            file.seek(0, os.SEEK_END)
+    def _go_on(self, mark: dict[str, Any] | None) -> None:
+        sizes = (self._text.tell(), self._records.tell())
+        if not mark or sizes[0] < mark["text"] or sizes[1] < mark["records"]:
+            self._base = tuple(map(min, sizes, mark["base"] if mark else (0, 0)))
+            self._cut(*self._base)
+            self._partial = b""
+            self._set_mark()
+            return
+        self._base = tuple(mark["base"])
+        self._cut(mark["text"], mark["records"])
         with Path(self._text.name).open("rb") as content:
             content.seek(mark["text"] - mark["partial"])
             self._partial = content.read()
@@ -138,8 +155,27 @@ class JobLog:
         self._at = mark["at"] and datetime.fromisoformat(mark["at"])
         self._last_time = datetime.fromisoformat(mark["last_time"])
 
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Have the files and the line that is not ended as they were, where the disk is full."""
+        before = (self._text.tell(), self._records.tell())
+        line = (self._partial, self._line_continues)
+        try:
+            yield
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._cut(*before)
+            self._partial, self._line_continues = line
+            self._new_records = []
+            raise
+
+    def _cut(self, text: int, records: int) -> None:
+        for file, size in ((self._text, text), (self._records, records)):
+            file.truncate(size)
+            file.seek(0, os.SEEK_END)
+
     def _write(self, output: bytes) -> None:
-        self._text.write(output)
+        _append(self._text, output)
         *lines, self._partial = (self._partial + output).split(b"\n")
         for line in lines:
             self._write_record(self._write_pieces(line).rstrip(b"\r"))
@@ -161,7 +197,7 @@ class JobLog:
 
     def _flush_records(self) -> None:
         records, self._new_records = b"".join(self._new_records), []
-        self._records.write(records)
+        _append(self._records, records)
 
     def _write_pieces(self, line: bytes) -> bytes:
         """Write what is too much for one record, and return the rest of the line."""
@@ -185,10 +221,18 @@ class JobLog:
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """The mark of a log, whose `frames` say how much of what the job wrote is in it; None where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        mark: dict[str, Any] | None = json.loads((folder / _MARK_FILE).read_bytes() or "null")
+    # None that can be read is there when it was just made, or when the machine lost power.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        mark: dict[str, Any] = json.loads((folder / _MARK_FILE).read_bytes())
         return mark
     return None
+
+
+def _append(file: FileIO, content: bytes) -> None:
+    """Write all of it: where the disk is nearly full, the first part is written without an error."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _unended(file: Path) -> bytes:

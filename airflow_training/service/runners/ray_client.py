@@ -26,7 +26,7 @@ from airflow_training.service.runners.client_notes import note_failure, note_wai
 from airflow_training.service.runners.job_log import read_mark
 from airflow_training.service.runners.ray_frames import FrameWriter, read_frame
 from airflow_training.service.runners.ray_note import RayNote
-from airflow_training.service.runners.state_folder import SPECIFICATION, SUPERVISOR
+from airflow_training.service.runners.state_folder import CANCEL, SPECIFICATION, SUPERVISOR
 from airflow_training.service.s3_store import S3Settings
 
 _T = TypeVar("_T")
@@ -108,18 +108,21 @@ class _Job:
 
     def _listen(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     async def _submitted(self) -> RayNote | None:
         """What a client before us has submitted, whose supervisor was ended; None where Ray has nothing of it."""
         note = RayNote.of_this_attempt(self._state)
         if not note or note.submitted:
             return note
-        job = await self._patiently(lambda: self._ray.job(note.submission_id))
-        if job:
-            return note
-        # Should its submit still arrive, it cannot do a thing without its key.
-        take_back(self._keys_file, note.access_key)
-        return None
+        submission_id = note.submission_id
+        if await self._patiently(lambda: self._ray.job(submission_id)) is None:
+            # Should its submit still arrive, it cannot do a thing without its key.
+            take_back(self._keys_file, note.access_key)
+            return None
+        note = note.with_submitted()
+        note.write(self._state)
+        return note
 
     async def _submit(self) -> RayNote:
         """Hand the job to Ray."""
@@ -205,6 +208,10 @@ class _Job:
 
     async def _stop_when_told(self, note: RayNote) -> None:
         await self._stopping.wait()
+        if not (self._state / CANCEL).exists():
+            # Where the machine shuts down, every process is told to end: the supervisor leaves the job to the next one
+            # then, and the kernel ends us.
+            await asyncio.sleep(_PAUSE)
         await self._patiently(lambda: self._ray.stop(note.submission_id))
 
     def _ended(self, frame: dict[str, Any], note: RayNote) -> int:

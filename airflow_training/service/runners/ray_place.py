@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -87,6 +88,11 @@ class RayPlace:
 
 class _RayWatch(ClientWatch):
     """Knows of a job whose time was up on its node."""
+
+    def enter(self) -> None:
+        """Have SIGTERM wait until the client listens, which then stops the job and hands on its last words."""
+        super().enter()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     @property
     def time_is_up(self) -> bool:

@@ -40,8 +40,10 @@ from airflow_training.service.settings import DataFolder
 
 # Seconds between two supervisors of a job: one that cannot come up must not keep the machine busy.
 _PAUSE = 3.0
-# Of one job, where they go on with it one after the other: a job that ends each of them must not do so for ever.
-_MOST_SUPERVISORS = 100
+# So many supervisors of a job may end in a row before they have lived for so many seconds: a job that ends each of them
+# must not do so for ever.
+_MOST_IN_A_ROW = 100
+_LIVED = 60.0
 
 
 class SupervisedRunner(ABC):
@@ -147,6 +149,7 @@ class SupervisedRunner(ABC):
             "gpus": list(order.gpus),
             "retries": execution.retries,
             "supervisor": 1,
+            "ended_soon": 0,
             "attempt": 1,
             "goes_on": False,
             **place,
@@ -203,8 +206,9 @@ class SupervisedRunner(ABC):
 
 def _what_is_left(state: Path, specification: dict[str, Any], taken_up: dict[str, Any]) -> dict[str, Any]:
     """What the next supervisor is to do: go on with the attempt, make the next one, or end the job."""
-    left = {"supervisor": taken_up["supervisor"] + 1, "attempt": taken_up["attempt"], "notes": []}
-    if (state / OUTCOME).exists() or (specification["goes_on"] and taken_up["supervisor"] < _MOST_SUPERVISORS):
+    left: dict[str, Any] = {"supervisor": taken_up["supervisor"] + 1, "attempt": taken_up["attempt"], "notes": []}
+    left["ended_soon"] = specification["ended_soon"] + 1 if time.time() - taken_up["at"] < _LIVED else 0
+    if (state / OUTCOME).exists() or (specification["goes_on"] and left["ended_soon"] < _MOST_IN_A_ROW):
         return left
     if taken_up["boot"] != boot_id():
         why = "the machine was started anew while the job ran"

@@ -109,7 +109,13 @@ class Supervisor:
         self._tree.stop()
 
     def _take_up(self) -> None:
-        facts = {"pid": os.getpid(), "supervisor": self._number, "attempt": self._attempt, "boot": boot_id()}
+        facts = {
+            "pid": os.getpid(),
+            "supervisor": self._number,
+            "attempt": self._attempt,
+            "boot": boot_id(),
+            "at": time.time(),
+        }
         write_json(self._state / SUPERVISOR, facts)
 
     def _attempt_until_done(self) -> dict[str, Any] | None:
@@ -132,9 +138,9 @@ class Supervisor:
             )
             if self._tree.stopping:
                 return None
-            self._tree.pause(min(_FIRST_PAUSE * 2 ** (self._attempt - 1), _LONGEST_PAUSE))
             self._attempt += 1
             self._take_up()
+            self._tree.pause(min(_FIRST_PAUSE * 2 ** (self._attempt - 2), _LONGEST_PAUSE))
 
     def _run(self, watch: Watch) -> tuple[dict[str, Any], bool]:
         """Run the job once; returns how that ended, and whether it is not to be tried again."""
@@ -145,7 +151,6 @@ class Supervisor:
                 return _failed(None, ended.overstepped), watch.time_is_up
             if self._tree.stopping:
                 return self._stopped(None)
-            self._log.say(f"Running: {self._command}")
         # Else the supervisor before us had come that far.
         watch.start_the_clock()
         program = self._place.program()
@@ -169,6 +174,7 @@ class Supervisor:
         if not known or known["attempt"] < self._attempt:
             facts = {"holder": f"{self._place.holder}-{pid}", "started": _now(), "attempt": self._attempt}
             write_json(self._state / STARTED, facts)
+            self._log.say(f"Running: {self._command}")
 
     def _stopped(self, status: int | None) -> tuple[dict[str, Any], bool]:
         if (self._state / CANCEL).exists():
