@@ -262,11 +262,12 @@ def _package(job: dict[str, Any]) -> bytes:
 def _why_lost(job: RayJob) -> str:
     if job.status == "STOPPED":
         return "the job was stopped in Ray"
-    lines = [line.strip() for line in job.message.splitlines()] or [f"it is {job.status} there"]
+    # It may end with the last lines of the log, which are frames.
+    lines = [line.strip() for line in job.message.splitlines() if not read_frame(line)]
     FrameWriter(sys.stdout.write, len(job.message) * 2).say("\n".join(lines))
     # Ray begins with what it noticed, and tells the reason further down: `The actor died because its node has died.`
-    reason = next((line for line in lines if " because " in line), lines[0])
-    return f"Ray lost the job: {reason[:300]}"
+    reason = next((line for line in lines if " because " in line), lines[0] if lines else f"it is {job.status} there")
+    return f"Ray lost the job: {reason.partition(', last available logs')[0][:300]}"
 
 
 def _hand_on(frame: dict[str, Any]) -> None:
