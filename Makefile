@@ -32,7 +32,7 @@ engines: install ## Install PostgreSQL, Podman and Ray, for the tests that need 
 demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running
 	@$(BIN)/airflow-training demo $(ARGS)
 
-test: lint ## Everything that CI checks
+test: lint ## Every check, and every test but that of the stack
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
