@@ -1,7 +1,7 @@
 # The images of docker-compose.yaml: `service` is the training service, `airflow` is Airflow with this package.
 ARG PYTHON=3.13
 
-FROM docker.io/library/python:${PYTHON}-slim-trixie AS build
+FROM python:${PYTHON}-slim-trixie AS build
 COPY constraints.txt /tmp/
 RUN pip install --no-cache-dir --root-user-action ignore --constraint /tmp/constraints.txt uv
 WORKDIR /source
@@ -14,7 +14,7 @@ RUN printf '%s; python_version < "3"\n' apache-airflow apache-airflow-providers-
     && uv pip install --quiet --no-cache --python /opt/airflow-training/bin/python --compile-bytecode \
         --constraint /tmp/constraints.txt --override /tmp/without.txt "$(echo /wheels/*.whl)[service,postgresql]"
 
-FROM docker.io/library/python:${PYTHON}-slim-trixie AS service
+FROM python:${PYTHON}-slim-trixie AS service
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/airflow-training training \
     && install --directory --owner training --mode 0700 /var/lib/airflow-training/data
 COPY --from=build /opt/airflow-training /opt/airflow-training
@@ -24,7 +24,7 @@ EXPOSE 8900 8901
 ENTRYPOINT ["airflow-training"]
 CMD ["serve", "--host", "0.0.0.0", "--storage-port", "8901", "--access-log", "-"]
 
-FROM docker.io/apache/airflow:3.3.2-python${PYTHON} AS airflow
+FROM apache/airflow:3.3.2-python${PYTHON} AS airflow
 # Docker gives a new volume the owner of the folder that it is mounted on.
 RUN install --directory --mode 0775 /opt/airflow/models
 # What the image of Airflow has stays as it is; what it lacks is the newest that fits.

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from docker.errors import DockerException
 from docker.models.containers import Container
+from requests import RequestException
 
 from airflow_training.local.airflow_api import AirflowApi
 from airflow_training.local.process import LocalProcessError, free_port, wait_until
@@ -102,11 +103,11 @@ class Stack:
     def _check_health(self) -> None:
         """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
         while not self._ended.wait(3):
-            # Containers may go while they are listed.
-            with suppress(DockerException):
+            # Containers may go while they are listed, and a check of one that is restarted may never end.
+            with suppress(DockerException, RequestException, subprocess.TimeoutExpired):
                 for container in self.containers():
                     check = ["podman", "healthcheck", "run", str(container.id)]
-                    subprocess.run(check, env=environment(), capture_output=True, check=False)
+                    subprocess.run(check, env=environment(), capture_output=True, check=False, timeout=45)
 
 
 def processes(container: Container) -> dict[str, psutil.Process]:
