@@ -25,6 +25,7 @@ from airflow_training.exceptions import (
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.limits import Limits
 from airflow_training.reporting import CURSOR_KEY, PATIENCE, report
+from airflow_training.triggers.log_delivery import log_is_read
 
 JOB_ID_KEY = "training_job_id"
 """The XCom in which each try of a task claims its job."""
@@ -78,6 +79,7 @@ class TrainingTrigger(BaseTrigger):
         shortest = asyncio.ensure_future(asyncio.sleep(_SHORTEST))
         try:
             event = await self._follow()
+            await log_is_read()
             await shortest
         finally:
             shortest.cancel()

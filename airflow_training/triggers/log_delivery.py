@@ -1,0 +1,47 @@
+"""Whether Airflow has read what a trigger logged.
+
+Triggers log into a socket, out of which their supervisor reads a piece in each of its rounds. When it learns that a
+trigger has finished it closes that trigger's log, whatever of it is still in the socket: on a busy machine the end of a
+log is lost (Airflow 3.3, `TriggerRunnerSupervisor._handle_request`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import MaskSecret
+
+# Bytes that one round reads of the log (the default of Airflow's `make_buffered_socket_reader`).
+_PIECE = 4096
+
+
+class _Rounds:
+    """The rounds of the supervisor, counted by those who wait for them, together."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.turn = asyncio.Lock()
+
+
+_rounds = _Rounds()
+
+
+async def log_is_read() -> None:
+    """Wait until the supervisor has read all that was logged up to now, by any trigger."""
+    # One more: the round under way may be past the log already.
+    last = _rounds.count + _most_unread() // _PIECE + 1
+    while _rounds.count < last:
+        async with _rounds.turn:
+            if _rounds.count < last:
+                # A round answers one request; to mask nothing is the one that costs nothing.
+                await task_runner.SUPERVISOR_COMMS.asend(MaskSecret(value=""))
+                _rounds.count += 1
+
+
+def _most_unread() -> int:
+    """The bytes that a socket of the supervisor's kind can hold."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        return ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
