@@ -17,6 +17,8 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.operators.training"]}],
         "hooks": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.hooks.training"]}],
         "triggers": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.triggers.training"]}],
+        "task-decorators": [{"name": "training", "class-name": "airflow_training.decorators.training.training_task"}],
+        "extra-links": ["airflow_training.operators.link.TrainingJobLink"],
         "filesystems": ["airflow_training.filesystems.training"],
         "connection-types": [
             {
@@ -61,6 +63,12 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Job API version",
                         "description": "The version in the paths of the job API.",
                         "schema": {"type": ["string", "null"], "default": "v2"},
+                    },
+                    "job_page_url": {
+                        "label": "Page of a job",
+                        "description": "Where the button of a task leads; {job_id} stands for the job's id."
+                        " The job's status in the job API where it is empty.",
+                        "schema": {"type": ["string", "null"]},
                     },
                 },
             }

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
+from airflow_training import stats
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watch import News, follow
@@ -22,13 +23,14 @@ from airflow_training.exceptions import JobTimedOut, TrainingError
 from airflow_training.jobs.level import level_of
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.log import LogRecord
+from airflow_training.jobs.metrics import metrics_of_line, with_metrics
 from airflow_training.jobs.status import JobState, JobStatus
 
 STATUS_KEY = "training_status"
 """The XCom that holds the status object of the running job."""
 
 CURSOR_KEY = "training_log_cursor"
-"""The XCom that holds how much of which job's log is in the task log."""
+"""The XCom that holds how much of which job's log is in the task log, and the metrics that this part of it told."""
 
 STATUS_INTERVAL = 60.0
 """Seconds after which the status is published again, changed or not: trainingClient's minute."""
@@ -65,10 +67,25 @@ class Outcome:
     Attributes:
         status: Its final status.
         last_lines: The end of its log.
+        metrics: What its log told of the model: name → value.
     """
 
     status: JobStatus
     last_lines: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON can hold it."""
+        return {
+            "status": self.status.to_wire(),
+            "last_lines": list(self.last_lines),
+            "metrics": dict(self.metrics),
+        }
+
+    @classmethod
+    def from_dict(cls, outcome: Mapping[str, Any]) -> Outcome:
+        """Read what `to_dict` wrote."""
+        return cls(JobStatus.model_validate(outcome["status"]), outcome["last_lines"], outcome["metrics"])
 
 
 class _TimeIsUp(Exception):
@@ -93,8 +110,8 @@ async def report(
         JobTimedOut: It took longer than it may.
         ServiceError: The service cannot be asked any more.
     """
-    offset = cursor["offset"] if isinstance(cursor, dict) and cursor.get("job_id") == job_id else 0
-    reporter = _Reporter(client, job_id, log, store, offset)
+    known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
+    reporter = _Reporter(client, job_id, log, store, cursor if known else {"offset": 0, "metrics": {}})
     try:
         return await reporter.follow(limits)
     except _TimeIsUp as limit:
@@ -106,17 +123,20 @@ async def report(
 
 
 class _Reporter:
-    def __init__(self, client: TrainingClient, job_id: str, log: TaskLog, store: Store, offset: int) -> None:
+    def __init__(
+        self, client: TrainingClient, job_id: str, log: TaskLog, store: Store, cursor: Mapping[str, Any]
+    ) -> None:
         self._client = client
         self._job_id = job_id
         self._log = log
         self._store = store
-        self._offset = self._saved_offset = offset
+        self._offset = self._saved_offset = int(cursor["offset"])
         self._save_again = 0.0
         self._status: JobStatus | None = None
         self._published: JobStatus | None = None
         self._publish_again = 0.0
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._metrics: dict[str, float] = dict(cursor["metrics"])
 
     async def follow(self, limits: Limits | None) -> Outcome:
         """Follow the job to its end, or to the first of its limits."""
@@ -126,7 +146,10 @@ class _Reporter:
         if self._status is None:
             raise AssertionError("following a job yields its status at least once")
         await self.save_cursor()
-        return Outcome(self._status, tuple(self._last_lines))
+        return self._outcome(self._status)
+
+    def _outcome(self, status: JobStatus) -> Outcome:
+        return Outcome(status, tuple(self._last_lines), self._metrics)
 
     async def end(self, limit: str) -> Outcome:
         """Have the job canceled, and tell what it still has to say."""
@@ -134,6 +157,7 @@ class _Reporter:
         self._log.log(logging.WARNING, f"{job}; it is being canceled")
         try:
             await asyncio.wait_for(self._client.cancel(self._job_id), _CANCEL)
+            stats.canceled()
         except (TrainingError, asyncio.TimeoutError) as error:
             said = str(error) or "the service does not answer."
             raise JobTimedOut(
@@ -144,7 +168,7 @@ class _Reporter:
         with suppress(TrainingError, asyncio.TimeoutError):
             status = await asyncio.wait_for(self._client.status(self._job_id), _CANCEL)
             if status.state is JobState.SUCCEEDED:  # in the last moment
-                return Outcome(status, tuple(self._last_lines))
+                return self._outcome(status)
         raise JobTimedOut(
             f"{job}, and was canceled. Allow it more time, or find out why it takes so long.", job_id=self._job_id
         )
@@ -152,7 +176,8 @@ class _Reporter:
     async def save_cursor(self) -> None:
         """Store how far the log has been told."""
         if self._offset != self._saved_offset:
-            await self._save(CURSOR_KEY, {"job_id": self._job_id, "offset": self._offset})
+            cursor = {"job_id": self._job_id, "offset": self._offset, "metrics": self._metrics}
+            await self._save(CURSOR_KEY, cursor)
             self._saved_offset = self._offset
 
     async def _save(self, key: str, value: Any) -> None:
@@ -178,7 +203,10 @@ class _Reporter:
             await self._save(STATUS_KEY, news.status.to_wire())
             self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
         for start in range(0, len(news.records), _LINES_AT_ONCE):
-            await asyncio.to_thread(_write, self._log, news.records[start : start + _LINES_AT_ONCE])
+            metrics = await asyncio.to_thread(_write, self._log, news.records[start : start + _LINES_AT_ONCE])
+            self._metrics = with_metrics(self._metrics, metrics)
+        if news.records and (written := news.records[-1].time):
+            stats.told(written)
         self._last_lines.extend(record.line[:_LONGEST_LAST_LINE] for record in news.records)
         self._offset = news.offset
         if time.monotonic() >= self._save_again:
@@ -193,7 +221,12 @@ async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
         return None
 
 
-def _write(log: TaskLog, records: Sequence[LogRecord]) -> None:
+def _write(log: TaskLog, records: Sequence[LogRecord]) -> dict[str, float]:
+    """Write lines into the task log, and give the metrics that they tell."""
+    metrics: dict[str, float] = {}
     for record in records:
+        if told := metrics_of_line(record.line):
+            metrics = with_metrics(metrics, told)
         # One call site with the same fields: the log page then drops lines that a restarted triggerer repeats.
         log.log(level_of(record.line), record.line, **({"timestamp": record.time} if record.time else {}))
+    return metrics

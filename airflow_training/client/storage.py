@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -166,7 +166,7 @@ class JobStorage:
         except _ERRORS as error:
             raise self._failed(f"The folder {folder} could not be listed in", error) from error
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Read a file piece by piece."""
         try:
             answer = await obstore.get_async(self._store, key)

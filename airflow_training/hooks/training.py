@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 # What the extra of a connection may hold beside what HttpHook reads.
-EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version"})
+EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version", "job_page_url"})
 
 
 class TrainingHook(HttpHook):
@@ -33,7 +33,8 @@ class TrainingHook(HttpHook):
     Host, schema, port and the extra's headers, `verify`, `cert`, `proxies` and `timeout` mean what they mean
     in a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra
     holds `oauth_token_url` as well, and where they differ from the defaults `api_version` ("v2"),
-    `oauth_auth_method` ("client_secret_basic" or "client_secret_post") and `oauth_http_method` ("POST", "GET").
+    `oauth_auth_method` ("client_secret_basic" or "client_secret_post"), `oauth_http_method` ("POST", "GET") and
+    `job_page_url`, the page of a job, with `{job_id}` for its id.
 
     Args:
         training_conn_id: The connection.
@@ -73,6 +74,19 @@ class TrainingHook(HttpHook):
         with self._known():
             connection = await self.aget_connection(self.training_conn_id)
         return self._client(connection, version, policy)
+
+    def job_page(self, job_id: str, *, version: str | None = None) -> str:
+        """Where people see a job: what the connection's `job_page_url` makes of its id, or its status in the job API.
+
+        Args:
+            job_id: The job.
+            version: The API's version, where it is not the connection's.
+        """
+        with self._known():
+            connection = self.get_connection(self.training_conn_id)
+        if pattern := str(connection.extra_dejson.get("job_page_url") or ""):
+            return pattern.replace("{job_id}", job_id)
+        return f"{self._client(connection, version, None).settings.api_url}/jobs/{job_id}"
 
     @contextmanager
     def _known(self) -> Iterator[None]:

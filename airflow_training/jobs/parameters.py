@@ -69,7 +69,7 @@ def _from_text(value: Any) -> Any:
             raise ValueError(f"is neither JSON ({error.msg} at character {error.pos}) nor a Python value") from None
 
 
-def _variables(value: Any) -> Any:
+def variables(value: Any) -> Any:
     """Take a mapping for a list of name/value objects, as Airflow's other operators do."""
     value = _from_text(value)
     if isinstance(value, Mapping):
@@ -214,7 +214,7 @@ class TrainingParameters(_Vocabulary):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         description="1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
     )
-    env: Annotated[tuple[EnvironmentVariable, ...], BeforeValidator(_variables), AfterValidator(_check_variables)] = (
+    env: Annotated[tuple[EnvironmentVariable, ...], BeforeValidator(variables), AfterValidator(_check_variables)] = (
         Field((), description="a list of name/value objects or a mapping")
     )
     image: str = Field(pattern=r"^\S{1,512}$", description="the name of a container image")

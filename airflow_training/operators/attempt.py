@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from airflow_training import stats
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import (
@@ -26,9 +27,10 @@ from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.claim import Claim, ClaimStore
+from airflow_training.operators.destination import copy_model
 from airflow_training.operators.interruption import Interruptible
 from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
-from airflow_training.operators.result import check_success, saved_model
+from airflow_training.operators.result import RESULT_KEY, Result, check_success, kept_metrics, saved_model
 from airflow_training.reporting import PATIENCE, STATUS_KEY, Outcome, report
 from airflow_training.triggers.training import JOB_ID_KEY
 
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
 T = TypeVar("T")
-
-RESULT_KEY = "training_job"
-"""The XCom that holds the result: job id, final status, location, duration in seconds."""
 
 # A task that Airflow kills has about five seconds left.
 _LAST_SECONDS = 2.0
@@ -85,6 +84,10 @@ class Attempt:
             # A submit whose reply did not come may have arrived.
             raise self.not_followed(self._claimed, error) from error
 
+    def job_page(self, claim: Claim) -> str:
+        """Where people see a job."""
+        return _hook(claim).job_page(claim.job_id, version=claim.version)
+
     def follow(self, claim: Claim, limits: Limits) -> Outcome:
         """Follow a job to its end, on this worker."""
         try:
@@ -107,9 +110,15 @@ class Attempt:
         claim = self._store.read()
         return self.not_followed(claim, error) if claim and not claim.over else error
 
-    def result(self, claim: Claim, outcome: Outcome) -> str:
-        """Find the SavedModel of a job that ended, and hand it on; raises JobError where there is none."""
-        return self._run(self._result(claim, outcome))
+    def result(self, claim: Claim, outcome: Outcome, destination: str | None) -> Result:
+        """Find the SavedModel of a job that ended, and hand it on; raises JobError where there is none.
+
+        Args:
+            claim: The job.
+            outcome: How it ended.
+            destination: Where a copy of the model is wanted, which then is the one that is handed on.
+        """
+        return self._run(self._result(claim, outcome, destination))
 
     def interrupt(self) -> None:
         """Interrupt what runs, which then cancels its job. It may be called from a signal handler."""
@@ -243,6 +252,7 @@ class Attempt:
             await asyncio.wait([submit], timeout=_LAST_SECONDS)
             submit.cancel()
             raise
+        stats.submitted()
         self._log.info("Submitted job %s (%s) to %s", claim.job_id, status.state.value, client.settings.base_url)
 
     async def _follow(self, claim: Claim, limits: Limits) -> Outcome:
@@ -263,6 +273,7 @@ class Attempt:
                 try:
                     # One that the service does not know yet may arrive there still.
                     if await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS):
+                        stats.canceled()
                         self._claimed = self._over(claim)
                 except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
                     why = error or "no answer in time"
@@ -273,18 +284,24 @@ class Attempt:
         """Whether the worker is told to end but the task is not: it is shut down, and a retry goes on with the job."""
         return self._work.interrupted and self._retry_goes_on() and self._state() in (None, "running")
 
-    async def _result(self, claim: Claim, outcome: Outcome) -> str:
+    async def _result(self, claim: Claim, outcome: Outcome, destination: str | None) -> Result:
         status = outcome.status
         self._ti.xcom_push(STATUS_KEY, status.to_wire())
         check_success(outcome)
         async with _hook(claim).client(version=claim.version) as client:
-            key = await saved_model(client, outcome, claim.folder, claim.inputs)
+            storage = await client.storage()
+            keys = await storage.keys(claim.folder)
+            key = saved_model(outcome, keys, claim.folder, claim.inputs)
+            metrics = await kept_metrics(storage, outcome, keys, claim.folder, claim.inputs)
         location = f"training://{claim.training_conn_id}@data/{key}"
+        if destination:
+            await asyncio.to_thread(copy_model, location, destination, claim.job_id)
+            location = destination
         duration = status.duration.total_seconds() if status.duration else None
-        result = {"job_id": status.job_id, "status": status.to_wire(), "location": location, "duration": duration}
-        self._ti.xcom_push(RESULT_KEY, result)
+        result = Result(status.job_id, status.to_wire(), location, duration, metrics)
+        self._ti.xcom_push(RESULT_KEY, result.to_dict())
         self._log.info("The SavedModel is at %s", location)
-        return location
+        return result
 
 
 def _end(claim: Claim) -> str:

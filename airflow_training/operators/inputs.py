@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 from airflow.sdk import Asset, ObjectStoragePath
 
 from airflow_training.client.storage import Upload
+from airflow_training.filesystems.folder import files_below
 from airflow_training.jobs.parameters import REQUIREMENTS_FILE, TrainingParameters, script_file, script_is_text
 
 
@@ -65,9 +66,8 @@ def _files(name: str, place: Any, folder: Path) -> Iterator[Upload]:
     if not path.is_dir():
         yield Upload(name, partial(_open, path))
         return
-    for file in sorted(path.rglob("*"), key=str):
-        if file.is_file():
-            yield Upload(f"{name}/{file.relative_to(path)}", partial(_open, file))
+    for below, file in files_below(path).items():
+        yield Upload(f"{name}/{below}", partial(_open, file))
 
 
 def _path(place: Any, folder: Path) -> ObjectStoragePath:

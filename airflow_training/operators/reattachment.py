@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from airflow_training import stats
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import JobLost, TrainingError
 from airflow_training.hooks.training import TrainingHook
@@ -73,6 +74,7 @@ class Reattachment:
         if status.state in (JobState.FAILED, JobState.CANCELED):
             self._say(f"A new job is started after {said}")
             return claim.generation + 1
+        stats.reattached()
         self._say(f"Going on with {said}")
         return claim if claim.submitted else self._store.write(claim.accepted())
 
@@ -94,7 +96,10 @@ class Reattachment:
 async def cancel(claim: Claim) -> bool:
     """End the job of a claim, if it still runs, and tell whether the service knows it."""
     async with _client(claim) as client:
-        return await client.cancel(claim.job_id)
+        known = await client.cancel(claim.job_id)
+    if known:
+        stats.canceled()
+    return known
 
 
 async def unused_generation(store: ClaimStore, client: TrainingClient) -> int:

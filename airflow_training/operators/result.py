@@ -1,14 +1,48 @@
-"""What comes of a job that has ended: a SavedModel, or an error that says why there is none."""
+"""What comes of a job that has ended: a SavedModel and its metrics, or an error that says why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from airflow_training.client.training import TrainingClient
+from airflow_training.client.storage import JobStorage, Upload
 from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
+from airflow_training.jobs.metrics import METRICS_FILE, metrics_of_file, with_metrics
 from airflow_training.jobs.saved_model import find_saved_model
 from airflow_training.jobs.status import JobState
 from airflow_training.reporting import Outcome
+
+# Bytes: no file of metrics is longer, and a worker has no memory for one that is.
+_LONGEST_METRICS = 1024 * 1024
+
+RESULT_KEY = "training_job"
+"""The XCom that holds the result."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the next task gets, and the event of an asset.
+
+    Attributes:
+        job_id: The job.
+        status: Its final status, as the service told it.
+        location: Where its SavedModel lies.
+        duration: Seconds from the job's start to its end; None where the service did not tell both.
+        metrics: How good the model is, by the script's own account: name → value.
+    """
+
+    job_id: str
+    status: Mapping[str, Any]
+    location: str
+    duration: float | None
+    metrics: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON can hold it."""
+        return asdict(self)
 
 
 def check_success(outcome: Outcome) -> None:
@@ -27,19 +61,18 @@ def check_success(outcome: Outcome) -> None:
     )
 
 
-async def saved_model(client: TrainingClient, outcome: Outcome, folder: str, inputs: Sequence[str]) -> str:
+def saved_model(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]) -> str:
     """Find the folder of the SavedModel that a job left in its own; raises SavedModelMissing.
 
     Args:
-        client: The service.
         outcome: How the job ended.
+        keys: The files in its folder.
         folder: Its folder.
         inputs: The names of its data there, which may hold a model too: one to begin with.
     """
     status = outcome.status
-    storage = await client.storage()
     given = tuple(f"{folder}/{name}/" for name in inputs)
-    found = find_saved_model(key for key in await storage.keys(folder) if not f"{key}/".startswith(given))
+    found = find_saved_model(key for key in keys if not f"{key}/".startswith(given))
     if not found:
         raise SavedModelMissing(
             f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
@@ -48,3 +81,35 @@ async def saved_model(client: TrainingClient, outcome: Outcome, folder: str, inp
             job_id=status.job_id,
         )
     return found
+
+
+async def kept_metrics(
+    storage: JobStorage, outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]
+) -> dict[str, float]:
+    """Read the metrics of a job out of `metrics.json`, or keep there those that its log told.
+
+    Args:
+        storage: Where the job's folder lies.
+        outcome: How the job ended.
+        keys: The files in its folder.
+        folder: Its folder.
+        inputs: The names of its data there; a `metrics.json` among them is not the one that it wrote.
+    """
+    if METRICS_FILE in inputs:
+        return dict(outcome.metrics)
+    key = f"{folder}/{METRICS_FILE}"
+    if key in keys:
+        return with_metrics(outcome.metrics, metrics_of_file(await _beginning(storage, key)))
+    if outcome.metrics:
+        await storage.upload(folder, [Upload(METRICS_FILE, json.dumps(dict(outcome.metrics)).encode())])
+    return dict(outcome.metrics)
+
+
+async def _beginning(storage: JobStorage, key: str) -> bytes:
+    content = b""
+    async with aclosing(storage.read(key)) as pieces:
+        async for piece in pieces:
+            content += piece
+            if len(content) > _LONGEST_METRICS:
+                break
+    return content

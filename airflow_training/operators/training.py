@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
 from airflow.sdk.execution_time import task_runner
 
@@ -16,10 +18,12 @@ from airflow_training.exceptions import InvalidParameters, TrainingError
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.limits import Limits, read_duration
 from airflow_training.jobs.parameters import TrainingParameters, overridden
-from airflow_training.jobs.status import JobStatus
 from airflow_training.operators import inputs
 from airflow_training.operators.attempt import Attempt
 from airflow_training.operators.claim import Claim
+from airflow_training.operators.destination import find_mistakes
+from airflow_training.operators.link import TrainingJobLink
+from airflow_training.operators.outlets import tell_outlets
 from airflow_training.reporting import Outcome
 from airflow_training.triggers.training import TrainingTrigger, error_of
 
@@ -53,16 +57,21 @@ class TrainingOperator(BaseOperator):
         version: Version of the job API; that of the connection where it is not given.
         config: Overrides of all of these at run time, in this spelling or in trainingClient's (`jobName`).
         training_conn_id: The connection to the training service.
+        model_destination: The folder that a copy of the SavedModel is put into, whole or not at all: a path, or a URI
+            that `ObjectStoragePath` takes, such as `s3://models/census/{{ ts_nodash }}`. Its location is then the one
+            that is handed on.
         pending_timeout: How long the job may wait for its start before it is canceled: a timedelta or seconds.
         durable: Whether a retry goes on with the job of the try before; otherwise it cancels it and starts a new one.
         cancel_on_kill: Whether a job is canceled when its task is cleared or marked, or fails with no retry to go on
             with the job.
         deferrable: Whether the triggerer follows the job; otherwise, and under `airflow dags test`, the worker does.
+            True, where neither this nor the variable `AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE` says otherwise.
 
     Returns:
         In XCom `return_value` the location of the SavedModel, a path that `ObjectStoragePath` takes; in
-        `training_job` the job's id, its final status, the location and the duration in seconds; in
-        `training_status` the status object while the job runs.
+        `training_job` the job's id, its final status, the location, the duration in seconds and the metrics (see
+        `airflow_training.jobs.metrics`); in `training_status` the status object while the job runs. The events of
+        assets among the outlets have location, job id, metrics and duration as well.
 
     Raises:
         AirflowFailException: What a retry cannot heal: wrong parameters, refused credentials.
@@ -87,7 +96,7 @@ class TrainingOperator(BaseOperator):
         name: {"resources": "job_resources"}.get(name, name) for name in TrainingParameters.model_fields
     }
 
-    template_fields: Sequence[str] = (*_ATTRIBUTES.values(), "config", "training_conn_id")
+    template_fields: Sequence[str] = (*_ATTRIBUTES.values(), "config", "training_conn_id", "model_destination")
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "env": "json",
         "data": "json",
@@ -95,6 +104,7 @@ class TrainingOperator(BaseOperator):
         "config": "json",
         "script": "py",
     }
+    operator_extra_links = (TrainingJobLink(),)
     ui_color = "#e9f2e4"
 
     def __init__(
@@ -112,10 +122,11 @@ class TrainingOperator(BaseOperator):
         version: str | None = None,
         config: Mapping[str, Any] | str | None = None,
         training_conn_id: str = TrainingHook.default_conn_name,
+        model_destination: str | None = None,
         pending_timeout: timedelta | float | None = None,
         durable: bool = True,
         cancel_on_kill: bool = True,
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -131,7 +142,8 @@ class TrainingOperator(BaseOperator):
         self.version = version
         self.config = config
         self.training_conn_id = training_conn_id
-        self.deferrable = deferrable
+        self.model_destination = model_destination
+        self.deferrable = _default_deferrable() if deferrable is None else deferrable
         self.pending_timeout = (
             pending_timeout
             if isinstance(pending_timeout, timedelta) or pending_timeout is None
@@ -139,6 +151,7 @@ class TrainingOperator(BaseOperator):
         )
         self.durable = durable
         self.cancel_on_kill = cancel_on_kill
+        self.job_page = ""
         self._attempt: Attempt | None = None
 
     def execute(self, context: Context) -> str:
@@ -146,11 +159,14 @@ class TrainingOperator(BaseOperator):
         attempt = self._begun(context)
         with _ErrorsForAirflow():
             claim = attempt.begin(self._describe)
+            self.job_page = attempt.job_page(claim)
+            context["ti"].xcom_push(TrainingJobLink().xcom_key, self.job_page)
             if self.deferrable and _triggers_can_ask():
                 attempt.check_not_ended(claim)
                 self._defer(context, claim)
             with attempt.over_after_its_end(claim):
-                return attempt.result(claim, attempt.follow(claim, self._limits(context, claim)))
+                outcome = attempt.follow(claim, self._limits(context, claim))
+                return self._hand_on(context, attempt, claim, outcome)
 
     def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Hand on what the trigger found at the end of the job."""
@@ -160,9 +176,10 @@ class TrainingOperator(BaseOperator):
             # earlier try for that of this one, which it never starts.
             self._defer(context, known)
         with _ErrorsForAirflow(), attempt.over_after_its_end(known):
+            self.job_page = attempt.job_page(known)
             if "error" in event:
                 raise attempt.not_followed(known, error_of(event))
-            return attempt.result(known, Outcome(JobStatus.model_validate(event["status"]), event["last_lines"]))
+            return self._hand_on(context, attempt, known, Outcome.from_dict(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume on a worker; where the trigger died, see to its job."""
@@ -187,6 +204,11 @@ class TrainingOperator(BaseOperator):
         )
         return self._attempt
 
+    def _hand_on(self, context: Context, attempt: Attempt, claim: Claim, outcome: Outcome) -> str:
+        result = attempt.result(claim, outcome, self.model_destination)
+        tell_outlets(context, self.outlets, result)
+        return result.location
+
     def _defer(self, context: Context, claim: Claim) -> NoReturn:
         limits = self._limits(context, claim).to_dict()
         self.defer(
@@ -210,6 +232,7 @@ class TrainingOperator(BaseOperator):
         except InvalidParameters as error:
             mistakes += error.mistakes
         mistakes += inputs.find_mistakes(values, folder)
+        mistakes += find_mistakes(self.model_destination)
         if mistakes or parameters is None:
             raise InvalidParameters(mistakes)
         return parameters, inputs.uploads(parameters, folder)
@@ -239,6 +262,16 @@ class _ErrorsForAirflow:
             if error.retryable:
                 raise error.with_traceback(None) from None
             raise AirflowFailException(str(error)) from None
+
+
+def _default_deferrable() -> bool:
+    """Whether trainings are deferred where the Dag does not say.
+
+    Airflow's own default is False, and it writes that into the `airflow.cfg` that it makes. There it says nothing of
+    what anybody wants; only in the environment it does.
+    """
+    chosen = "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE" in os.environ
+    return conf.getboolean("operators", "default_deferrable") if chosen else True
 
 
 def _triggers_can_ask() -> bool:

@@ -11,6 +11,7 @@ from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_training import stats
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -50,8 +51,8 @@ class TrainingTrigger(BaseTrigger):
         limits: How long the job may take, as `Limits.to_dict` writes it.
         cancel_on_kill: Whether a job whose task is ended by a user is canceled.
 
-    Its one event is `{"job_id": …, "status": …, "last_lines": […]}`, or what `failure_event` makes of an error where
-    the job could not be followed to its end.
+    Its one event is `{"job_id": …, "status": …, "last_lines": […], "metrics": {…}}`, or what `failure_event` makes of
+    an error where the job could not be followed to its end.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TrainingTrigger(BaseTrigger):
             return {"job_id": self.job_id}
         except TrainingError as error:
             return failure_event(self.job_id, error)
-        return {"job_id": self.job_id, "status": outcome.status.to_wire(), "last_lines": list(outcome.last_lines)}
+        return {"job_id": self.job_id, **outcome.to_dict()}
 
     async def on_kill(self) -> None:
         """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere."""
@@ -117,7 +118,8 @@ class TrainingTrigger(BaseTrigger):
             return
         try:
             async with await TrainingHook(self.training_conn_id).aclient(version=self.version) as client:
-                await client.cancel(self.job_id)
+                if await client.cancel(self.job_id):
+                    stats.canceled()
         except TrainingError as error:
             self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, error)
         else:

@@ -16,18 +16,32 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import free_port
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.proxy import Proxy
-from tests.airflow.support import ServiceUnderTest, Training
+from tests.airflow.support import Counts, ServiceUnderTest, Training
 
 DAGS = Path(__file__).parent / "dags"
 
 
 @pytest.fixture(scope="session")
+def counts() -> Iterator[Counts]:
+    """What the Airflow sends to StatsD."""
+    counts = Counts()
+    yield counts
+    counts.close()
+
+
+@pytest.fixture(scope="session")
 def airflow(
-    tmp_path_factory: pytest.TempPathFactory, service: LocalService, credentials: Credentials
+    tmp_path_factory: pytest.TempPathFactory, service: LocalService, credentials: Credentials, counts: Counts
 ) -> Iterator[LocalAirflow]:
     """A running Airflow with connections to the service, good ones and bad ones."""
     # Tests that wait for something share this Airflow: more tasks run beside each other than there are cores.
-    airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS, {"AIRFLOW__CORE__PARALLELISM": "12"})
+    settings = {
+        "AIRFLOW__CORE__PARALLELISM": "12",
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(counts.port),
+    }
+    airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS, settings)
     try:
         airflow.migrate()
         airflow.start()

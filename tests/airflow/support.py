@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -201,6 +204,36 @@ class Training:
         logs = [f"--- try {number} ---\n" + "\n".join(map(json.dumps, self.log(number))) for number in tries]
         jobs = "\n".join(str(job.to_wire()) for job in self.jobs)
         return f"{self.name} is {task['state']}, try {task['try_number']}\n{jobs}\n" + "\n".join(logs)
+
+
+class Counts:
+    """Receives what an Airflow sends to StatsD (UDP, `name:value|kind`), and counts it.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+        self._seen: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def count(self, name: str) -> int:
+        """How often something was sent; Airflow's prefix is left out."""
+        return self._seen[name]
+
+    def close(self) -> None:
+        # A thread that receives is woken by a last message only.
+        self._socket.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self._socket.close()
+
+    def _receive(self) -> None:
+        while message := self._socket.recv(65536):
+            self._seen.update(line.split(":")[0].removeprefix("airflow.") for line in message.decode().splitlines())
 
 
 @contextmanager

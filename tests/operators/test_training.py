@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
@@ -24,7 +25,7 @@ def test_every_parameter_is_templated() -> None:
     attributes = {"resources": "job_resources"}
     wanted = {attributes.get(name, name) for name in TrainingParameters.model_fields}
 
-    assert set(TrainingOperator.template_fields) == wanted | {"config", "training_conn_id"}
+    assert set(TrainingOperator.template_fields) == wanted | {"config", "training_conn_id", "model_destination"}
 
 
 def test_no_template_field_is_an_argument_of_airflows_own() -> None:
@@ -43,3 +44,14 @@ def test_a_dag_with_plain_and_mapped_trainings_reaches_the_scheduler() -> None:
     read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
 
     assert sorted(read.task_ids) == ["many", "one", "sizes"]
+
+
+@pytest.mark.parametrize(("configured", "deferrable"), [(None, True), ("False", False), ("True", True)])
+def test_a_training_is_deferred_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, configured: str | None, deferrable: bool
+) -> None:
+    if configured:
+        monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", configured)
+
+    assert TrainingOperator(task_id="train", **MINIMAL).deferrable is deferrable
+    assert TrainingOperator(task_id="train", **MINIMAL, deferrable=not deferrable).deferrable is not deferrable

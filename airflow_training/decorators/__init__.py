@@ -1,0 +1,1 @@
+"""`@task.training`: a Python function as a training script."""

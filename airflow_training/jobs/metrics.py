@@ -1,0 +1,90 @@
+"""How good a model is: the numbers that a training script tells, by printing them or in a file.
+
+Three ways, none of which needs a library:
+
+- a line of JSON with the key `metrics`: `{"metrics": {"accuracy": 0.86, "loss": 0.31}}`;
+- the lines that Keras prints at the end of an epoch: `1018/1018 - 2s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`;
+- the file `metrics.json` in the job folder: `{"accuracy": 0.86, "loss": 0.31}`.
+
+Of a metric that is told several times, the last value counts; what the file says counts more than what was printed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+METRICS_FILE = "metrics.json"
+
+# What Airflow can show, and keep with each event of an asset.
+_MOST = 100
+_LONGEST_NAME = 100
+_GREATEST = 1e300
+
+_EPOCH = re.compile(r"\s*(\d+)/(\d+) .*?\S+/(?:step|epoch)((?: - [\w./-]+: [-+.\deE]+)+)\s*$")
+_METRIC = re.compile(r" - ([\w./-]+): ([-+.\deE]+)")
+
+
+def metrics_of_line(line: str) -> dict[str, float]:
+    """Read the metrics that a line of a log tells; none, as most lines do, where it is an empty dictionary.
+
+    >>> metrics_of_line('{"metrics": {"accuracy": 0.86}, "epoch": 3}')
+    {'accuracy': 0.86}
+    >>> metrics_of_line("318/318 ━━━━━━━━━━ 1s 2ms/step - accuracy: 0.8512 - val_loss: 3.2e-01")
+    {'accuracy': 0.8512, 'val_loss': 0.32}
+    """
+    if '"metrics"' in line:
+        document = _object(line)
+        return _numbers(document.get("metrics"))
+    if "/step" in line and (epoch := _EPOCH.match(line)) and epoch[1] == epoch[2]:
+        return _numbers({name: _number(text) for name, text in _METRIC.findall(epoch[3])})
+    return {}
+
+
+def metrics_of_file(content: bytes) -> dict[str, float]:
+    """Read `metrics.json`; what is no number in it is left out.
+
+    >>> metrics_of_file(b'{"accuracy": 0.86, "rows": 16281, "confusion": [[1, 2], [3, 4]]}')
+    {'accuracy': 0.86, 'rows': 16281}
+    """
+    return _numbers(_object(content))
+
+
+def with_metrics(metrics: Mapping[str, float], later: Mapping[str, float]) -> dict[str, float]:
+    """Put together what was told earlier and later: the later value of a name counts.
+
+    >>> with_metrics({"loss": 0.4, "accuracy": 0.8}, {"loss": 0.3})
+    {'loss': 0.3, 'accuracy': 0.8}
+    """
+    return dict(islice({**metrics, **later}.items(), _MOST))
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _numbers(document: Any) -> dict[str, float]:
+    """The numbers of an object; NaN and the infinities are none that a database takes."""
+    if not isinstance(document, dict):
+        return {}
+    numbers = {name: value for name, value in document.items() if _is_number(value) and len(name) <= _LONGEST_NAME}
+    return dict(islice(numbers.items(), _MOST))
+
+
+def _is_number(value: Any) -> bool:
+    # Nor are whole numbers that no float can hold.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _GREATEST
