@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from airflow_training.cli import clients
+from airflow_training.cli.check import check
 from airflow_training.cli.demo import demo
 from airflow_training.cli.serve import serve
 from airflow_training.cli.upkeep import prune, revoke_tokens
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(check)
 app.command()(serve)
 app.add_typer(clients.app, name="clients")
 app.command()(prune)

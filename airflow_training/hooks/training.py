@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -104,10 +104,22 @@ class TrainingHook(HttpHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Try token, job API and storage, one after another; the message names the one that fails."""
+        steps = list(self.check())
+        works, said = steps[-1]
+        return works, "; ".join(said for _, said in steps) if works else said
+
+    def check(self) -> Iterator[tuple[bool, str]]:
+        """Try what a training needs, one after another, up to the first that fails.
+
+        Yields:
+            Whether it works, and what was found, by its name.
+        """
+        name = ""
         try:
-            return True, asyncio.run(_try_out(self.client(policy=RetryPolicy(budget=5))))
+            for name, step in _STEPS.items():
+                yield True, f"{name}: {asyncio.run(step(self.client(policy=RetryPolicy(budget=5))))}"
         except TrainingError as error:
-            return False, str(error)
+            yield False, f"{name}: {error}"
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra = connection.extra_dejson
@@ -183,9 +195,31 @@ def _seconds(value: Any, connection: Connection) -> float:
         ) from error
 
 
-async def _try_out(client: TrainingClient) -> str:
+async def _connection(client: TrainingClient) -> str:
+    return f"leads to {client.settings.base_url}"
+
+
+async def _token(client: TrainingClient) -> str:
+    await TokenSource(client.settings, RetryPolicy(budget=5)).atoken()
+    return f"{client.settings.token_server} gives one to {client.settings.client_id!r}"
+
+
+async def _job_api(client: TrainingClient) -> str:
     async with client:
         jobs = await client.jobs()
+    return f"{client.settings.api_url} knows {len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+
+
+async def _storage(client: TrainingClient) -> str:
+    async with client:
         storage = await client.storage(timeout=20)
         await storage.keys("jobs")
-    return f"Token, job API ({len(jobs)} jobs) and storage ({storage.endpoint}) of {client.settings.base_url} work."
+    return f"{storage.endpoint} lets us in"
+
+
+_STEPS: dict[str, Callable[[TrainingClient], Coroutine[Any, Any, str]]] = {
+    "Connection": _connection,
+    "Token": _token,
+    "Job API": _job_api,
+    "Storage": _storage,
+}

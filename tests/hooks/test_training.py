@@ -151,7 +151,7 @@ class TestRealService:
         works, message = hook.test_connection()
 
         assert works, message
-        assert message.startswith("Token, job API")
+        assert [step.split(":")[0] for step in message.split("; ")] == ["Connection", "Token", "Job API", "Storage"]
 
     def test_the_connection_test_names_what_fails(
         self, monkeypatch: pytest.MonkeyPatch, settings: ClientSettings
@@ -159,4 +159,5 @@ class TestRealService:
         works, message = self.connected(monkeypatch, replace(settings, client_secret="wrong")).test_connection()
 
         assert not works
+        assert message.startswith("Token: The OAuth2 server at ")
         assert "refused the client 'tests'" in message
