@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -34,6 +36,16 @@ def credentials(service: LocalService) -> Credentials:
 def settings(service: LocalService, credentials: Credentials) -> ClientSettings:
     """How a client reaches the service."""
     return ClientSettings(service.url, credentials.client_id, credentials.client_secret)
+
+
+@pytest.fixture
+def training_connection(monkeypatch: pytest.MonkeyPatch, settings: ClientSettings) -> str:
+    """A connection of Airflow to the service; its name."""
+    url = urlsplit(settings.base_url)
+    login = {"login": settings.client_id, "password": settings.client_secret}
+    connection = {"conn_type": "training", "schema": url.scheme, "host": url.hostname, "port": url.port, **login}
+    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", json.dumps(connection))
+    return "training_test"
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from airflow.sdk import ObjectStoragePath
 
-from airflow_training.client.settings import ClientSettings
-
 LARGE = os.urandom(3 * 1024 * 1024)
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, settings: ClientSettings) -> ObjectStoragePath:
+def model(training_connection: str) -> ObjectStoragePath:
     """A model in a folder of its own."""
-    url = urlsplit(settings.base_url)
-    login = {"login": settings.client_id, "password": settings.client_secret}
-    connection = {"conn_type": "training", "schema": url.scheme, "host": url.hostname, "port": url.port, **login}
-    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", json.dumps(connection))
-    model = ObjectStoragePath(f"training://training_test@data/jobs/{uuid4()}/model/1")
+    model = ObjectStoragePath(f"training://{training_connection}@data/jobs/{uuid4()}/model/1")
     (model / "saved_model.pb").write_bytes(b"model")
     (model / "variables" / "large").write_bytes(LARGE)
     return model
