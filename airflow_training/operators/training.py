@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
-from airflow.sdk.execution_time import task_runner
+from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
-from airflow_training.client.storage import Upload
-from airflow_training.exceptions import InvalidParameters, TrainingError
-from airflow_training.hooks.training import TrainingHook
-from airflow_training.jobs.limits import Limits, read_duration
-from airflow_training.jobs.parameters import TrainingParameters, overridden
-from airflow_training.operators import inputs
-from airflow_training.operators.attempt import Attempt
-from airflow_training.operators.claim import Claim
-from airflow_training.operators.destination import find_mistakes
+from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.link import TrainingJobLink
-from airflow_training.operators.outlets import tell_outlets
-from airflow_training.reporting import Outcome
-from airflow_training.triggers.training import TrainingTrigger, error_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_training.operators.execution import Execution
 
 
 class TrainingOperator(BaseOperator):
@@ -92,11 +81,11 @@ class TrainingOperator(BaseOperator):
     """
 
     # Airflow's operators have a `resources` of their own, which cannot be templated and reads ours wrongly.
-    _ATTRIBUTES: ClassVar[dict[str, str]] = {
+    PARAMETERS: ClassVar[dict[str, str]] = {
         name: {"resources": "job_resources"}.get(name, name) for name in TrainingParameters.model_fields
     }
 
-    template_fields: Sequence[str] = (*_ATTRIBUTES.values(), "config", "training_conn_id", "model_destination")
+    template_fields: Sequence[str] = (*PARAMETERS.values(), "config", "training_conn_id", "model_destination")
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "env": "json",
         "data": "json",
@@ -121,7 +110,7 @@ class TrainingOperator(BaseOperator):
         python_major_version: int | str = 3,
         version: str | None = None,
         config: Mapping[str, Any] | str | None = None,
-        training_conn_id: str = TrainingHook.default_conn_name,
+        training_conn_id: str = "training_default",
         model_destination: str | None = None,
         pending_timeout: timedelta | float | None = None,
         durable: bool = True,
@@ -152,116 +141,34 @@ class TrainingOperator(BaseOperator):
         self.durable = durable
         self.cancel_on_kill = cancel_on_kill
         self.job_page = ""
-        self._attempt: Attempt | None = None
+        self._execution: Execution | None = None
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
-        attempt = self._begun(context)
-        with _ErrorsForAirflow():
-            claim = attempt.begin(self._describe)
-            self.job_page = attempt.job_page(claim)
-            context["ti"].xcom_push(TrainingJobLink().xcom_key, self.job_page)
-            if self.deferrable and _triggers_can_ask():
-                attempt.check_not_ended(claim)
-                self._defer(context, claim)
-            with attempt.over_after_its_end(claim):
-                outcome = attempt.follow(claim, self._limits(context, claim))
-                return self._hand_on(context, attempt, claim, outcome)
+        return self._executed(context).execute()
 
     def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Hand on what the trigger found at the end of the job."""
-        attempt, known = self._begun(context), Claim(**claim)
-        if event["job_id"] != known.job_id:
-            # SQLite gives the id of a trigger that was deleted to the next one: Airflow then takes the trigger of an
-            # earlier try for that of this one, which it never starts.
-            self._defer(context, known)
-        with _ErrorsForAirflow(), attempt.over_after_its_end(known):
-            self.job_page = attempt.job_page(known)
-            if "error" in event:
-                raise attempt.not_followed(known, error_of(event))
-            return self._hand_on(context, attempt, known, Outcome.from_dict(event))
+        return self._executed(context).complete(event, claim)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume on a worker; where the trigger died, see to its job."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
-            with _ErrorsForAirflow():
-                raise self._begun(context).without_trigger(str(error)) from None
+            self._executed(context).without_trigger(str(error))
 
     def on_kill(self) -> None:
         """Interrupt what the worker does for the task, which then cancels the job."""
-        if self._attempt:
-            self._attempt.interrupt()
+        if self._execution:
+            self._execution.interrupt()
 
-    def _begun(self, context: Context) -> Attempt:
-        self._attempt = Attempt(
-            context,
-            self.log,
-            training_conn_id=self.training_conn_id,
-            durable=self.durable,
-            cancel_on_kill=self.cancel_on_kill,
-        )
-        return self._attempt
+    def _executed(self, context: Context) -> Execution:
+        # A Dag's file is read again and again: what only a run needs is not imported for that.
+        from airflow_training.operators.execution import Execution  # noqa: PLC0415
 
-    def _hand_on(self, context: Context, attempt: Attempt, claim: Claim, outcome: Outcome) -> str:
-        result = attempt.result(claim, outcome, self.model_destination)
-        tell_outlets(context, self.outlets, result)
-        return result.location
-
-    def _defer(self, context: Context, claim: Claim) -> NoReturn:
-        limits = self._limits(context, claim).to_dict()
-        self.defer(
-            trigger=TrainingTrigger(claim.training_conn_id, claim.job_id, claim.version, limits, self.cancel_on_kill),
-            method_name=self.execute_complete.__name__,
-            kwargs={"claim": claim.to_dict()},
-        )
-
-    def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
-        """Find every mistake there is, before a byte is sent."""
-        dag = self.get_dag()
-        folder = Path(dag.folder if dag else ".")
-        parameters: TrainingParameters | None = None
-        values: dict[str, Any] = {}
-        mistakes: list[str] = []
-        try:
-            given = {name: getattr(self, attribute) for name, attribute in self._ATTRIBUTES.items()}
-            values = overridden(given, self.config)
-            values["script"] = inputs.location(values["script"])
-            parameters = TrainingParameters.read(values)
-        except InvalidParameters as error:
-            mistakes += error.mistakes
-        mistakes += inputs.find_mistakes(values, folder)
-        mistakes += find_mistakes(self.model_destination)
-        if mistakes or parameters is None:
-            raise InvalidParameters(mistakes)
-        return parameters, inputs.uploads(parameters, folder)
-
-    def _limits(self, context: Context, claim: Claim) -> Limits:
-        started = context["ti"].start_date
-        return Limits(
-            submitted=datetime.fromisoformat(claim.submitted or started.isoformat()),
-            # Airflow does not enforce it while the task is deferred.
-            deadline=started + self.execution_timeout if self.execution_timeout else None,
-            completion_time=read_duration(claim.completion_time),
-            pending_timeout=self.pending_timeout,
-        )
-
-
-class _ErrorsForAirflow:
-    """Gives Airflow one clear sentence, and no retries where a retry cannot help.
-
-    The cause stays at hand for a debugger (`__context__`), but the task log is spared its stack.
-    """
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, TrainingError):
-            if error.retryable:
-                raise error.with_traceback(None) from None
-            raise AirflowFailException(str(error)) from None
+        self._execution = Execution(self, context)
+        return self._execution
 
 
 def _default_deferrable() -> bool:
@@ -272,8 +179,3 @@ def _default_deferrable() -> bool:
     """
     chosen = "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE" in os.environ
     return conf.getboolean("operators", "default_deferrable") if chosen else True
-
-
-def _triggers_can_ask() -> bool:
-    """Whether a trigger would get its connection: under `airflow dags test` Airflow 3.3 has none for it."""
-    return hasattr(task_runner.SUPERVISOR_COMMS, "asend")
