@@ -1,7 +1,7 @@
 """What a Dag's file costs beyond `import airflow.sdk`: `python -m benchmarks.dag_files`.
 
-Each file of `dags/` is run in processes of its own, by turns with one that only imports `airflow.sdk` and makes an empty
-Dag. Printed are medians of processor time, and how much more than the empty one a file takes.
+Each file of `dags/` is run in processes of its own, by turns with one that makes an empty Dag. Printed are
+medians of processor time, and how much more than the empty one a file takes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema  # type: ignore[import-untyped] # Airflow brings it, without its types
+import jsonschema
 
 from tests.service.support import RunningService, Tenant
 
