@@ -1,26 +1,111 @@
-"""Train a model on the 1994 census income data, and publish it for TensorFlow Serving.
+"""Train a model on the 1994 census income data, and publish it for TensorFlow Serving if it is good enough.
+
+train → validate → approve → deploy → smoke test. Whoever starts `train_and_deploy` may ask to be asked before the model
+is deployed. `deploy_census` is the second half of it, for models that other Dags train: it runs for each event of the
+asset `census_model`, of which `train_nightly` makes one each night.
 
 The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
 """
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import os
+from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, ObjectStoragePath, task
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, Asset, Param, TriggerRule, get_current_context, task, task_group
 
 from airflow_training.operators.training import TrainingOperator
 
-# The folder that TensorFlow Serving watches for the models' versions.
-MODELS = Path("/opt/airflow/models")
+# The folder of the model's versions, which TensorFlow Serving watches.
+MODEL = f"{os.environ.get('MODELS_FOLDER', '/opt/airflow/models')}/census"
+KEEP = 3
+
+TENSORFLOW: dict[str, Any] = {
+    "requirements": "tensorflow-cpu==2.21.0",
+    "image": "tensorflow/tensorflow:2.21.0",
+    "completion_time": "30m",
+}
+
+
+@task_group
+def deployment(location: Any) -> None:
+    """Validate a model, ask for approval where that is wanted, publish it, and try it out."""
+
+    @task
+    def data_of_the_validation(location: str) -> dict[str, str]:
+        """What the validation compares: the new model, and the one that is deployed, if there is one."""
+        from airflow_training.serving import versions
+
+        data = {"train.py": "census/train.py", "adult.test.gz": "census/adult.test.gz", "candidate": location}
+        deployed = versions(MODEL)
+        return data | ({"deployed": f"{MODEL}/{deployed[-1]}"} if deployed else {})
+
+    validate = TrainingOperator(
+        task_id="validate",
+        job_name="validate-census",
+        script="census/validate.py",
+        data=data_of_the_validation(location),
+        env={"LEAST_ACCURACY": "{{ params.get('least_accuracy', 0.8) }}"},
+        **TENSORFLOW,
+    )
+
+    @task.branch
+    def ask_first() -> str:
+        """Find out whether somebody wants to be asked."""
+        asked = get_current_context()["params"].get("approval", False)
+        return "deployment.approve" if asked else "deployment.deploy"
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Deploy the new census model?",
+        body="Measured on the test rows: {{ ti.xcom_pull('deployment.validate', key='training_job')['metrics'] }}",
+        response_timeout=timedelta(days=1),
+    )
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def deploy(location: str) -> int:
+        """Publish the model that was validated as the next version."""
+        from airflow_training.serving import publish
+
+        return publish(location, MODEL, keep=KEEP)
+
+    version = deploy(validate.output)
+
+    smoke_test = TrainingOperator(
+        task_id="smoke_test",
+        job_name="smoke-test-census",
+        script="census/smoke_test.py",
+        data={"train.py": "census/train.py", "deployed": f"{MODEL}/{{{{ ti.xcom_pull('deployment.deploy') }}}}"},
+        **TENSORFLOW,
+    )
+
+    @task(trigger_rule=TriggerRule.ALL_FAILED)
+    def roll_back() -> None:
+        """Take a version back that does not predict, and fail: somebody should know."""
+        from airflow_training.serving import withdraw
+
+        version = get_current_context()["ti"].xcom_pull("deployment.deploy")
+        if version is None:
+            raise RuntimeError("Nothing was deployed, so there is nothing to take back.")
+        served = withdraw(MODEL, version)
+        raise RuntimeError(f"Version {version} failed its smoke test; version {served or version} is served.")
+
+    asked = ask_first()
+    validate >> asked >> approve >> version
+    asked >> version >> smoke_test >> roll_back()
+
 
 with DAG(
     dag_id="train_and_deploy",
     schedule=None,
-    catchup=False,
-    # Each run publishes the version after the last one.
+    # What one run deploys is what the next one is compared with.
     max_active_runs=1,
+    params={
+        "approval": Param(False, type="boolean", description="Ask somebody before the model is deployed."),
+        "least_accuracy": Param(0.8, type="number", minimum=0, maximum=1, description="A model below is not deployed."),
+    },
     tags=["training"],
     doc_md=__doc__,
 ):
@@ -28,31 +113,25 @@ with DAG(
         task_id="train",
         job_name="train-and-deploy",
         script="census/train.py",
-        data={
-            "adult.data.gz": "census/adult.data.gz",
-            "adult.test.gz": "census/adult.test.gz",
-        },
-        env={
-            "TRAIN_DATA": "adult.data.gz",
-            "TEST_DATA": "adult.test.gz",
-            "EPOCHS": 8,
-        },
-        requirements="tensorflow-cpu==2.21.0",
-        image="tensorflow/tensorflow:2.21.0",
-        completion_time="30m",
+        data={"adult.data.gz": "census/adult.data.gz", "adult.test.gz": "census/adult.test.gz"},
+        env={"TRAIN_DATA": "adult.data.gz", "TEST_DATA": "adult.test.gz", "EPOCHS": 8},
         resources={"cpus": 2, "gpus": 0, "memory": 4096},
+        **TENSORFLOW,
     )
+    deployment(train.output)
+
+with DAG(
+    dag_id="deploy_census",
+    schedule=[Asset("census_model")],
+    max_active_runs=1,
+    tags=["training"],
+    doc_md=__doc__,
+):
 
     @task
-    def deploy(location: str) -> str:
-        """Publish the model as the next version; where it lies is handed on."""
-        model = MODELS / "census"
-        model.mkdir(parents=True, exist_ok=True)
-        # Serving loads a version as soon as its folder is there: what is not whole yet has no number for a name.
-        with tempfile.TemporaryDirectory(prefix="incoming-", dir=model) as incoming:
-            copy = Path(incoming) / "model"
-            ObjectStoragePath(location).copy(ObjectStoragePath(f"file://{copy}"), recursive=True)
-            last = max((int(version.name) for version in model.iterdir() if version.name.isdecimal()), default=0)
-            return str(copy.rename(model / str(last + 1)))
+    def newest_model() -> str:
+        """The location of the model that was announced last."""
+        events = get_current_context()["triggering_asset_events"][Asset("census_model")]
+        return str(events[-1].extra["location"])
 
-    deploy(train.output)
+    deployment(newest_model())

@@ -62,7 +62,9 @@ def _run(console: Console, *, keep: bool) -> None:
     with ExitStack() as cleanup:
         folder = cleanup.enter_context(_folder_of_its_own())
         service = LocalService(folder / "service")
-        airflow = LocalAirflow(folder / "airflow", dags)
+        # The other Dags are there to be looked at; who lets them run finds their models in the demo's folder.
+        settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(folder / "models")}
+        airflow = LocalAirflow(folder / "airflow", dags, settings)
         # Undone in reverse, each whatever happens to the others.
         cleanup.callback(service.remove)
         cleanup.callback(airflow.stop)
@@ -79,7 +81,7 @@ def _run(console: Console, *, keep: bool) -> None:
         with _step(console, f"Connection {_CONNECTION}"):
             airflow.connect(_CONNECTION, service.url, credentials)
         with _step(console, f"Dag {_DAG}"):
-            airflow.wait_for_dag(_DAG)
+            airflow.unpause(_DAG)
         run = airflow.trigger(_DAG)
         console.print(f"[green]✓[/] Run {run} triggered.\n  The log of its task `train`, as Airflow has it:")
         _show_run(console, airflow, service, run)

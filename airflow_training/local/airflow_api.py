@@ -93,6 +93,11 @@ class AirflowApi:
 
         wait_until(known, f"The Dag {dag_id}", timeout=timeout, interval=0.5)
 
+    def unpause(self, dag_id: str) -> None:
+        """Let a Dag run, once Airflow has read it."""
+        self.wait_for_dag(dag_id)
+        self.api("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run of a Dag and return its id."""
         body = {"logical_date": None, "conf": dict(conf or {}), "dag_run_id": run_id}

@@ -25,8 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def start(stack: Stack, dag_id: str) -> str:
-    stack.airflow.wait_for_dag(dag_id)
-    stack.airflow.api("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
+    stack.airflow.unpause(dag_id)
     return stack.airflow.trigger(dag_id)
 
 
@@ -58,10 +57,9 @@ def deployed(stack: Stack) -> str:
 
 def test_a_model_is_trained_on_the_cluster_and_published_where_serving_looks(stack: Stack, deployed: str) -> None:
     assert "test accuracy" in lines(stack, "train_and_deploy", deployed)
-    version = stack.airflow.xcom("train_and_deploy", deployed, "deploy")
-    assert version == "/opt/airflow/models/census/1"
+    assert stack.airflow.xcom("train_and_deploy", deployed, "deployment.deploy") == 1
     (worker,) = stack.containers("airflow-worker")
-    found = worker.exec_run(["ls", "-ln", version])
+    found = worker.exec_run(["ls", "-ln", "/opt/airflow/models/census/1"])
     assert b"saved_model.pb" in found.output, found.output
     assert b"-rw-r--r--" in found.output, "Serving is another user"
 

@@ -1,0 +1,50 @@
+"""Train many census models beside each other, one for each seed, and name the best.
+
+The service runs as many at a time as it has room for; the others wait there, and no worker waits with them.
+
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow.sdk import DAG, Param, get_current_context, task
+
+from airflow_training.operators.training import TrainingOperator
+
+with DAG(
+    dag_id="train_many",
+    schedule=None,
+    params={"models": Param(50, type="integer", minimum=1, maximum=1000, description="How many models are trained.")},
+    # As many trainings are on their way at a time.
+    max_active_tasks=200,
+    tags=["training"],
+    doc_md=__doc__,
+):
+
+    @task
+    def variants() -> list[dict[str, Any]]:
+        """What each of the models is trained with."""
+        return [{"SEED": seed, "EPOCHS": 4} for seed in range(1, get_current_context()["params"]["models"] + 1)]
+
+    train = TrainingOperator.partial(
+        task_id="train",
+        job_name="train-many",
+        script="census/train.py",
+        data={"adult.data.gz": "census/adult.data.gz", "adult.test.gz": "census/adult.test.gz"},
+        requirements="tensorflow-cpu==2.21.0",
+        image="tensorflow/tensorflow:2.21.0",
+        completion_time="30m",
+        resources={"cpus": 1, "memory": 2048},
+        map_index_template="seed {{ task.env['SEED'] }}",
+    ).expand(env=variants())
+
+    @task
+    def best() -> dict[str, Any]:
+        """The result of the most accurate model."""
+        found: Iterable[dict[str, Any]] = get_current_context()["ti"].xcom_pull("train", key="training_job")
+        return max(found, key=lambda result: result["metrics"]["accuracy"])
+
+    train >> best()

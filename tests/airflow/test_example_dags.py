@@ -1,0 +1,147 @@
+"""The Dags that users copy, each on a real Airflow and with the real TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.process import wait_until
+from airflow_training.serving import versions
+from tests.airflow.support import PATIENCE, ServiceUnderTest
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+class Examples:
+    """An Airflow that has the example Dags, paused as Airflow has new ones, and the folder they deploy to."""
+
+    def __init__(self, airflow: LocalAirflow, models: Path) -> None:
+        self.airflow = airflow
+        self.model = models / "census"
+
+    def start(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        self.airflow.unpause(dag_id)
+        return self.airflow.trigger(dag_id, conf)
+
+    def end(self, dag_id: str, run: str, expected: str = "success") -> None:
+        state = self.airflow.wait_for_run(dag_id, run, timeout=PATIENCE)
+        assert state == expected, [(task["task_id"], task["state"]) for task in self.airflow.tasks(dag_id, run)]
+
+    def states(self, dag_id: str, run: str) -> dict[str, str]:
+        return {task["task_id"].split(".")[-1]: task["state"] for task in self.airflow.tasks(dag_id, run)}
+
+    def wait_for_state(self, dag_id: str, run: str, task_id: str, state: str) -> None:
+        wait_until(
+            lambda: self.airflow.task(dag_id, run, task_id)["state"] == state,
+            f"{task_id} of {run} in the state {state}",
+            timeout=PATIENCE,
+        )
+
+    def runs(self, dag_id: str) -> list[str]:
+        return [run["dag_run_id"] for run in self.airflow.api("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]]
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, under_test: ServiceUnderTest) -> Iterator[Examples]:
+    models = tmp_path_factory.mktemp("models")
+    settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(models)}
+    airflow = LocalAirflow(tmp_path_factory.mktemp("examples"), DAGS, settings)
+    try:
+        airflow.migrate()
+        airflow.start()
+        airflow.connect("training_default", under_test.local.url, under_test.credentials)
+        yield Examples(airflow, models)
+    finally:
+        airflow.stop()
+
+
+@pytest.fixture(scope="module")
+def deployed(examples: Examples) -> str:
+    """The location of a model that was trained in the night, and that the asset had deployed as version 1."""
+    examples.airflow.unpause("deploy_census")
+    # Airflow then starts the run of last night, and none of the nights before.
+    examples.airflow.unpause("train_nightly")
+    wait_until(lambda: bool(examples.runs("train_nightly")), "The run of last night", timeout=PATIENCE)
+    (run,) = examples.runs("train_nightly")
+    examples.end("train_nightly", run)
+    wait_until(lambda: bool(examples.runs("deploy_census")), "The run that deploys the model", timeout=PATIENCE)
+    (deployment,) = examples.runs("deploy_census")
+    examples.end("deploy_census", deployment)
+    return str(examples.airflow.xcom("train_nightly", run, "train"))
+
+
+def test_the_model_of_the_night_is_deployed(examples: Examples, deployed: str) -> None:
+    assert len(examples.runs("train_nightly")) == 1
+    assert versions(examples.model) == [1]
+    assert (examples.model / "1" / "saved_model.pb").is_file()
+    (deployment,) = examples.runs("deploy_census")
+    states = examples.states("deploy_census", deployment)
+    assert (states["validate"], states["approve"], states["smoke_test"], states["roll_back"]) == (
+        "success",
+        "skipped",
+        "success",
+        "skipped",
+    )
+
+
+def test_a_model_is_deployed_when_somebody_approves_and_taken_back_when_it_does_not_predict(
+    examples: Examples, deployed: str, under_test: ServiceUnderTest
+) -> None:
+    run = examples.start("train_and_deploy", {"approval": True})
+    examples.wait_for_state("train_and_deploy", run, "deployment.approve", "awaiting_input")
+    measured = examples.airflow.xcom("train_and_deploy", run, "deployment.validate", "training_job")["metrics"]
+    assert measured["deployed_accuracy"] > 0.8, "it was compared with the deployed one"
+    assert versions(examples.model) == [1]
+
+    approval = f"/dags/train_and_deploy/dagRuns/{run}/taskInstances/deployment.approve/-1/hitlDetails"
+    examples.airflow.api("PATCH", approval, body={"chosen_options": ["Approve"], "params_input": {}})
+    earlier = {job.job_id for job in under_test.jobs("smoke-test-census")}
+
+    def smoke_test() -> list[Any]:
+        return [job for job in under_test.jobs("smoke-test-census") if job.job_id not in earlier]
+
+    wait_until(lambda: bool(smoke_test()), "The smoke test", timeout=PATIENCE)
+    assert versions(examples.model) == [1, 2]
+    under_test.cancel(smoke_test()[0])
+
+    examples.end("train_and_deploy", run, "failed")
+    assert versions(examples.model) == [1]
+
+
+def test_what_is_no_model_is_not_deployed(examples: Examples, deployed: str, tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_text("nonsense")
+    (asset,) = examples.airflow.api("GET", "/assets", name_pattern="census_model")["assets"]
+    before = set(examples.runs("deploy_census"))
+
+    event = {"asset_id": asset["id"], "extra": {"location": str(tmp_path)}}
+    examples.airflow.api("POST", "/assets/events", body=event)
+
+    wait_until(lambda: set(examples.runs("deploy_census")) > before, "The run for the event", timeout=PATIENCE)
+    (run,) = set(examples.runs("deploy_census")) - before
+    examples.end("deploy_census", run, "failed")
+    assert examples.states("deploy_census", run)["deploy"] == "upstream_failed"
+    assert versions(examples.model) == [1]
+
+
+def test_what_is_filled_into_the_form_is_trained_with(examples: Examples) -> None:
+    run = examples.start("train_on_demand", {"epochs": 1, "batch_size": 512, "job_name": "by-hand"})
+
+    examples.end("train_on_demand", run)
+    result = examples.airflow.xcom("train_on_demand", run, "train", "training_job")
+    assert result["status"]["name"] == "by-hand"
+    assert result["metrics"]["epochs"] == 1
+
+
+def test_many_models_are_trained_and_the_best_is_named(examples: Examples) -> None:
+    run = examples.start("train_many", {"models": 3})
+
+    examples.end("train_many", run)
+    tasks = [task for task in examples.airflow.tasks("train_many", run) if task["task_id"] == "train"]
+    assert sorted(task["rendered_map_index"] for task in tasks) == ["seed 1", "seed 2", "seed 3"]
+    assert examples.airflow.xcom("train_many", run, "best")["metrics"]["accuracy"] > 0.8
