@@ -1,0 +1,149 @@
+"""Tests of one's own Dags: a plugin of pytest that brings a training service and a database of Airflow.
+
+pytest finds it by itself where this package is installed, also for projects that train nothing. So it imports Airflow
+and the service when a test asks for a fixture, and not before.
+
+Example: a test of the Dag in `dags/nightly.py`.
+
+    from nightly import dag
+
+    def test_the_nightly_dag_trains(training_service):
+        assert dag.test().state == "success"
+        assert (training_service.job_folder("nightly") / "sales.csv").is_file()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_training.client.settings import ClientSettings
+    from airflow_training.jobs.status import JobStatus
+
+
+class TrainingService:
+    """A training service that runs for the tests.
+
+    Attributes:
+        settings: Where it is, and a client of it.
+
+    Example: a Dag whose connection has a name of its own.
+
+        monkeypatch.setenv("AIRFLOW_CONN_MY_TRAININGS", training_service.connection)
+    """
+
+    def __init__(self, settings: ClientSettings, files: Path) -> None:
+        self.settings = settings
+        self._files = files
+
+    @property
+    def connection(self) -> str:
+        """The connection to it, as Airflow takes one from an environment variable `AIRFLOW_CONN_…`."""
+        login = {"login": self.settings.client_id, "password": self.settings.client_secret}
+        return json.dumps({"conn_type": "training", "host": self.settings.base_url, **login})
+
+    def jobs(self) -> list[JobStatus]:
+        """The jobs that it was given so far, by earlier tests too, in the order of their submits."""
+        from airflow_training.client.blocking import run
+        from airflow_training.client.training import TrainingClient
+
+        async def ask() -> list[JobStatus]:
+            async with TrainingClient(self.settings) as client:
+                return await client.jobs()
+
+        return sorted(run(ask()), key=lambda job: str(job.to_wire()["submissionTime"]))
+
+    def job_folder(self, name: str) -> Path:
+        """The folder of the last job of this name: what was uploaded for it, and what it left.
+
+        Raises:
+            LookupError: There is no such job.
+        """
+        from airflow_training.jobs.identity import job_folder
+
+        jobs = {job.name: job.job_id for job in self.jobs()}
+        if name not in jobs:
+            raise LookupError(
+                f"No job has the name {name!r}. Names of the jobs there are: {', '.join(jobs) or 'none'}."
+            )
+        return self._files / job_folder(name, jobs[name])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tell pytest of the setting."""
+    parser.addini("training_dags", "Folder of the Dags that are tested, or the file of one; dags if it is not given.")
+
+
+@pytest.fixture(scope="session")
+def _training_folder() -> Iterator[Path]:
+    # Not pytest's own folder, which it keeps for three runs: a model may be large.
+    with TemporaryDirectory(prefix="airflow-training-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _running_service(_training_folder: Path) -> Iterator[TrainingService]:
+    from airflow_training.client.settings import ClientSettings
+    from airflow_training.local.process import LocalProcessError
+    from airflow_training.local.service import LocalService
+
+    service = LocalService(_training_folder / "service")
+    try:
+        # First of all: where the service is not installed, this ends with the sentence that says so.
+        client = service.add_client("tests")
+        with service.running():
+            settings = ClientSettings(service.url, client.client_id, client.client_secret)
+            yield TrainingService(settings, service.data / "tenants/default/data")
+    except LocalProcessError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def training_database(pytestconfig: pytest.Config, _training_folder: Path) -> Iterator[None]:
+    """A database of Airflow, which knows the tested Dags only; who has one for tests overrides this fixture.
+
+    When a test imports its Dag, Airflow opens the database of its home, which may be somebody's real one. So it is led
+    to another, and back after the test.
+    """
+    dags = pytestconfig.rootpath / (
+        pytestconfig.getini("training_dags") or os.environ.get("AIRFLOW__CORE__DAGS_FOLDER", "dags")
+    )
+    if not dags.exists():
+        pytest.fail(f"There is no {dags}: training_dags in pytest's settings is the folder of the Dags.", pytrace=False)
+    bundle = {"classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {"path": str(dags)}}
+    database = _training_folder / "airflow.db"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}?timeout=60")
+        environment.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC", f"sqlite+aiosqlite:///{database}?timeout=60")
+        environment.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([{"name": "dags", **bundle}]))
+        environment.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        _open_database(create=not database.exists())
+        yield
+    _open_database()
+
+
+def _open_database(*, create: bool = False) -> None:
+    """Have Airflow turn to the database that its settings name now."""
+    from airflow import settings
+    from airflow.utils.db import initdb
+
+    settings.configure_vars()
+    settings.reconfigure_orm()
+    if create:
+        initdb()
+
+
+@pytest.fixture
+def training_service(
+    _running_service: TrainingService, training_database: None, monkeypatch: pytest.MonkeyPatch
+) -> TrainingService:
+    """A training service, which the connection `training_default` leads to while the test runs."""
+    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_DEFAULT", _running_service.connection)
+    return _running_service
