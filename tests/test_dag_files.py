@@ -19,7 +19,18 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 with DAG("empty", schedule=None):
     task(lambda: None)
 """
-NOTHING_OF = {"aiohttp", "fastapi", "fsspec", "obstore", "oauthlib", "ray", "requests", "tensorflow", "upath"}
+NOTHING_OF = {
+    "aiohttp",
+    "fastapi",
+    "fsspec",
+    "obstore",
+    "oauthlib",
+    "openlineage",
+    "ray",
+    "requests",
+    "tensorflow",
+    "upath",
+}
 
 
 def modules(program: str) -> set[str]:

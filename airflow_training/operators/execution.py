@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -12,7 +11,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow_training.client.storage import Upload
 from airflow_training.exceptions import InvalidParameters, TrainingError
 from airflow_training.jobs.limits import Limits, read_duration
-from airflow_training.jobs.parameters import TrainingParameters, overridden
+from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators import destination, inputs
 from airflow_training.operators.attempt import Attempt
 from airflow_training.operators.claim import Claim
@@ -33,11 +32,17 @@ class Execution:
     Args:
         task: The task, its templates rendered.
         context: The context that it runs in.
+
+    Attributes:
+        claim: The job of the task, as soon as there is one.
+        location: Where the model is that was handed on.
     """
 
     def __init__(self, task: TrainingOperator, context: Context) -> None:
         self._task = task
         self._context = context
+        self.claim: Claim | None = None
+        self.location: str | None = None
         self._attempt = Attempt(
             context,
             task.log,
@@ -49,7 +54,7 @@ class Execution:
     def execute(self) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
         with _ErrorsForAirflow():
-            claim = self._attempt.begin(self._describe)
+            claim = self.claim = self._attempt.begin(self._describe)
             self._task.job_page = self._attempt.job_page(claim)
             self._context["ti"].xcom_push(TrainingJobLink().xcom_key, self._task.job_page)
             if self._task.deferrable and _triggers_can_ask():
@@ -60,7 +65,7 @@ class Execution:
 
     def complete(self, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Hand on what the trigger found at the end of the job."""
-        known = Claim(**claim)
+        known = self.claim = Claim(**claim)
         if event["job_id"] != known.job_id:
             # SQLite gives the id of a trigger that was deleted to the next one: Airflow then takes the trigger of an
             # earlier try for that of this one, which it never starts.
@@ -82,6 +87,7 @@ class Execution:
 
     def _hand_on(self, claim: Claim, outcome: Outcome) -> str:
         result = self._attempt.result(claim, outcome, self._task.model_destination)
+        self.location = result.location
         tell_outlets(self._context, self._task.outlets, result)
         return result.location
 
@@ -95,15 +101,12 @@ class Execution:
 
     def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
         """Find every mistake there is, before a byte is sent."""
-        dag = self._task.get_dag()
-        folder = Path(dag.folder if dag else ".")
+        folder = inputs.folder_of(self._task)
         parameters: TrainingParameters | None = None
         values: dict[str, Any] = {}
         mistakes: list[str] = []
         try:
-            given = {name: getattr(self._task, attribute) for name, attribute in self._task.PARAMETERS.items()}
-            values = overridden(given, self._task.config)
-            values["script"] = inputs.location(values["script"])
+            values = inputs.given(self._task)
             parameters = TrainingParameters.read(values)
         except InvalidParameters as error:
             mistakes += error.mistakes

@@ -6,13 +6,40 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow.sdk import Asset, ObjectStoragePath
 
 from airflow_training.client.storage import Upload
 from airflow_training.filesystems.folder import files_below
-from airflow_training.jobs.parameters import REQUIREMENTS_FILE, TrainingParameters, script_file, script_is_text
+from airflow_training.jobs.parameters import (
+    REQUIREMENTS_FILE,
+    TrainingParameters,
+    overridden,
+    script_file,
+    script_is_text,
+)
+
+if TYPE_CHECKING:
+    from airflow_training.operators.training import TrainingOperator
+
+_PLACES = (str, os.PathLike, Asset, ObjectStoragePath)
+
+
+def given(task: TrainingOperator) -> dict[str, Any]:
+    """What a task is to train with, by the names of the parameters; they may be wrong in any way.
+
+    Raises:
+        InvalidParameters: Its config cannot be read, or it holds what belongs in the connection.
+    """
+    values = overridden({name: getattr(task, attribute) for name, attribute in task.PARAMETERS.items()}, task.config)
+    return values | {"script": _as_text(values["script"])}
+
+
+def folder_of(task: TrainingOperator) -> Path:
+    """What relative paths are relative to: the folder of the Dag's file."""
+    dag = task.get_dag()
+    return Path(dag.folder if dag else ".")
 
 
 def find_mistakes(values: Mapping[str, Any], folder: Path) -> list[str]:
@@ -29,9 +56,11 @@ def find_mistakes(values: Mapping[str, Any], folder: Path) -> list[str]:
     return [mistake for what, place in wanted.items() for mistake in _missing(what, place, folder)]
 
 
-def location(place: Any) -> Any:
-    """Write a path as text; anything else is returned as it is."""
-    return str(place) if isinstance(place, (os.PathLike, ObjectStoragePath)) else place
+def locations(parameters: TrainingParameters, folder: Path) -> list[str]:
+    """List where the script and the data lie, as far as they are files: URIs and paths."""
+    script = [] if script_is_text(parameters.script) else [parameters.script]
+    places = [*script, *parameters.data.values()]
+    return [_location(place, folder) for place in places if isinstance(place, _PLACES)]
 
 
 def uploads(parameters: TrainingParameters, folder: Path) -> list[Upload]:
@@ -45,8 +74,13 @@ def uploads(parameters: TrainingParameters, folder: Path) -> list[Upload]:
     return files
 
 
+def _as_text(place: Any) -> Any:
+    """Write a path as text; anything else is returned as it is."""
+    return str(place) if isinstance(place, (os.PathLike, ObjectStoragePath)) else place
+
+
 def _missing(what: str, place: Any, folder: Path) -> Iterator[str]:
-    if not isinstance(place, (str, os.PathLike, Asset, ObjectStoragePath)) or not place:
+    if not isinstance(place, _PLACES) or not place:
         return  # not a place at all: the vocabulary says so
     try:
         if not _path(place, folder).exists():
@@ -70,11 +104,15 @@ def _files(name: str, place: Any, folder: Path) -> Iterator[Upload]:
         yield Upload(f"{name}/{below}", partial(_open, file))
 
 
-def _path(place: Any, folder: Path) -> ObjectStoragePath:
+def _location(place: Any, folder: Path) -> str:
     if isinstance(place, ObjectStoragePath):
-        return place
+        return str(place)
     uri = place.uri if isinstance(place, Asset) else os.fspath(place)
-    return ObjectStoragePath(uri if "://" in uri else str(folder / uri))
+    return uri if "://" in uri else str(folder / uri)
+
+
+def _path(place: Any, folder: Path) -> ObjectStoragePath:
+    return place if isinstance(place, ObjectStoragePath) else ObjectStoragePath(_location(place, folder))
 
 
 def _open(path: ObjectStoragePath) -> BinaryIO:

@@ -15,6 +15,7 @@ from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.link import TrainingJobLink
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_training.operators.execution import Execution
@@ -162,6 +163,20 @@ class TrainingOperator(BaseOperator):
         """Interrupt what the worker does for the task, which then cancels the job."""
         if self._execution:
             self._execution.interrupt()
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """Tell OpenLineage, where it is installed, what a training reads that may run for long."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any]:
+        """Tell OpenLineage what the training has read, and its model and job; also of one that failed."""
+        return self._lineage()
+
+    def _lineage(self) -> OperatorLineage[Any, Any]:
+        # Only OpenLineage asks for it, so that it is there, and no Dag's file needs it.
+        from airflow_training.operators.lineage import lineage  # noqa: PLC0415
+
+        return lineage(self, self._execution)
 
     def _executed(self, context: Context) -> Execution:
         # A Dag's file is read again and again: what only a run needs is not imported for that.

@@ -136,7 +136,7 @@ def test_a_run_by_hand_overrides_parameters_in_either_spelling(airflow: LocalAir
     assert "/jobs/by-hand-" in airflow.xcom("by_hand", run, "train")
 
 
-def test_airflows_dags_test_runs_a_training_in_the_terminal(
+def test_airflows_dags_test_runs_a_training_in_the_terminal_and_openlineage_learns_of_its_model(
     tmp_path: Path, service: LocalService, credentials: Credentials
 ) -> None:
     # An Airflow of which nothing runs: a scheduler would take the run for one of its own, and be there first at times.
@@ -146,13 +146,23 @@ def test_airflows_dags_test_runs_a_training_in_the_terminal(
         "login": credentials.client_id,
         "password": credentials.client_secret,
     }
-    airflow = LocalAirflow(tmp_path, DAGS, {"AIRFLOW_CONN_TRAINING_DEFAULT": json.dumps(connection)})
+    lineage = tmp_path / "lineage.jsonl"
+    settings = {
+        "AIRFLOW_CONN_TRAINING_DEFAULT": json.dumps(connection),
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True}),
+    }
+    airflow = LocalAirflow(tmp_path, DAGS, settings)
     airflow.migrate()
 
     printed = airflow.command("dags", "test", "by_hand")
 
     assert "[service] Running: python3 train.py" in printed
     assert "The SavedModel is at training://training_default@data/jobs/by-plan-" in printed
+    events = [json.loads(line) for line in lineage.read_text().splitlines()]
+    (end,) = [e for e in events if e["job"]["name"] == "by_hand.train" and e["eventType"] == "COMPLETE"]
+    assert [(model["namespace"], model["name"].split("/")[-2:]) for model in end["outputs"]] == [
+        ("training://training_default@data", ["model", "1"])
+    ]
 
 
 def test_mapped_tasks_train_one_model_each(airflow: LocalAirflow, service: LocalService) -> None:

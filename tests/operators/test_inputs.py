@@ -10,7 +10,8 @@ from airflow.sdk import Asset, ObjectStoragePath
 
 from airflow_training.client.storage import Upload
 from airflow_training.jobs.parameters import TrainingParameters
-from airflow_training.operators.inputs import find_mistakes, location, uploads
+from airflow_training.operators.inputs import find_mistakes, given, uploads
+from airflow_training.operators.training import TrainingOperator
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ def test_data_may_be_named_in_all_of_airflows_ways(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", [Path("a/train.py"), ObjectStoragePath("s3://bucket/a/train.py")])
 def test_a_script_may_be_a_path_object(path: Any) -> None:
-    assert read(script=location(path)).folder_files == ("train.py",)
+    task = TrainingOperator(task_id="train", job_name="a", image="i", completion_time=1, script=path)
+
+    assert TrainingParameters.read(given(task)).folder_files == ("train.py",)
 
 
 def test_a_script_that_is_a_directory_is_refused(folder: Path) -> None:
