@@ -28,7 +28,8 @@ FROM apache/airflow:3.3.2-python${PYTHON} AS airflow
 # Docker gives a new volume the owner of the folder that it is mounted on.
 RUN install --directory --mode 0775 /opt/airflow/models
 # What the image of Airflow has stays as it is; what it lacks is the newest that fits.
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip list --format freeze > /tmp/installed.txt \
-    && pip install --no-cache-dir --constraint /tmp/installed.txt /wheels/*.whl \
+# The wheel is copied and not mounted: Podman takes a layer from its cache whatever a mount holds.
+COPY --from=build /wheels /tmp/wheels
+RUN pip list --format freeze > /tmp/installed.txt \
+    && pip install --no-cache-dir --constraint /tmp/installed.txt /tmp/wheels/*.whl \
     && rm /tmp/installed.txt

@@ -29,8 +29,8 @@ def start(stack: Stack, dag_id: str) -> str:
     return stack.airflow.trigger(dag_id)
 
 
-def lines(stack: Stack, dag_id: str, run: str) -> str:
-    log = stack.airflow.log(dag_id, run, "train")
+def lines(stack: Stack, dag_id: str, run: str, task_id: str = "train") -> str:
+    log = stack.airflow.log(dag_id, run, task_id)
     errors = [str(detail["exc_value"]) for entry in log for detail in entry.get("error_detail") or []]
     return "\n".join([str(entry["event"]) for entry in log] + errors)
 
@@ -51,7 +51,8 @@ def deployed(stack: Stack) -> str:
     """The run that trained and deployed a model."""
     run = start(stack, "train_and_deploy")
     state = stack.airflow.wait_for_run("train_and_deploy", run, timeout=_PATIENCE)
-    assert state == "success", lines(stack, "train_and_deploy", run)
+    failed = [task["task_id"] for task in stack.airflow.tasks("train_and_deploy", run) if task["state"] == "failed"]
+    assert state == "success", [lines(stack, "train_and_deploy", run, task_id) for task_id in failed]
     return run
 
 
