@@ -203,8 +203,8 @@ class _Reporter:
             await self._save(STATUS_KEY, news.status.to_wire())
             self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
         for start in range(0, len(news.records), _LINES_AT_ONCE):
-            metrics = await asyncio.to_thread(_write, self._log, news.records[start : start + _LINES_AT_ONCE])
-            self._metrics = with_metrics(self._metrics, metrics)
+            records = news.records[start : start + _LINES_AT_ONCE]
+            self._metrics = await asyncio.to_thread(_write, self._log, records, self._metrics)
         if news.records and (written := news.records[-1].time):
             stats.told(written)
         self._last_lines.extend(record.line[:_LONGEST_LAST_LINE] for record in news.records)
@@ -221,9 +221,8 @@ async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
         return None
 
 
-def _write(log: TaskLog, records: Sequence[LogRecord]) -> dict[str, float]:
-    """Write lines into the task log, and give the metrics that they tell."""
-    metrics: dict[str, float] = {}
+def _write(log: TaskLog, records: Sequence[LogRecord], metrics: dict[str, float]) -> dict[str, float]:
+    """Write lines into the task log, and give the metrics as they are after these lines."""
     for record in records:
         if told := metrics_of_line(record.line):
             metrics = with_metrics(metrics, told)

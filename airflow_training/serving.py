@@ -9,13 +9,20 @@ Example:
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import shutil
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from airflow_training.exceptions import StorageError
 from airflow_training.operators.destination import copy_model
+
+# Who holds it gives numbers; it holds the last one that was given.
+_LAST_VERSION = ".last-version"
 
 
 def versions(model: str | Path) -> list[int]:
@@ -28,7 +35,8 @@ def versions(model: str | Path) -> list[int]:
 def publish(location: str, model: str | Path, *, keep: int) -> int:
     """Publish a model as the version after the last one, and remove the oldest ones.
 
-    Serving sees the version when it is whole. Two tasks that publish at once publish two versions.
+    Serving sees the version when it is whole. A number is given once, also when its version was withdrawn. Two tasks
+    that publish at once publish two versions.
 
     Args:
         location: The folder of the SavedModel, as a training hands it on.
@@ -42,31 +50,19 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
         StorageError: The model cannot be read, or its folder not be written.
     """
     folder = Path(model)
-    try:
+    with _in_words(f"The model at {location} could not be published in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder) as publishing:
             copy = Path(publishing) / "model"
-            copy_model(location, str(copy), "copy")
-            version = _number(copy, folder)
-    except OSError as error:
-        raise StorageError(f"The model at {location} could not be published in {folder}: {error}.") from error
-    for old in versions(folder)[: -max(1, keep)]:
-        _remove(folder / str(old))
+            copy_model(location, str(copy), "copy", threading.Event())
+            with _alone(folder) as last:
+                version = max([int(last.read() or 0), *versions(folder)]) + 1
+                copy.rename(folder / str(version))
+                last.seek(0)
+                last.write(str(version))
+                for old in versions(folder)[: -max(1, keep)]:
+                    _remove(folder / str(old))
     return version
-
-
-def _number(copy: Path, folder: Path) -> int:
-    """Give a model the next number that is free."""
-    while True:
-        version = max(versions(folder), default=0) + 1
-        try:
-            copy.rename(folder / str(version))
-        except OSError as error:
-            # Somebody else took it: a folder that is not empty is not replaced.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            return version
 
 
 def withdraw(model: str | Path, version: int) -> int | None:
@@ -78,22 +74,41 @@ def withdraw(model: str | Path, version: int) -> int | None:
 
     Returns:
         The version that is served now; None where there is no other: the one that was to go then stays.
+
+    Raises:
+        StorageError: It cannot be removed.
     """
     folder = Path(model)
-    others = [other for other in versions(folder) if other != version]
-    if not others:
-        return None
-    _remove(folder / str(version))
-    return max(others)
+    with _in_words(f"The version {version} could not be removed from {folder}"), _alone(folder):
+        others = [other for other in versions(folder) if other != version]
+        if not others:
+            return None
+        _remove(folder / str(version))
+        return max(others)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[TextIO]:
+    """Keep other tasks from changing which versions there are."""
+    path = folder / _LAST_VERSION
+    path.touch()
+    with path.open("r+") as last:
+        fcntl.flock(last, fcntl.LOCK_EX)
+        yield last
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{what}: {error}.") from error
 
 
 def _remove(version: Path) -> None:
     """Remove a version; Serving never sees half of one."""
     going = version.with_name(f".{version.name}-going")
-    try:
-        shutil.rmtree(going, ignore_errors=True)
-        if version.exists():
-            version.rename(going)
-            shutil.rmtree(going)
-    except OSError as error:
-        raise StorageError(f"The version {version} could not be removed: {error}.") from error
+    shutil.rmtree(going, ignore_errors=True)
+    if version.exists():
+        version.rename(going)
+        shutil.rmtree(going)

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Asset, Param, TriggerRule, get_current_context, task, task_group
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_training.operators.training import TrainingOperator
 
@@ -88,9 +89,9 @@ def deployment(location: Any) -> None:
 
         version = get_current_context()["ti"].xcom_pull("deployment.deploy")
         if version is None:
-            raise RuntimeError("Nothing was deployed, so there is nothing to take back.")
+            raise AirflowFailException("Nothing was deployed, so there is nothing to take back.")
         served = withdraw(MODEL, version)
-        raise RuntimeError(f"Version {version} failed its smoke test; version {served or version} is served.")
+        raise AirflowFailException(f"Version {version} failed its smoke test; version {served or version} is served.")
 
     asked = ask_first()
     validate >> asked >> approve >> version

@@ -5,11 +5,17 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import suppress
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_training.exceptions import InvalidParameters
 from airflow_training.jobs.parameters import variables
 from airflow_training.operators.training import TrainingOperator
 
@@ -22,10 +28,13 @@ if __name__ == "__main__":
     import argparse
     import json
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
 {arguments}
     {function}(**vars(parser.parse_known_args()[0]))
 """
+
+# Each argument is a variable of the job's environment as well, and there these are somebody else's.
+_TAKEN = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "SHELL", "TMPDIR", "USER"})
 
 
 class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
@@ -59,6 +68,7 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        _check(python_callable)
         super().__init__(
             python_callable=python_callable,
             op_args=op_args,
@@ -69,13 +79,26 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
 
     def execute(self, context: Context) -> Any:
         """Make the script of the function, and train with it."""
+        self._make_script()
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
+        """Hand on what the trigger found at the end of the job."""
+        self._make_script()
+        return super().execute_complete(context, event, claim)
+
+    def _make_script(self) -> None:
         bound = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
         bound.apply_defaults()
-        self.script = script_of(self.python_callable, bound.arguments)
-        given = variables(self.env or [])
-        told = [{"name": name.upper(), "value": _text(value)} for name, value in bound.arguments.items()]
-        self.env = [*told, *given] if isinstance(given, list) else given
-        return super().execute(context)
+        try:
+            values = {name: _plain(value) for name, value in bound.arguments.items()}
+        except InvalidParameters as error:
+            raise AirflowFailException(str(error)) from None
+        self.script = script_of(self.python_callable, values)
+        told = [{"name": name.upper(), "value": _text(value)} for name, value in values.items()]
+        with suppress(ValueError):  # an `env` that cannot be read is told with all other mistakes
+            given = variables(self.env or [])
+            self.env = [*told, *given] if isinstance(given, list) else given
 
 
 def script_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
@@ -84,32 +107,33 @@ def script_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str
     The function's own text is all that it knows: what it needs it must import itself.
 
     Args:
-        function: The function; its decorators are left out.
+        function: The function. Its decorators, types and defaults are left out: they are of the Dag's file.
         arguments: What it is to be called with. Texts arrive as they are, all else as JSON.
     """
     source = inspect.getsource(function)
     # A function within another one stays as far right as it is, or its texts of several lines would change.
-    shelter = "if True:\n" if source[:1].isspace() else ""
-    (statement,) = ast.parse(shelter + source).body
+    (statement,) = ast.parse(("if True:\n" if source[:1].isspace() else "") + source).body
     definition = statement.body[0] if isinstance(statement, ast.If) else statement
-    lines = (shelter + source).splitlines()[definition.lineno - 1 :]
+    if not isinstance(definition, ast.FunctionDef):
+        raise TypeError(f"{function.__name__} is no function that a script can be made of")
+    definition.decorator_list, definition.returns = [], None
+    signature = definition.args
+    signature.defaults, signature.kw_defaults = [], [None] * len(signature.kwonlyargs)
+    for argument in (*signature.args, *signature.kwonlyargs):
+        argument.annotation = None
     parser = [
-        f"    parser.add_argument('--{name.lower()}', dest={name!r}, type={_reader(value)})"
+        f"    parser.add_argument('--{name.lower()}', dest={name!r}, type={_reader(value)}, default={_text(value)!r})"
         for name, value in arguments.items()
     ]
-    return (
-        "from __future__ import annotations\n\n"
-        + shelter
-        + "\n".join(lines)
-        + _MAIN.format(arguments="\n".join(parser), function=function.__name__)
-    )
+    program = f"from __future__ import annotations\n\n{ast.unparse(definition)}"
+    return program + _MAIN.format(arguments="\n".join(parser), function=function.__name__)
 
 
 def training_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Train with a function as the script: `@task.training`.
 
-    The function runs on the training service, in the job folder, where it must save its model. Its arguments arrive as
-    `--name=value`, and as variables of the environment, `$NAME`.
+    The function runs on the training service, in the job folder, where it must save its model. Its arguments are what
+    JSON can hold, and arrive as `--name=value` and as variables of the environment, `$NAME`, as well.
 
     Args:
         python_callable: The function.
@@ -124,8 +148,47 @@ def training_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
         >>> train.expand(rate=[0.1, 0.01])  # doctest: +SKIP
     """
     return task_decorator_factory(
-        python_callable=python_callable, decorated_operator_class=DecoratedTrainingOperator, **kwargs
+        # What the task returns is the location of the model, whatever the function says that it returns.
+        multiple_outputs=False,
+        python_callable=python_callable,
+        decorated_operator_class=DecoratedTrainingOperator,
+        **kwargs,
     )
+
+
+def _check(function: Callable[..., Any]) -> None:
+    """Refuse, when the Dag is read, what no script can be made of; raises TypeError."""
+    name, parameters = function.__name__, inspect.signature(function).parameters
+    if not name.isidentifier() or inspect.iscoroutinefunction(function):
+        raise TypeError(f"@task.training needs a plain function, which {name} is not")
+    for parameter in parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"{name} runs on the training service, so each of its arguments needs a name: {parameter}")
+        if parameter.name in KNOWN_CONTEXT_KEYS:
+            raise TypeError(
+                f"{name} runs on the training service, where Airflow's {parameter.name!r} is not: give it what it needs"
+                " as an argument of another name, such as a template"
+            )
+        if parameter.name.upper() in _TAKEN:
+            raise TypeError(
+                f"the argument {parameter.name!r} of {name} would be the variable {parameter.name.upper()} of the job:"
+                " give it another name"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, which is how it reaches the job."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, (bytes, bytearray)):
+        return [_plain(entry) for entry in value]
+    raise InvalidParameters([f"an argument cannot be a {type(value).__name__}: it must be what JSON can hold"])
 
 
 def _text(value: Any) -> str:

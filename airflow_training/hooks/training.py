@@ -81,10 +81,18 @@ class TrainingHook(HttpHook):
         Args:
             job_id: The job.
             version: The API's version, where it is not the connection's.
+
+        Raises:
+            InvalidConnection: The connection is not there, or lacks something.
         """
         with self._known():
             connection = self.get_connection(self.training_conn_id)
         if pattern := str(connection.extra_dejson.get("job_page_url") or ""):
+            if not pattern.startswith(("http://", "https://")):
+                raise InvalidConnection(
+                    f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
+                    f" {pattern!r}."
+                )
             return pattern.replace("{job_id}", job_id)
         return f"{self._client(connection, version, None).settings.api_url}/jobs/{job_id}"
 
@@ -213,7 +221,8 @@ async def _job_api(client: TrainingClient) -> str:
 async def _storage(client: TrainingClient) -> str:
     async with client:
         storage = await client.storage(timeout=20)
-        await storage.keys("jobs")
+        # A folder that nobody has: one with all jobs is long.
+        await storage.keys("jobs/none")
     return f"{storage.endpoint} lets us in"
 
 

@@ -6,7 +6,8 @@ Three ways, none of which needs a library:
 - the lines that Keras prints at the end of an epoch: `1018/1018 - 2s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`;
 - the file `metrics.json` in the job folder: `{"accuracy": 0.86, "loss": 0.31}`.
 
-Of a metric that is told several times, the last value counts; what the file says counts more than what was printed.
+Of a metric that is told several times, the last value counts, and if that is NaN or infinite none does; what the file
+says counts more than what was printed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ METRICS_FILE = "metrics.json"
 # What Airflow can show, and keep with each event of an asset.
 _MOST = 100
 _LONGEST_NAME = 100
+# No float can hold whole numbers that are much greater, and no database NaN and the infinities.
 _GREATEST = 1e300
 
-_EPOCH = re.compile(r"\s*(\d+)/(\d+) .*?\S+/(?:step|epoch)((?: - [\w./-]+: [-+.\deE]+)+)\s*$")
-_METRIC = re.compile(r" - ([\w./-]+): ([-+.\deE]+)")
+# The last step of an epoch: `318/318 - 1s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`, with a bar in place of a dash
+# or with the times at the end, as versions of Keras have it.
+_LAST_STEP = re.compile(r"\s*(\d+)/\1 .*\d[mun]?s/step")
+_METRIC = re.compile(r" - ([\w./-]+): (\S+)")
 
 
 def metrics_of_line(line: str) -> dict[str, float]:
@@ -33,14 +37,13 @@ def metrics_of_line(line: str) -> dict[str, float]:
 
     >>> metrics_of_line('{"metrics": {"accuracy": 0.86}, "epoch": 3}')
     {'accuracy': 0.86}
-    >>> metrics_of_line("318/318 ━━━━━━━━━━ 1s 2ms/step - accuracy: 0.8512 - val_loss: 3.2e-01")
-    {'accuracy': 0.8512, 'val_loss': 0.32}
+    >>> metrics_of_line("318/318 ━━━━━━━━━━ 1s 2ms/step - accuracy: 0.8512 - val_loss: nan")
+    {'accuracy': 0.8512, 'val_loss': nan}
     """
     if '"metrics"' in line:
-        document = _object(line)
-        return _numbers(document.get("metrics"))
-    if "/step" in line and (epoch := _EPOCH.match(line)) and epoch[1] == epoch[2]:
-        return _numbers({name: _number(text) for name, text in _METRIC.findall(epoch[3])})
+        return _numbers(_object(line).get("metrics"))
+    if "s/step" in line and _LAST_STEP.match(line):
+        return _numbers({name: _number(text) for name, text in _METRIC.findall(line)})
     return {}
 
 
@@ -54,12 +57,14 @@ def metrics_of_file(content: bytes) -> dict[str, float]:
 
 
 def with_metrics(metrics: Mapping[str, float], later: Mapping[str, float]) -> dict[str, float]:
-    """Put together what was told earlier and later: the later value of a name counts.
+    """Put together what was told earlier and later, by name: the later value counts, and one that is no number none.
 
-    >>> with_metrics({"loss": 0.4, "accuracy": 0.8}, {"loss": 0.3})
-    {'loss': 0.3, 'accuracy': 0.8}
+    >>> with_metrics({"loss": 0.4, "accuracy": 0.8}, {"loss": float("nan"), "rows": 100})
+    {'accuracy': 0.8, 'rows': 100}
     """
-    return dict(islice({**metrics, **later}.items(), _MOST))
+    told = {**later, **{name: value for name, value in metrics.items() if name not in later}}
+    kept = islice(((name, value) for name, value in told.items() if abs(value) < _GREATEST), _MOST)
+    return dict(sorted(kept))
 
 
 def _object(text: str | bytes) -> dict[str, Any]:
@@ -78,13 +83,12 @@ def _number(text: str) -> float | None:
 
 
 def _numbers(document: Any) -> dict[str, float]:
-    """The numbers of an object; NaN and the infinities are none that a database takes."""
     if not isinstance(document, dict):
         return {}
-    numbers = {name: value for name, value in document.items() if _is_number(value) and len(name) <= _LONGEST_NAME}
+    numbers = {
+        name: value
+        for name, value in document.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if len(name) <= _LONGEST_NAME and name.isprintable()
+    }
     return dict(islice(numbers.items(), _MOST))
-
-
-def _is_number(value: Any) -> bool:
-    # Nor are whole numbers that no float can hold.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _GREATEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from airflow_training.exceptions import (
     JobError,
     JobTimedOut,
     ServiceUnavailable,
+    StorageError,
     TaskInterrupted,
     TrainingError,
 )
@@ -69,6 +71,7 @@ class Attempt:
         self._work = Interruptible()
         self._claimed: Claim | None = None
         self._submitting = False
+        self._job_ended = False
 
     def begin(self, describe: Callable[[], Description]) -> Claim:
         """Go on with the job of an earlier try, or start one.
@@ -118,6 +121,7 @@ class Attempt:
             outcome: How it ended.
             destination: Where a copy of the model is wanted, which then is the one that is handed on.
         """
+        self._claimed, self._job_ended = claim, True
         return self._run(self._result(claim, outcome, destination))
 
     def interrupt(self) -> None:
@@ -134,7 +138,8 @@ class Attempt:
             return
         if self._cancel_on_kill and asyncio.run(cancel(claim)):
             claim = self._over(claim)
-        raise JobCanceled(f"The task was ended, it is {state}; {_end(claim)}", job_id=claim.job_id, over=claim.over)
+        text = f"The task was ended, it is {state}; {self._end(claim)}"
+        raise JobCanceled(text, job_id=claim.job_id, over=claim.over)
 
     @contextmanager
     def over_after_its_end(self, claim: Claim) -> Iterator[None]:
@@ -180,12 +185,16 @@ class Attempt:
             if isinstance(error, AirflowTaskTimeout):
                 if not claim:
                     raise
-                text = f"The execution_timeout passed; {_end(claim)}"
+                text = f"The execution_timeout passed; {self._end(claim)}"
                 raise JobTimedOut(text, job_id=claim.job_id, over=claim.over) from None
             if claim and claim.over:
-                raise JobCanceled(f"The task was ended; {_end(claim)}", job_id=claim.job_id) from None
-            end = _end(claim) if claim else "no training job was submitted."
+                raise JobCanceled(f"The task was ended; {self._end(claim)}", job_id=claim.job_id) from None
+            end = self._end(claim) if claim else "no training job was submitted."
             raise TaskInterrupted(f"The worker was told to end the task; {end}") from None
+
+    def _end(self, claim: Claim) -> str:
+        became = "was canceled" if claim.over else "has ended" if self._job_ended else "may still run"
+        return f"the training job {claim.name} ({claim.job_id}) {became}."
 
     def _state(self) -> str | None:
         """The state of this task in Airflow's database; None where it cannot be read."""
@@ -292,20 +301,26 @@ class Attempt:
             storage = await client.storage()
             keys = await storage.keys(claim.folder)
             key = saved_model(outcome, keys, claim.folder, claim.inputs)
-            metrics = await kept_metrics(storage, outcome, keys, claim.folder, claim.inputs)
+            try:
+                metrics = await kept_metrics(storage, outcome, keys, claim.folder, claim.inputs)
+            except StorageError as error:
+                # The model is there: a training does not fail for its metrics.
+                self._log.warning("The metrics beside the model could not be kept or read: %s", error)
+                metrics = dict(outcome.metrics)
         location = f"training://{claim.training_conn_id}@data/{key}"
         if destination:
-            await asyncio.to_thread(copy_model, location, destination, claim.job_id)
+            ended = threading.Event()
+            try:
+                await asyncio.to_thread(copy_model, location, destination, claim.job_id, ended)
+            finally:
+                # A thread cannot be interrupted: it looks for this.
+                ended.set()
             location = destination
         duration = status.duration.total_seconds() if status.duration else None
         result = Result(status.job_id, status.to_wire(), location, duration, metrics)
         self._ti.xcom_push(RESULT_KEY, result.to_dict())
         self._log.info("The SavedModel is at %s", location)
         return result
-
-
-def _end(claim: Claim) -> str:
-    return f"the training job {claim.name} ({claim.job_id}) {'was canceled' if claim.over else 'may still run'}."
 
 
 def _hook(claim: Claim) -> TrainingHook:

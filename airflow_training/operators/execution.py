@@ -55,8 +55,7 @@ class Execution:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
         with _ErrorsForAirflow():
             claim = self.claim = self._attempt.begin(self._describe)
-            self._task.job_page = self._attempt.job_page(claim)
-            self._context["ti"].xcom_push(TrainingJobLink().xcom_key, self._task.job_page)
+            self._store_link(claim)
             if self._task.deferrable and _triggers_can_ask():
                 self._attempt.check_not_ended(claim)
                 self._defer(claim)
@@ -71,7 +70,6 @@ class Execution:
             # earlier try for that of this one, which it never starts.
             self._defer(known)
         with _ErrorsForAirflow(), self._attempt.over_after_its_end(known):
-            self._task.job_page = self._attempt.job_page(known)
             if "error" in event:
                 raise self._attempt.not_followed(known, error_of(event))
             return self._hand_on(known, Outcome.from_dict(event))
@@ -85,8 +83,15 @@ class Execution:
         """Interrupt what runs, which then cancels its job. It may be called from a signal handler."""
         self._attempt.interrupt()
 
+    def _store_link(self, claim: Claim) -> None:
+        try:
+            page = self._attempt.job_page(claim)
+            self._context["ti"].xcom_push(TrainingJobLink().xcom_key, page)
+        except Exception as error:  # noqa: BLE001 - the job has been submitted, and is followed without a link
+            self._task.log.warning("The link to the job could not be stored: %s", error)
+
     def _hand_on(self, claim: Claim, outcome: Outcome) -> str:
-        result = self._attempt.result(claim, outcome, self._task.model_destination)
+        result = self._attempt.result(claim, outcome, self._destination)
         self.location = result.location
         tell_outlets(self._context, self._task.outlets, result)
         return result.location
@@ -111,10 +116,15 @@ class Execution:
         except InvalidParameters as error:
             mistakes += error.mistakes
         mistakes += inputs.find_mistakes(values, folder)
-        mistakes += destination.find_mistakes(self._task.model_destination)
+        mistakes += destination.find_mistakes(self._destination)
         if mistakes or parameters is None:
             raise InvalidParameters(mistakes)
         return parameters, inputs.uploads(parameters, folder)
+
+    @property
+    def _destination(self) -> str | None:
+        given = self._task.model_destination
+        return str(given) if given else None
 
     def _limits(self, claim: Claim) -> Limits:
         started, timeout = self._context["ti"].start_date, self._task.execution_timeout

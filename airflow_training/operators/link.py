@@ -17,5 +17,18 @@ class TrainingJobLink(BaseOperatorLink):
     name = "Training job"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address; Airflow asks for it when a worker has done its part, also when the task defers."""
-        return getattr(operator, "job_page", "")
+        """The address, which the worker has stored after the submit.
+
+        Airflow asks for it, and stores it anew, whenever a worker has done its part, also when the task defers.
+        """
+        # A Dag's file is read again and again: what only a run needs is not imported for that.
+        from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415
+
+        stored = XCom.get_one(
+            key=self.xcom_key,
+            dag_id=ti_key.dag_id,
+            task_id=ti_key.task_id,
+            run_id=ti_key.run_id,
+            map_index=ti_key.map_index,
+        )
+        return str(stored or "")

@@ -47,9 +47,9 @@ class TrainingOperator(BaseOperator):
         version: Version of the job API; that of the connection where it is not given.
         config: Overrides of all of these at run time, in this spelling or in trainingClient's (`jobName`).
         training_conn_id: The connection to the training service.
-        model_destination: The folder that a copy of the SavedModel is put into, whole or not at all: a path, or a URI
-            that `ObjectStoragePath` takes, such as `s3://models/census/{{ ts_nodash }}`. Its location is then the one
-            that is handed on.
+        model_destination: The folder that a copy of the SavedModel becomes, whole or not at all: a path, or a URI that
+            `ObjectStoragePath` takes, such as `s3://models/census/{{ ts_nodash }}`. A model that is there is replaced.
+            The location of the copy is then the one that is handed on.
         pending_timeout: How long the job may wait for its start before it is canceled: a timedelta or seconds.
         durable: Whether a retry goes on with the job of the try before; otherwise it cancels it and starts a new one.
         cancel_on_kill: Whether a job is canceled when its task is cleared or marked, or fails with no retry to go on
@@ -112,7 +112,7 @@ class TrainingOperator(BaseOperator):
         version: str | None = None,
         config: Mapping[str, Any] | str | None = None,
         training_conn_id: str = "training_default",
-        model_destination: str | None = None,
+        model_destination: Any = None,
         pending_timeout: timedelta | float | None = None,
         durable: bool = True,
         cancel_on_kill: bool = True,
@@ -141,7 +141,6 @@ class TrainingOperator(BaseOperator):
         )
         self.durable = durable
         self.cancel_on_kill = cancel_on_kill
-        self.job_page = ""
         self._execution: Execution | None = None
 
     def execute(self, context: Context) -> str:

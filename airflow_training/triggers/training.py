@@ -80,11 +80,17 @@ class TrainingTrigger(BaseTrigger):
         shortest = asyncio.ensure_future(asyncio.sleep(_SHORTEST))
         try:
             event = await self._follow()
-            await log_is_read()
+            await self._log_is_read()
             await shortest
         finally:
             shortest.cancel()
         yield TriggerEvent(event)
+
+    async def _log_is_read(self) -> None:
+        try:
+            await log_is_read()
+        except Exception as error:  # noqa: BLE001 - whatever it is: what became of the job is known, and counts more
+            self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
         hook = TrainingHook(self.training_conn_id)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_training.decorators.training import script_of
@@ -28,11 +32,18 @@ def noted(function: Function) -> Function:
     return call
 
 
+RATE = 0.1
+
+
 @noted
-def on_top(rate: float, name: str = "a", sizes: tuple[int, ...] = ()) -> None:
+def on_top(rate: float = RATE, name: str = str(Path("a")), *, sizes: tuple[int, ...] = ()) -> dict[str, float]:
     import json
 
-    print(json.dumps({"rate": rate, "name": name, "sizes": sizes}))
+    def inner(value: Function) -> Function:
+        return value
+
+    print(json.dumps({"rate": rate, "name": inner(name), "sizes": sizes}))  # type: ignore[arg-type]
+    return {}
 
 
 def run(script: str, *arguments: str) -> Any:
@@ -80,9 +91,74 @@ def test_airflow_knows_the_decorator_and_can_map_it() -> None:
     assert first.job_name == "train"
 
 
+def test_what_is_not_on_the_command_line_is_as_it_was_given() -> None:
+    script = script_of(on_top, {"rate": 0.5, "name": "it's", "sizes": None})
+
+    assert run(script, "--rate=1e-3") == {"rate": 0.001, "name": "it's", "sizes": None}
+
+
+def decorated(function: Function, *args: Any, **kwargs: Any) -> Any:
+    """The task that is made of a function, as a worker has it before it trains."""
+    with DAG("decorated", schedule=None) as dag:
+        train: Any = task.training(image="python:3", completion_time="1h", **kwargs.pop("of_the_task", {}))(function)
+        train(*args, **kwargs)
+    operator: Any = dag.get_task(function.__name__)
+    operator._make_script()
+    return operator
+
+
+def test_arguments_are_what_json_can_hold() -> None:
+    day = date(2026, 11, 25)
+
+    operator = decorated(on_top, name=Path("data"), rate=(1, {"a": day}), sizes={3}, of_the_task={"env": {"A": 1}})
+
+    assert operator.env == [
+        {"name": "RATE", "value": '[1, {"a": "2026-11-25"}]'},
+        {"name": "NAME", "value": "data"},
+        {"name": "SIZES", "value": "[3]"},
+        {"name": "A", "value": 1},
+    ]
+    with pytest.raises(AirflowFailException, match="an argument cannot be a bytes: it must be what JSON can hold"):
+        decorated(on_top, b"binary")
+
+
+def test_a_function_that_says_what_it_returns_hands_on_the_location() -> None:
+    assert decorated(on_top).multiple_outputs is False
+
+
+def with_context(rate: float, ds: str | None = None) -> None: ...
+
+
+def with_path(path: str) -> None: ...
+
+
+def with_any(*numbers: int) -> None: ...
+
+
+async def waiting(rate: float) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (with_context, "where Airflow's 'ds' is not"),
+        (with_path, "the argument 'path' of with_path would be the variable PATH of the job"),
+        (with_any, "each of its arguments needs a name: *numbers"),
+        (waiting, "@task.training needs a plain function, which waiting is not"),
+        (lambda rate: None, "@task.training needs a plain function, which <lambda> is not"),
+    ],
+)
+def test_what_no_script_can_be_made_of_is_told_when_the_dag_is_read(function: Function, said: str) -> None:
+    with DAG("decorated", schedule=None), pytest.raises(TypeError, match=re.escape(said)):
+        task.training(image="python:3", completion_time="1h")(function)("a")
+
+
+def needs_a_rate(rate: float) -> None: ...
+
+
 def test_what_the_function_lacks_is_told_when_the_dag_is_read() -> None:
     with DAG("decorated", schedule=None):
-        train: Any = task.training(image="python:3", completion_time="1h")(on_top)
+        train: Any = task.training(image="python:3", completion_time="1h")(needs_a_rate)
 
         with pytest.raises(TypeError, match="missing a required argument: 'rate'"):
             train()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_training.jobs.metrics import metrics_of_file, metrics_of_line
+from airflow_training.jobs.metrics import metrics_of_file, metrics_of_line, with_metrics
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,10 @@ from airflow_training.jobs.metrics import metrics_of_file, metrics_of_line
             {"accuracy": 0.8623, "loss": 0.3, "val_accuracy": 0.85},
         ),
         ("  1/1 - 0s - 95ms/step - mae: 12", {"mae": 12}),
-        ("318/318 - 1s - 2ms/step - loss: nan", {}),
+        ("318/318 - 1s - loss: 0.3 - accuracy: 0.8623 - 1s/epoch - 2ms/step", {"loss": 0.3, "accuracy": 0.8623}),
         ("12/318 ━━━━━━━━━━━━━━━━━━━━ 1s 2ms/step - accuracy: 0.5", {}),
         ('{"metrics": [1, 2]}', {}),
-        ('{"metrics": {"accuracy": "good", "works": true, "loss": NaN, "far": Infinity}}', {}),
-        ('{"metrics": {"huge": 1' + "0" * 400 + "}}", {}),
+        ('{"metrics": {"accuracy": "good", "works": true, "\\u0000": 1, "\\ud800": 1}}', {}),
         ('{"metrics": {"accuracy": 0.86}', {}),
         ('"metrics"', {}),
         ("", {}),
@@ -30,6 +29,27 @@ from airflow_training.jobs.metrics import metrics_of_file, metrics_of_line
 )
 def test_a_line_tells_its_metrics(line: str, metrics: dict[str, float]) -> None:
     assert metrics_of_line(line) == metrics
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"metrics": {"loss": NaN, "accuracy": 0.1}}',
+        '{"metrics": {"loss": -Infinity, "accuracy": 0.1}}',
+        '{"metrics": {"accuracy": 0.1, "loss": 1' + "0" * 400 + "}}",
+        "318/318 - 1s - 2ms/step - accuracy: 0.1 - loss: nan",
+        "318/318 - 1s - 2ms/step - accuracy: 0.1 - loss: inf",
+    ],
+)
+def test_a_model_that_diverged_has_no_loss_of_better_times(line: str) -> None:
+    assert with_metrics({"loss": 0.3, "accuracy": 0.9}, metrics_of_line(line)) == {"accuracy": 0.1}
+
+
+def test_what_is_told_later_comes_before_what_is_too_much() -> None:
+    many = {f"m{number}": 1.0 for number in range(100)}
+
+    assert with_metrics(many, {"accuracy": 0.9})["accuracy"] == 0.9
+    assert len(with_metrics(many, {"accuracy": 0.9})) == 100
 
 
 def test_a_file_of_nonsense_tells_none() -> None:

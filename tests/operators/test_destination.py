@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -42,7 +43,7 @@ def read(folder: ObjectStoragePath) -> dict[str, bytes]:
 
 
 def test_a_model_is_copied_whole(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
-    copy_model(str(model), str(target), "job")
+    copy_model(str(model), str(target), "job", Event())
 
     assert read(target) == FILES
 
@@ -50,7 +51,7 @@ def test_a_model_is_copied_whole(model: ObjectStoragePath, target: ObjectStorage
 def test_what_was_there_is_replaced(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
     write(target, {"saved_model.pb": b"old", "assets/old.txt": b"old"})
 
-    copy_model(str(model), str(target), "job")
+    copy_model(str(model), str(target), "job", Event())
 
     assert read(target) == FILES
 
@@ -58,7 +59,7 @@ def test_what_was_there_is_replaced(model: ObjectStoragePath, target: ObjectStor
 def test_a_copy_that_breaks_off_is_no_model_and_the_next_one_is_whole(
     model: ObjectStoragePath, target: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(file: ObjectStoragePath, to: ObjectStoragePath) -> None:
+    def full(file: ObjectStoragePath, to: ObjectStoragePath, _: Event) -> None:
         if file.name == "saved_model.pb":
             raise OSError("No space left on device")
         to.write_bytes(file.read_bytes())
@@ -66,10 +67,10 @@ def test_a_copy_that_breaks_off_is_no_model_and_the_next_one_is_whole(
     with monkeypatch.context() as fault:
         fault.setattr(destination, "_copy", full)
         with pytest.raises(StorageError, match=r"could not be copied to .*: No space left on device\."):
-            copy_model(str(model), str(target), "job")
+            copy_model(str(model), str(target), "job", Event())
     assert "saved_model.pb" not in read(target)
 
-    copy_model(str(model), str(target), "job")
+    copy_model(str(model), str(target), "job", Event())
 
     assert read(target) == FILES
     assert [path.name for path in target.parent.iterdir()] == [target.name], "nothing else is left"
@@ -85,7 +86,7 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
 
     monkeypatch.setattr(destination, "_copy", full)
     with pytest.raises(StorageError):
-        copy_model(str(model), str(target), "job")
+        copy_model(str(model), str(target), "job", Event())
 
     assert read(target) == {"saved_model.pb": b"old"}
 
@@ -96,6 +97,8 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
         ("models/census", "must be an absolute path or a URI"),
         ("nonsense://models/census", "model_destination cannot be 'nonsense://models/census': "),
         ("training://no_such@data/models", "There is no connection 'no_such'"),
+        ("file://models/census", "must be an absolute path or a URI"),
+        ("/", "must be a folder for this model alone"),
     ],
 )
 def test_a_place_that_cannot_be_is_told_before_anything_is_trained(where: str, said: str) -> None:
@@ -104,5 +107,54 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_trained(where: str, s
     assert said in mistake
 
 
+def test_the_root_of_a_store_is_no_place_for_a_model(training_connection: str) -> None:
+    (mistake,) = find_mistakes(f"training://{training_connection}@data")
+
+    assert "must be a folder for this model alone" in mistake
+
+
 def test_a_place_that_can_be_is_no_mistake() -> None:
-    assert find_mistakes("/models/census") == find_mistakes(None) == []
+    assert find_mistakes("/models/census") == find_mistakes(None) == find_mistakes("") == []
+
+
+def test_a_folder_that_holds_other_models_is_left_alone(model: ObjectStoragePath, tmp_path: Path) -> None:
+    models = write(ObjectStoragePath(f"file://{tmp_path}/models"), {"other/1/saved_model.pb": b"other"})
+
+    assert find_mistakes(str(models)) == [
+        f"model_destination must be a folder for this model alone: {models} holds other files"
+    ]
+    with pytest.raises(StorageError, match="it holds other files"):
+        copy_model(str(model), str(models), "job", Event())
+    assert read(models) == {"other/1/saved_model.pb": b"other"}
+
+
+def test_in_a_store_the_files_of_others_stay(model: ObjectStoragePath, training_connection: str) -> None:
+    models = ObjectStoragePath(f"training://{training_connection}@data/models/{uuid4()}")
+    write(models, {"other/1/saved_model.pb": b"other"})
+
+    copy_model(str(model), str(models), "job", Event())
+
+    assert read(models) == {**FILES, "other/1/saved_model.pb": b"other"}
+
+
+def test_a_copy_that_was_cut_off_before_its_last_step_leaves_the_old_model(
+    model: ObjectStoragePath, tmp_path: Path
+) -> None:
+    write(ObjectStoragePath(f"file://{tmp_path}/.census-job-replaced"), {"saved_model.pb": b"old"})
+
+    with pytest.raises(StorageError):
+        copy_model("training://no_such@data/model", f"{tmp_path}/census", "job", Event())
+    copied = ObjectStoragePath(f"file://{tmp_path}/census")
+    with pytest.raises(StorageError, match="the task has ended"):
+        copy_model(str(model), str(copied), "job", ended())
+    assert read(copied) == {"saved_model.pb": b"old"}
+
+    copy_model(str(model), str(copied), "job", Event())
+
+    assert read(copied) == FILES
+
+
+def ended() -> Event:
+    event = Event()
+    event.set()
+    return event
