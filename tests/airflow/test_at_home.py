@@ -17,13 +17,16 @@ def test_a_model_is_announced_with_all_that_is_known_of_it(
     airflow: LocalAirflow, under_test: ServiceUnderTest, tmp_path: Path, counts: Counts
 ) -> None:
     wanted = tmp_path / "models" / "a"
-    (wanted / "left").mkdir(parents=True)
+    wanted.mkdir(parents=True)
+    (wanted / "saved_model.pb").write_text("the model of yesterday")
+    (wanted / "left").write_text("of the model of yesterday")
     airflow.wait_for_dag("consumer")
     airflow.wait_for_dag("producer")
     before = counts.count("training.submits")
 
     run = airflow.trigger("producer", {"destination": str(wanted)})
-    wait_until(lambda: airflow.task("producer", run, "train")["state"] == "deferred", "The deferral", timeout=PATIENCE)
+    going = (None, "scheduled", "queued", "running")
+    wait_until(lambda: airflow.task("producer", run, "train")["state"] not in going, "The deferral", timeout=PATIENCE)
     (job,) = [job for job in under_test.jobs("train") if not job.state.ended]
     link = airflow.api("GET", f"/dags/producer/dagRuns/{run}/taskInstances/train/links")["extra_links"]["Training job"]
     assert link == f"{under_test.local.url}/api/v2/jobs/{job.job_id}"
