@@ -1,4 +1,4 @@
-# Everything happens in .venv and, for the demo, in .demo: `make clean` leaves no trace.
+# Everything happens in .venv, .demo (the demo) and .matrix (other Pythons): `make clean` leaves no trace.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,10 +8,10 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: help install engines demo test stack lint format constraints clean
+.PHONY: help install engines demo test test-matrix stack lint format constraints clean
 
 help: ## What can be made
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: .venv/installed ## Install the package and its tools into .venv
 
@@ -35,6 +35,9 @@ demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep le
 test: lint ## Every check, and every test but that of the stack
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+test-matrix: install ## The unit tests on each supported Python (or on ARGS=3.12), and with the oldest dependencies
+	@tests/matrix $(ARGS)
+
 stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
 	@tests/stack/images
 	$(BIN)/python -m pytest -m stack tests/stack
@@ -55,4 +58,4 @@ constraints: install ## Choose new versions of everything, for all supported Pyt
 
 clean: ## Remove what was installed and what the demo left
 	find airflow_training dags tests -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .demo .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
