@@ -11,11 +11,8 @@ import pytest
 
 DAGS = sorted((Path(__file__).parent.parent / "dags").glob("*.py"))
 
-# The empty Dag has what any Dag file has; what it needs for the first time is its own.
 EMPTY = """
-from airflow.sdk import DAG, Asset, ObjectStoragePath, Param, get_current_context, task
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, task
 with DAG("empty", schedule=None):
     task(lambda: None)
 """

@@ -48,10 +48,7 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
             not given.
     """
 
-    template_fields: ClassVar[tuple[str, ...]] = (  # type: ignore[misc]  # an instance's in Airflow's classes
-        *DecoratedOperator.template_fields,
-        *TrainingOperator.template_fields,
-    )
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *TrainingOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
         **TrainingOperator.template_fields_renderers,

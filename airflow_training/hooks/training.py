@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # What the extra of a connection may hold beside what HttpHook reads.
 EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version", "job_page_url"})
 
+# Somebody waits for the answer to a check.
+_QUICK = RetryPolicy(budget=5)
+
 
 class TrainingHook(HttpHook):
     """A training service, reached by an Airflow connection of the type `training`.
@@ -125,7 +128,7 @@ class TrainingHook(HttpHook):
         name = ""
         try:
             for name, step in _STEPS.items():
-                yield True, f"{name}: {asyncio.run(step(self.client(policy=RetryPolicy(budget=5))))}"
+                yield True, f"{name}: {asyncio.run(step(self.client(policy=_QUICK)))}"
         except TrainingError as error:
             yield False, f"{name}: {error}"
 
@@ -208,7 +211,7 @@ async def _connection(client: TrainingClient) -> str:
 
 
 async def _token(client: TrainingClient) -> str:
-    await TokenSource(client.settings, RetryPolicy(budget=5)).atoken()
+    await TokenSource(client.settings, _QUICK).atoken()
     return f"{client.settings.token_server} gives one to {client.settings.client_id!r}"
 
 

@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.training import TrainingOperator
 
@@ -55,3 +56,7 @@ def test_a_training_is_deferred_unless_the_environment_says_otherwise(
 
     assert TrainingOperator(task_id="train", **MINIMAL).deferrable is deferrable
     assert TrainingOperator(task_id="train", **MINIMAL, deferrable=not deferrable).deferrable is not deferrable
+
+
+def test_the_connection_is_the_hooks_where_the_dag_names_none() -> None:
+    assert TrainingOperator(task_id="train", **MINIMAL).training_conn_id == TrainingHook.default_conn_name

@@ -19,6 +19,7 @@ from airflow_training.exceptions import (
     ServiceUnavailable,
     TrainingError,
 )
+from airflow_training.triggers import training as module
 from airflow_training.triggers.training import TrainingTrigger, error_of, failure_event
 
 JOB_ID = "8c3d5a3e-0000-5000-8000-000000000000"
@@ -91,3 +92,19 @@ def test_an_error_in_the_triggerer_is_the_same_error_on_the_worker(error: Traini
     assert str(again) == str(error)
     assert again.retryable == error.retryable
     assert getattr(again, "over", None) == getattr(error, "over", None)
+
+
+@pytest.mark.anyio
+async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_the_job(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("the supervisor is away")
+
+    monkeypatch.setattr(module, "log_is_read", broken)
+    monkeypatch.setattr(module, "_SHORTEST", 0.0)
+
+    (event,) = [event async for event in trigger.run()]
+
+    assert event.payload["error"] == "InvalidConnection"
+    assert Trigger.log.lines[-1] == "The end of the log may be missing here: the supervisor is away"
