@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
-from uuid import uuid4
 
 import pytest
 from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
@@ -18,6 +16,7 @@ from openlineage.client.event_v2 import Dataset
 from airflow_training.exceptions import JobFailed
 from airflow_training.operators.claim import Claim
 from airflow_training.operators.training import TrainingOperator
+from tests.operators.support import resume
 
 FOLDER = Path(__file__).parent
 MINIMAL: dict[str, Any] = {"job_name": "census", "image": "i", "completion_time": "1h", "script": "print(1)\n"}
@@ -38,23 +37,6 @@ def names(datasets: list[Dataset]) -> list[tuple[str, str]]:
 
 def read_by(**values: Any) -> list[tuple[str, str]]:
     return names(told(training(**values)).inputs)
-
-
-def resume(operator: TrainingOperator, status: str, claim: Claim) -> None:
-    """Do what Airflow does when the trigger has fired: of the task, this worker knows the end only."""
-    outcome = {"job_id": claim.job_id, "status": {"job_id": claim.job_id, "status": status}}
-    event = {**outcome, "last_lines": [], "metrics": {}}
-    context: Any = {"ti": Mock(), "task_state_store": Mock()}
-    operator.execute_complete(context, event, claim.to_dict())
-
-
-@pytest.fixture
-def claim(training_connection: str) -> Claim:
-    """A job that has left a model."""
-    claim = Claim(str(uuid4()), 1, 0, "census", training_connection, None, "1h")
-    model = ObjectStoragePath(f"training://{training_connection}@data/{claim.folder}/model/1")
-    (model / "saved_model.pb").write_bytes(b"graph")
-    return claim
 
 
 def test_script_and_data_are_known_from_the_start() -> None:

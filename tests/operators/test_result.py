@@ -1,0 +1,49 @@
+"""The metrics that a training hands on, and what becomes of it where they cannot be had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+
+from airflow_training.exceptions import StorageError
+from airflow_training.operators import attempt
+from airflow_training.operators.claim import Claim
+from airflow_training.operators.training import TrainingOperator
+from tests.operators.support import resume
+
+TOLD = {"accuracy": 0.5, "loss": 1.0}
+
+
+@pytest.fixture
+def task(training_connection: str) -> TrainingOperator:
+    return TrainingOperator(
+        task_id="train",
+        job_name="census",
+        script="train.py",
+        image="i",
+        completion_time="1h",
+        training_conn_id=training_connection,
+    )
+
+
+def test_the_file_counts_more_than_the_log(task: TrainingOperator, claim: Claim) -> None:
+    file = ObjectStoragePath(f"training://{claim.training_conn_id}@data/{claim.folder}/metrics.json")
+    file.write_text('{"accuracy": 0.75}')
+
+    assert resume(task, "SUCCEEDED", claim, TOLD)["metrics"] == {"accuracy": 0.75, "loss": 1.0}
+
+
+def test_a_training_does_not_fail_for_its_metrics(
+    task: TrainingOperator, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise StorageError("The storage is full.")
+
+    monkeypatch.setattr(attempt, "kept_metrics", full)
+
+    result = resume(task, "SUCCEEDED", claim, TOLD)
+
+    assert result["metrics"] == TOLD
+    assert result["location"].endswith("/model/1")
