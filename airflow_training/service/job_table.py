@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, defer, sessionmaker
 
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState, JobStatus
 from airflow_training.service.amount import Amount
+from airflow_training.service.changes import Changes
 from airflow_training.service.database import Job, now
 from airflow_training.service.errors import ApiError
 from airflow_training.service.machine import Machine
@@ -40,9 +42,13 @@ class JobTable:
     Args:
         sessions: The database.
         machine: What jobs wait for.
+
+    Attributes:
+        changes: Where each change is announced.
     """
 
     def __init__(self, sessions: sessionmaker[Session], machine: Machine) -> None:
+        self.changes = Changes()
         self._sessions = sessions
         self._machine = machine
         self._in_doubt: set[JobKey] = set()
@@ -58,7 +64,7 @@ class JobTable:
         document = json.dumps(description.to_wire(), sort_keys=True)
         job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document, **asked._asdict())
         try:
-            with self._sessions.begin() as session:
+            with self._changing(key) as session:
                 mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
                 if (session.scalar(mine) or 0) >= LONGEST_QUEUE and not session.get(Job, key):
                     raise ApiError(
@@ -100,13 +106,28 @@ class JobTable:
             active = session.scalars(select(Job).where(Job.tenant == tenant, Job.finished.is_(None))).all()
             mine = select(Job).where(Job.tenant == tenant, Job.finished.is_not(None))
             ended = session.scalars(mine.order_by(*by_age).limit(finished)).all()
-            queue = session.scalars(select(Job.submitted).where(*self._in_the_queue).order_by(Job.submitted)).all()
+            queue = self._submissions(session)
         # One that ends between the two questions is in both answers.
         jobs = {job.id: job for job in (*active, *ended)}.values()
         return [
             self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0)
             for job in sorted(jobs, key=lambda job: (job.submitted, job.id))
         ]
+
+    def read(self, keys: Sequence[JobKey]) -> dict[JobKey, tuple[JobStatus, bool]]:
+        """The statuses of some jobs of one tenant, and whether they wait; without those that it does not have."""
+        mine = select(Job).where(Job.tenant == keys[0].tenant, Job.id.in_([key.job_id for key in keys]))
+        with self._sessions() as session:
+            # A description may have a megabyte.
+            jobs = session.scalars(mine.options(defer(Job.description))).all()
+            queue = self._submissions(session) if any(map(_waits, jobs)) else []
+        return {
+            JobKey(job.tenant, job.id): (
+                self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0),
+                _waits(job),
+            )
+            for job in jobs
+        }
 
     def cancel(self, key: JobKey) -> None:
         """End a job: at once where nothing runs yet, else by its runner. What has ended stays as it is.
@@ -157,7 +178,7 @@ class JobTable:
         values = {"claimed": True, "gpu_ids": ",".join(gpus), "message": "starting"}
         statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, _WAITING).values(**values)
         try:
-            with self._sessions.begin() as session:
+            with self._changing(key) as session:
                 job = session.scalar(statement.returning(Job))
         except SQLAlchemyError:
             # A connection that ends during a commit does not tell whether it was made.
@@ -203,7 +224,7 @@ class JobTable:
 
     def remove(self, key: JobKey) -> None:
         """Forget a job that has ended."""
-        with self._sessions.begin() as session:
+        with self._changing(key) as session:
             ended = Job.finished.is_not(None)
             session.execute(delete(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, ended))
 
@@ -212,10 +233,23 @@ class JobTable:
         """The jobs that wait and can run on this machine."""
         return _WAITING, Job.gpus <= self._machine.capacity.gpus
 
+    def _submissions(self, session: Session) -> Sequence[datetime]:
+        """When the jobs in the queue were submitted, in order."""
+        return session.scalars(select(Job.submitted).where(*self._in_the_queue).order_by(Job.submitted)).all()
+
     def _change(self, key: JobKey, expected: ColumnElement[bool], **values: object) -> bool:
         statement = update(Job).where(Job.tenant == key.tenant, Job.id == key.job_id, expected).values(**values)
-        with self._sessions.begin() as session:
+        with self._changing(key) as session:
             return session.scalar(statement.returning(Job.id)) is not None
+
+    @contextmanager
+    def _changing(self, key: JobKey) -> Iterator[Session]:
+        """A transaction that changes a job: announced once it was made, and where nobody knows whether it was."""
+        try:
+            with self._sessions.begin() as session:
+                yield session
+        finally:
+            self.changes.announce(key)
 
     def _order(self, job: Job) -> Order | None:
         """What a runner is told of a job; None, and the job has failed, where an older version took what we do not."""
