@@ -27,17 +27,29 @@ class Machine:
 
     Attributes:
         capacity: All of it.
-        closed: Why no job is started at all just now; empty where jobs are.
         away: Why it cannot be used just now; empty where it can.
+        revision: Another number after each change, for who remembers what depends on the machine.
     """
 
     away = ""
 
     def __init__(self, capacity: Amount, gpus: Sequence[str]) -> None:
         self.capacity = capacity
-        self.closed = ""
+        self.revision = 0
+        self._closed = ""
         self._gpus = tuple(gpus)
         self._taken: dict[JobKey, tuple[Amount, tuple[str, ...]]] = {}
+
+    @property
+    def closed(self) -> str:
+        """Why no job is started at all just now; empty where jobs are."""
+        return self._closed
+
+    @closed.setter
+    def closed(self, why: str) -> None:
+        if why != self._closed:
+            self._closed = why
+            self.revision += 1
 
     @property
     def free(self) -> Amount:
@@ -63,11 +75,13 @@ class Machine:
             taken = {gpu for _, ids in self._taken.values() for gpu in ids}
             gpus = [gpu for gpu in self._gpus if gpu not in taken][: amount.gpus]
         self._taken[key] = (amount, tuple(gpus))
+        self.revision += 1
         return tuple(gpus)
 
     def give_back(self, key: JobKey) -> None:
         """Take a job's part back."""
         self._taken.pop(key, None)
+        self.revision += 1
 
 
 def detect(cpus: int | None = None, memory: int | None = None, gpus: int | None = None) -> Machine:

@@ -51,6 +51,7 @@ class RayMachine(Machine):
         self._found = tuple(amounts)
         self.capacity = self._capacity(amounts)
         self.away = "" if amounts or any(self._given) else f"waiting for Ray at {self._ray.address}, which has no cpus"
+        self.revision += 1
 
     def granted(self, asked: Amount) -> Amount:
         """What a job gets that asks for so much: of cpus and memory not more than one node has."""
