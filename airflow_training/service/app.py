@@ -14,7 +14,8 @@ from airflow_training.service.access_log import AccessLog
 from airflow_training.service.context import Service
 from airflow_training.service.errors_http import install_error_handlers
 from airflow_training.service.examples import ANSWERS
-from airflow_training.service.routers import jobs, oauth, operation, storage
+from airflow_training.service.routers import jobs, oauth, operation, storage, watch
+from airflow_training.service.watching import Watch
 
 _ABOUT = """
 Trains models: a client gets a token, uploads data and a script to the storage, submits a job, and follows its
@@ -40,6 +41,7 @@ def create_app(service: Service) -> FastAPI:
     api = APIRouter(prefix="/api/v2")
     api.include_router(storage.router)
     api.include_router(jobs.router)
+    api.include_router(watch.router)
     app.include_router(api)
     app.include_router(oauth.router)
     app.include_router(operation.router)
@@ -49,10 +51,11 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _contract(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with examples, and with the body of a submit, which FastAPI does not read itself."""
+    """The OpenAPI document, with examples, and with the bodies that FastAPI does not read itself."""
     contract = document()
-    schema = jobs.JobDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-    contract["components"]["schemas"] |= {**schema.pop("$defs"), jobs.JobDocument.__name__: schema}
+    for body in (jobs.JobDocument, Watch):
+        schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        contract["components"]["schemas"] |= {**schema.pop("$defs"), body.__name__: schema}
     for name, answer in ANSWERS.items():
         contract["components"]["schemas"][name]["examples"] = [answer]
     return contract

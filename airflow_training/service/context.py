@@ -24,6 +24,7 @@ from airflow_training.service.metrics import Metrics
 from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
+from airflow_training.service.statuses import Statuses
 from airflow_training.service.storage import Storage
 from airflow_training.service.tokens import Tokens
 
@@ -41,6 +42,7 @@ class Service:
     machine: Machine
     plans: Mapping[str, Amount]
     jobs: JobTable
+    statuses: Statuses
     runner: Runner
     scheduler: Scheduler
     storage: Storage
@@ -86,6 +88,15 @@ def _client(
             scope=needed.scope_str,
         )
     return client
+
+
+def check_again(request: Request, service: Service) -> None:
+    """See that who asked to read may still do so.
+
+    Raises:
+        ApiError: The token is not good any more.
+    """
+    _client(request, service, SecurityScopes([READ]), request.headers.get("Authorization"))
 
 
 def _refuse(status: int, message: str, **challenge: str) -> NoReturn:

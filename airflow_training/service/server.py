@@ -37,6 +37,7 @@ from airflow_training.service.runners.ray import RayRunner
 from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder, RaySettings, RunnerName, ServiceSettings, Tls
+from airflow_training.service.statuses import Statuses
 from airflow_training.service.storage import Storage
 from airflow_training.service.tokens import Tokens
 
@@ -97,6 +98,7 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
         machine=machine,
         plans=settings.plans,
         jobs=jobs,
+        statuses=Statuses(jobs, machine),
         runner=runner,
         scheduler=Scheduler(jobs, runner, machine, metrics, data=data, free_disk=settings.free_disk),
         storage=storage,
@@ -185,6 +187,7 @@ class _Server(uvicorn.Server):
             )
         )
         self._ready = ready
+        self._changes = service.jobs.changes
         # uvicorn raises the signal that stopped it once more when it is done, for whoever was there before it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -197,3 +200,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way; who waits for news is told that there is none."""
+        self._changes.close()
+        await super().shutdown(sockets)

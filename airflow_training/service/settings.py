@@ -14,6 +14,9 @@ from airflow_training.service.s3_store import S3Settings
 
 BUCKET = "data"
 
+JOB_ID = r"^[A-Za-z0-9-]{1,64}$"
+"""The id of a job, which is chosen by a client, and is the name of a folder."""
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -170,7 +173,11 @@ class DataFolder:
 
     def job_state(self, tenant: str, job_id: str) -> Path:
         """What the service knows of a job's run: its specification, its log, its end."""
-        return self.root / "jobs" / tenant / job_id
+        return self.job_states(tenant) / job_id
+
+    def job_states(self, tenant: str) -> Path:
+        """What it knows of the runs of a tenant's jobs, a folder for each."""
+        return self.root / "jobs" / tenant
 
     def tenant(self, tenant: str) -> Path:
         """What a tenant sees as its S3 endpoint: each folder in it is a bucket."""

@@ -18,13 +18,14 @@ from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.errors_http import REFUSALS, refusals
 from airflow_training.service.runners.job_log import RECORDS_FILE, TEXT_FILE
 from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.settings import JOB_ID
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=REFUSALS)
 
 JobId = Annotated[
     str,
     Path(
-        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        pattern=JOB_ID,
         description="Chosen by the client, a UUID: 1 to 64 letters, digits or '-'.",
         examples=["6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11"],
     ),

@@ -1,0 +1,110 @@
+"""What is new of many jobs at once: their statuses, and what they have written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from airflow_training.service.log_shares import GrownLog, shared_out
+from airflow_training.service.runners.job_log import RECORDS_FILE
+from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.settings import JOB_ID
+from airflow_training.service.statuses import KnownStatus, Statuses
+
+MOST_JOBS = 10_000
+LONGEST_WAIT = 30
+
+
+class Known(BaseModel):
+    """What the client knows of a job."""
+
+    model_config = ConfigDict(strict=True)
+
+    offset: int = Field(ge=0, description="From which byte of its records on the log is wanted.")
+    seen: str = Field(max_length=64, description="The tag of the status, as an earlier reply gave it; or empty.")
+
+
+class Watch(BaseModel):
+    """The jobs that a client watches."""
+
+    model_config = ConfigDict(strict=True)
+
+    jobs: dict[Annotated[str, Field(pattern=JOB_ID)], Known] = Field(
+        max_length=MOST_JOBS, description="What the client knows, by the id of the job."
+    )
+    wait: float = Field(
+        20,
+        ge=0,
+        le=LONGEST_WAIT,
+        allow_inf_nan=False,
+        description="Seconds that the reply may take while there is no news.",
+    )
+
+
+class Watching:
+    """Looks for news of jobs, as often as it is asked to.
+
+    Args:
+        statuses: The statuses of all jobs.
+        folder: The folder with the folders of the tenant's jobs.
+        tenant: Whose jobs are watched.
+        jobs: What the client knows of them, by their ids.
+
+    Attributes:
+        keys: The jobs.
+    """
+
+    def __init__(self, statuses: Statuses, folder: Path, tenant: str, jobs: Mapping[str, Known]) -> None:
+        self.keys = {JobKey(tenant, job_id): known for job_id, known in jobs.items()}
+        self._statuses = statuses
+        self._files = {key: f"{folder}/{key.job_id}/{RECORDS_FILE}" for key in self.keys}
+        self._ended: dict[JobKey, KnownStatus] = {}
+        # The sizes of logs of which the last look saw that they have no whole record more.
+        self._no_news: dict[str, int] = {}
+
+    def look(self) -> bytes:
+        """The news, as they travel; empty where there are none."""
+        # The statuses before the logs: of a job that has ended, the log is complete then.
+        statuses = self._read_statuses()
+        sizes = {key: _size(self._files[key]) for key, status in statuses.items() if not status.waits}
+        logs = [
+            GrownLog(file, known.offset, size, statuses[key].ended)
+            for key, known in self.keys.items()
+            if (size := sizes.get(key, 0)) > known.offset and self._no_news.get(file := self._files[key]) != size
+        ]
+        records = shared_out(logs)
+        news = []
+        for key, known in self.keys.items():
+            status = statuses.get(key)
+            # Nothing in these lines needs to be escaped: of ids and tags it is known which characters they have.
+            if not status:
+                news.append(f'{{"job_id": "{key.job_id}", "unknown": true}}\n'.encode())
+                continue
+            content = records.get(self._files[key], b"")
+            if not content and status.tag == known.seen:
+                continue
+            told = "" if status.tag == known.seen else f', "status": {status.document}'
+            line = (
+                f'{{"job_id": "{key.job_id}", "seen": "{status.tag}", "offset": {known.offset},'
+                f' "bytes": {len(content)}, "size": {sizes.get(key, 0)}{told}}}\n'
+            )
+            news += (line.encode(), content)
+        if not news:
+            self._no_news |= {log.file: log.size for log in logs}
+        return b"".join(news)
+
+    def _read_statuses(self) -> dict[JobKey, KnownStatus]:
+        read = self._statuses.read([key for key in self.keys if key not in self._ended])
+        self._ended |= {key: status for key, status in read.items() if status.ended}
+        return read | self._ended
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size  # noqa: PTH116 - a Path for each of thousands of files takes longer than the look
+    except FileNotFoundError:
+        return 0
