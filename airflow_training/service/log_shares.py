@@ -102,13 +102,16 @@ def shared_out(logs: Sequence[GrownLog]) -> dict[str, bytes]:
 
 def _begun(log: GrownLog, probable: int) -> _Share | None:
     """The share of a log with its first record; None where that has not ended yet."""
-    for most in (probable, _LONGEST_RECORD):
+    most = probable
+    while True:
         content = log.read(most)
         if end := content.find(b"\n") + 1:
             return _Share(log, content, end)
-        if len(content) == log.size - log.offset:
-            return _Share(log, content, len(content)) if content and log.ended else None
-    return None
+        if content and log.ended and len(content) == log.size - log.offset:
+            return _Share(log, content, len(content))
+        if len(content) < most or most == _LONGEST_RECORD:
+            return None
+        most = min(8 * most, _LONGEST_RECORD)
 
 
 def _level(wanted: Sequence[int], most: int) -> int:

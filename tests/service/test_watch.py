@@ -31,7 +31,8 @@ from airflow_training.service.log_shares import GrownLog, shared_out
 from airflow_training.service.machine import Machine
 from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.statuses import Statuses
-from tests.service.support import RunningService, Tenant, age, close, on_both, run
+from tests.engines.postgresql import PostgreSQL
+from tests.service.support import POSTGRESQL, RunningService, Tenant, age, close, on, on_both, run
 
 KILOBYTE = 1024
 # More than any machine has: such a job gets the machine for itself.
@@ -353,6 +354,30 @@ def test_a_client_that_was_removed_while_it_waits_is_told_nothing_more(
     assert (reply.status, b"secret" in reply.read()) == (401, False)
     connection.close()
     assert own_tenant.http.post("watch", json={"jobs": {}}).status_code == 401
+
+
+@on(POSTGRESQL)
+def test_who_waits_while_the_database_goes_away_is_told_so_and_misses_nothing(
+    postgresql: PostgreSQL, own_service: RunningService, own_tenant: Tenant
+) -> None:
+    job_id = own_tenant.submit(f"{until_told('go')}; echo line; {until_told('end')}")
+    follower = Follower(own_tenant, job_id)
+    follower.ask_until(lambda: follower.sees(job_id, "RUNNING") and not follower.ask(wait=0), "no news")
+    connection = Waiting(own_tenant, follower.known)
+    postgresql.stop()
+    try:
+        tell(own_tenant, job_id, "go")
+        reply = connection.getresponse()
+        assert (reply.status, json.loads(reply.read())["error"]["code"]) == (503, "503")
+        connection.close()
+        assert own_tenant.http.post("watch", json={"jobs": follower.known}).status_code == 503
+    finally:
+        postgresql.start()
+    own_tenant.wait_for(lambda: httpx.get(f"{own_service.url}/healthz").is_success, "the service")
+    tell(own_tenant, job_id, "end")
+    follower.ask_until(lambda: follower.complete(job_id), "the end")
+    assert follower.lines(job_id) == ["line"]
+    assert follower.statuses[job_id]["status"] == "SUCCEEDED"
 
 
 def test_a_thousand_jobs_are_watched_with_one_request(own_service: RunningService, own_tenant: Tenant) -> None:

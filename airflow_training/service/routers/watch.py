@@ -20,6 +20,8 @@ router = APIRouter(prefix="/watch", tags=["jobs"], responses=REFUSALS)
 
 # Logs are written by other processes, of which nothing is heard here; nor is of a client that goes away.
 _INTERVAL = 0.2
+# A look at very many logs takes a while: there is ten times as much between two, but no more than this.
+_REST, _LONGEST_REST = 10, 1.0
 
 # Each of ten thousand jobs may have some.
 _MISTAKES = 10
@@ -62,19 +64,21 @@ async def watch(request: Request, client: Reader, body: Body, service: ServicePa
     """
     wanted = await run_in_threadpool(_read, body)
     watching = Watching(service.statuses, service.data.job_states(client.tenant), client.tenant, wanted.jobs)
-    loop = asyncio.get_running_loop()
-    first, end = True, loop.time() + wanted.wait
-    with service.jobs.changes.heard(watching.keys) as changed:
+    changes, clock = service.jobs.changes, asyncio.get_running_loop().time
+    end, looks = clock() + wanted.wait, 0
+    with changes.heard(watching.keys) as changed:
         while True:
             changed.clear()
+            look = clock()
             news = await run_in_threadpool(watching.look)
-            left = end - loop.time()
-            if news or not wanted.jobs or left <= 0 or service.jobs.changes.closed or await request.is_disconnected():
+            looks += 1
+            left = end - clock()
+            if news or not wanted.jobs or left <= 0 or changes.closed or await request.is_disconnected():
                 break
-            first = False
+            pause = max(_INTERVAL, min(_REST * (clock() - look), _LONGEST_REST))
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(left, _INTERVAL))
-    if not first:
+                await asyncio.wait_for(changed.wait(), min(left, pause))
+    if looks > 1:
         # What was taken away while the request waited is away.
         await run_in_threadpool(check_again, request, service)
     return Response(news, media_type=NDJSON, headers={"Cache-Control": "no-store"})
