@@ -347,13 +347,15 @@ def test_a_client_that_was_removed_while_it_waits_is_told_nothing_more(
     job_id = own_tenant.submit(f"{until_told('go')}; echo secret")
     follower = Follower(own_tenant, job_id)
     follower.ask_until(lambda: follower.sees(job_id, "RUNNING") and not follower.ask(wait=0), "no news")
-    connection = Waiting(own_tenant, follower.known)
-    run("clients", "remove", own_tenant.credentials.client_id, *own_service.options_of_commands)
+    colleague = Tenant(own_service, own_tenant.name)
+    connection = Waiting(colleague, follower.known)
+    run("clients", "remove", colleague.credentials.client_id, *own_service.options_of_commands)
     tell(own_tenant, job_id, "go")
     reply = connection.getresponse()
     assert (reply.status, b"secret" in reply.read()) == (401, False)
     connection.close()
-    assert own_tenant.http.post("watch", json={"jobs": {}}).status_code == 401
+    assert colleague.http.post("watch", json={"jobs": {}}).status_code == 401
+    colleague.http.close()
 
 
 @on(POSTGRESQL)
