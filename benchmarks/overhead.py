@@ -1,0 +1,107 @@
+"""What Airflow adds to a training: `python -m benchmarks.overhead`, three minutes.
+
+Trainings of twelve seconds run on a real Airflow and a real service, two at a time. Airflow's database is looked at
+twenty times a second. Measured are the time from the exit of the training's program to the event of its trigger, from
+there to the success of the task, and the seconds for which the task had a worker.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.service import LocalService
+from tests.airflow.conftest import DAGS
+from tests.airflow.support import ServiceUnderTest, Training
+
+AT_ONCE, ROUNDS, INTERVAL = 2, 8, 0.05
+SCRIPT = """
+import time
+from pathlib import Path
+time.sleep(12)
+Path("model").mkdir()
+Path("model/saved_model.pb").touch()
+Path("exit").write_text(str(time.time()))
+"""
+
+
+@dataclass
+class Timeline:
+    """When a task came into each state, and how long it had a worker."""
+
+    entered: dict[str, float] = field(default_factory=dict)
+    with_worker: float = 0.0
+    _state: str = ""
+    _since: float = 0.0
+
+    def see(self, state: str, now: float) -> None:
+        if state == self._state:
+            return
+        if self._state == "running":
+            self.with_worker += now - self._since
+        if self._state == "deferred":
+            self.entered["event"] = now
+        self._state, self._since = state, now
+        self.entered[state] = now
+
+
+def watch(airflow: LocalAirflow, trainings: list[Training]) -> dict[str, Timeline]:
+    """Look at the states of tasks until all have ended."""
+    timelines = {training.run: Timeline() for training in trainings}
+    with closing(sqlite3.connect(f"file:{airflow.database}?mode=ro", uri=True, timeout=60)) as database:
+        while not all({"success", "failed"} & set(timeline.entered) for timeline in timelines.values()):
+            rows = database.execute("SELECT run_id, state FROM task_instance").fetchall()
+            now = time.time()
+            for run, state in rows:
+                if run in timelines:
+                    timelines[run].see(state or "", now)
+            time.sleep(INTERVAL)
+    return timelines
+
+
+def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
+    """Run the trainings and print the figures."""
+    to_event, to_success, with_worker = [], [], []
+    for _ in range(ROUNDS):
+        trainings = [Training(airflow, service, "once_deferred", script=SCRIPT) for _ in range(AT_ONCE)]
+        timelines = watch(airflow, trainings)
+        for training in trainings:
+            timeline = timelines[training.run].entered
+            exited = float((service.folder(training.jobs[0]) / "exit").read_text())
+            to_event.append(timeline["event"] - exited)
+            to_success.append(timeline["success"] - timeline["event"])
+            with_worker.append(timelines[training.run].with_worker)
+    print(f"{AT_ONCE * ROUNDS} trainings, {AT_ONCE} at a time; times of states are seen {INTERVAL:g} s late at most")
+    for name, values in (
+        ("exit of the program to the trigger's event", to_event),
+        ("event to the task's success", to_success),
+        ("worker slot per training", with_worker),
+    ):
+        print(f"{name}, median: {median(values):.2f} s")
+        print(f"{name}, 95 of 100 within: {quantiles(values, n=20, method='inclusive')[-1]:.2f} s")
+
+
+def main() -> None:
+    """Start an Airflow and a service, measure, and stop them."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = LocalService(Path(folder, "service"))
+        airflow = LocalAirflow(Path(folder, "airflow"), DAGS)
+        with service.running():
+            credentials = service.add_client("benchmark")
+            try:
+                airflow.migrate()
+                airflow.start()
+                airflow.connect("training_default", service.url, credentials)
+                measure(airflow, ServiceUnderTest(service, credentials))
+            finally:
+                airflow.stop()
+
+
+if __name__ == "__main__":
+    main()
