@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_training import stats
+from airflow_training.client.news import News
 from airflow_training.client.retry import RetryPolicy
-from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import News, follow
+from airflow_training.client.watch import follow
+from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import JobTimedOut, TrainingError
-from airflow_training.jobs.level import level_of
 from airflow_training.jobs.limits import Limits
-from airflow_training.jobs.log import LogRecord
-from airflow_training.jobs.metrics import metrics_of_line, with_metrics
 from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.task_log import TaskLog, write_lines
 
 STATUS_KEY = "training_status"
 """The XCom that holds the status object of the running job."""
@@ -36,28 +36,21 @@ STATUS_INTERVAL = 60.0
 """Seconds after which the status is published again, changed or not: trainingClient's minute."""
 
 CURSOR_INTERVAL = 5.0
-"""Seconds between two savings of the cursor, where the log grows."""
+"""Seconds between two savings of the cursor, where the log grows and few jobs are followed."""
 
 PATIENCE = RetryPolicy(budget=15 * 60)
 """How long a service may be away while a job runs: one that is being upgraded does not end a training."""
 
 _LAST_LINES = 10
 _LONGEST_LAST_LINE = 500
-# Airflow writes a line in about half a millisecond. The threads that do it are few, and other jobs wait for them.
-_LINES_AT_ONCE = 500
+# Seconds between two savings of cursors, whosever they are: the triggerer takes some milliseconds for one.
+_BETWEEN_CURSORS = 0.06
 # Seconds: to save the cursor when we are told to end; to have a job canceled; for what a canceled job still says.
 _LAST_WORD = 1.0
 _CANCEL = 60.0
 _DRAIN = 60.0
 
 Store = Callable[[str, Any], Awaitable[None]]
-
-
-class TaskLog(Protocol):
-    """The part of Airflow's logger that is needed here."""
-
-    def log(self, level: int, event: str, **kwargs: Any) -> Any:
-        """Write a line."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +86,12 @@ class _TimeIsUp(Exception):
 
 
 async def report(
-    client: TrainingClient, job_id: str, *, log: TaskLog, store: Store, limits: Limits, cursor: Any = None
+    watcher: Watcher, job_id: str, *, log: TaskLog, store: Store, limits: Limits, cursor: Any = None
 ) -> Outcome:
     """Follow a job to its end and report on it; end it when it takes too long.
 
     Args:
-        client: The service.
+        watcher: Looks after the jobs of the service.
         job_id: The job.
         log: The task log, which receives every line of the job's log with the time at which it was written.
         store: Stores a value in the task's XCom: the status at every change and each minute, and the cursor.
@@ -111,7 +104,7 @@ async def report(
         ServiceError: The service cannot be asked any more.
     """
     known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
-    reporter = _Reporter(client, job_id, log, store, cursor if known else {"offset": 0, "metrics": {}})
+    reporter = _Reporter(watcher, job_id, log, store, cursor if known else {"offset": 0, "metrics": {}})
     try:
         return await reporter.follow(limits)
     except _TimeIsUp as limit:
@@ -123,10 +116,8 @@ async def report(
 
 
 class _Reporter:
-    def __init__(
-        self, client: TrainingClient, job_id: str, log: TaskLog, store: Store, cursor: Mapping[str, Any]
-    ) -> None:
-        self._client = client
+    def __init__(self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, cursor: Mapping[str, Any]) -> None:
+        self._watcher = watcher
         self._job_id = job_id
         self._log = log
         self._store = store
@@ -140,7 +131,7 @@ class _Reporter:
 
     async def follow(self, limits: Limits | None) -> Outcome:
         """Follow the job to its end, or to the first of its limits."""
-        async with aclosing(follow(self._client, self._job_id, self._offset)) as all_news:
+        async with aclosing(follow(self._watcher, self._job_id, self._offset)) as all_news:
             while news := await self._next(all_news.__anext__, limits):
                 await self._tell(news)
         if self._status is None:
@@ -156,7 +147,7 @@ class _Reporter:
         job = f"The training job {self._status.name if self._status else ''} ({self._job_id}) {limit}"
         self._log.log(logging.WARNING, f"{job}; it is being canceled")
         try:
-            await asyncio.wait_for(self._client.cancel(self._job_id), _CANCEL)
+            await asyncio.wait_for(self._watcher.client.cancel(self._job_id), _CANCEL)
             stats.canceled()
         except (TrainingError, asyncio.TimeoutError) as error:
             said = str(error) or "the service does not answer."
@@ -166,7 +157,7 @@ class _Reporter:
         with suppress(TrainingError, asyncio.TimeoutError):
             await asyncio.wait_for(self.follow(None), _DRAIN)
         with suppress(TrainingError, asyncio.TimeoutError):
-            status = await asyncio.wait_for(self._client.status(self._job_id), _CANCEL)
+            status = await asyncio.wait_for(self._watcher.client.status(self._job_id), _CANCEL)
             if status.state is JobState.SUCCEEDED:  # in the last moment
                 return self._outcome(status)
         raise JobTimedOut(
@@ -202,16 +193,16 @@ class _Reporter:
         if news.status != self._published or time.monotonic() >= self._publish_again:
             await self._save(STATUS_KEY, news.status.to_wire())
             self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
-        for start in range(0, len(news.records), _LINES_AT_ONCE):
-            records = news.records[start : start + _LINES_AT_ONCE]
-            self._metrics = await asyncio.to_thread(_write, self._log, records, self._metrics)
+        self._metrics = await write_lines(self._log, news.records, self._metrics)
         if news.records and (written := news.records[-1].time):
             stats.told(written)
         self._last_lines.extend(record.line[:_LONGEST_LAST_LINE] for record in news.records)
         self._offset = news.offset
         if time.monotonic() >= self._save_again:
             await self.save_cursor()
-            self._save_again = time.monotonic() + CURSOR_INTERVAL
+            interval = max(CURSOR_INTERVAL, self._watcher.followed * _BETWEEN_CURSORS)
+            # Those who began together do not save together for ever.
+            self._save_again = time.monotonic() + interval * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
@@ -219,13 +210,3 @@ async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
         return await news()
     except StopAsyncIteration:
         return None
-
-
-def _write(log: TaskLog, records: Sequence[LogRecord], metrics: dict[str, float]) -> dict[str, float]:
-    """Write lines into the task log, and give the metrics as they are after these lines."""
-    for record in records:
-        if told := metrics_of_line(record.line):
-            metrics = with_metrics(metrics, told)
-        # One call site with the same fields: the log page then drops lines that a restarted triggerer repeats.
-        log.log(level_of(record.line), record.line, **({"timestamp": record.time} if record.time else {}))
-    return metrics

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import JobStorage, StorageAccess
 from airflow_training.client.transport import Reply, Transport
+from airflow_training.client.watch_event import WatchCursor, WatchEvent, read_events, watch_body
 from airflow_training.exceptions import InvalidReply, JobLost, RequestRejected, StorageError
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.log import NDJSON
@@ -187,6 +189,29 @@ class TrainingClient:
                 "Range": f"bytes={offset}-{offset + self.LOG_CHUNK - 1}",
             },
             expect=(200, 206, _NOTHING_NEW, _NOT_FOUND),
+        )
+
+    async def watch(
+        self, cursors: Mapping[str, WatchCursor], *, wait: float, linger: float, policy: RetryPolicy
+    ) -> list[WatchEvent]:
+        """Wait for news of many jobs by one request, an extension of the job API.
+
+        Args:
+            cursors: What is known already of each job.
+            wait: Seconds to wait for news; no news is an empty list.
+            linger: Seconds that new lines of logs may be kept back, to be told with others.
+            policy: When the request is made again.
+
+        Raises:
+            RequestRejected: The service does not know the extension, for instance.
+        """
+        return await self._transport.request(
+            "POST",
+            "/watch",
+            read=read_events,
+            body=watch_body(cursors, wait=wait, linger=linger),
+            headers={"Content-Type": "application/json"},
+            policy=policy,
         )
 
 

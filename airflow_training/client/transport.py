@@ -111,6 +111,7 @@ class Transport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         expect: Collection[int] = (200,),
+        policy: RetryPolicy | None = None,
     ) -> T:
         """Make a request until it is answered, refused, or the policy's budget is used up.
 
@@ -123,6 +124,7 @@ class Transport:
             body: What is sent.
             headers: Headers of this request.
             expect: The statuses that are an answer; every other one is an error.
+            policy: When this request is made again, where that differs.
 
         Raises:
             AuthenticationError: The credentials or a fresh token were refused.
@@ -143,7 +145,7 @@ class Transport:
                 raise TryAgain("it answered with something else", error=error) from error
 
         try:
-            answer: T = await AsyncRetrying(**self.policy.tenacity())(attempt)
+            answer: T = await AsyncRetrying(**(policy or self.policy).tenacity())(attempt)
         except TryAgain as error:
             if error.error:
                 raise error.error from error

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow_training import stats
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
+from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import (
     FollowingFailed,
     JobCanceled,
@@ -268,9 +269,12 @@ class Attempt:
         async def push(key: str, value: Any) -> None:
             self._ti.xcom_push(key, value)
 
-        client = _hook(claim).client(version=claim.version, policy=PATIENCE)
-        async with client, self._canceled_on_kill(client, claim):
-            return await report(client, claim.job_id, log=self._log, store=push, limits=limits)
+        async def connect() -> TrainingClient:
+            return _hook(claim).client(version=claim.version, policy=PATIENCE)
+
+        watcher = Watcher(await connect(), connect, patience=PATIENCE.budget)
+        async with watcher, self._canceled_on_kill(watcher.client, claim):
+            return await report(watcher, claim.job_id, log=self._log, store=push, limits=limits)
 
     @asynccontextmanager
     async def _canceled_on_kill(self, client: TrainingClient, claim: Claim) -> AsyncIterator[None]:

@@ -23,10 +23,10 @@ from airflow_training.exceptions import (
     ServiceUnavailable,
     TrainingError,
 )
-from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.limits import Limits
-from airflow_training.reporting import CURSOR_KEY, PATIENCE, report
+from airflow_training.reporting import CURSOR_KEY, report
 from airflow_training.triggers.log_delivery import log_is_read
+from airflow_training.triggers.watchers import shared_watcher
 
 JOB_ID_KEY = "training_job_id"
 """The XCom in which each try of a task claims its job."""
@@ -34,6 +34,9 @@ JOB_ID_KEY = "training_job_id"
 # Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
 # deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.
 _SHORTEST = 10.0
+
+# Seconds for a cancellation: Airflow gives half a minute to all that is done for a task that was ended.
+_CANCEL = 25.0
 
 # The task has not been ended: it goes on with this job, or its next try sees to it.
 _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
@@ -93,11 +96,10 @@ class TrainingTrigger(BaseTrigger):
             self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
-        hook = TrainingHook(self.training_conn_id)
         try:
-            async with await hook.aclient(version=self.version, policy=PATIENCE) as client:
+            async with shared_watcher(self.training_conn_id, self.version) as watcher:
                 outcome = await report(
-                    client,
+                    watcher,
                     self.job_id,
                     log=self.log,
                     store=self._store,
@@ -123,11 +125,12 @@ class TrainingTrigger(BaseTrigger):
             self.log.warning("The training job %s is not canceled: %s", self.job_id, reason)
             return
         try:
-            async with await TrainingHook(self.training_conn_id).aclient(version=self.version) as client:
-                if await client.cancel(self.job_id):
+            async with shared_watcher(self.training_conn_id, self.version) as watcher:
+                if await asyncio.wait_for(watcher.client.cancel(self.job_id), _CANCEL):
                     stats.canceled()
-        except TrainingError as error:
-            self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, error)
+        except (TrainingError, asyncio.TimeoutError) as error:
+            said = str(error) or "the service does not answer."
+            self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, said)
         else:
             self.log.info("Canceled the training job %s, since its task was ended", self.job_id)
 

@@ -193,6 +193,16 @@ def edited(**changes: Any) -> Fault:
     return fault
 
 
+async def forgotten(request: web.Request, _: Forward) -> web.Response:
+    """None of the jobs that are watched is known."""
+    unknown = [{"job_id": job_id, "unknown": True} for job_id in json.loads(await request.read())["jobs"]]
+    return web.Response(text="".join(json.dumps(line) + "\n" for line in unknown), content_type="application/x-ndjson")
+
+
+NO_WATCH = answers(404, '{"error": {"code": "404", "message": "There is nothing at /api/v2/watch"}}')
+"""A service without the watch extension."""
+
+
 @dataclass
 class Held:
     """A fault that holds a reply back, after the service made it, until the test lets it go."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from tests.airflow.proxy import Proxy, answers, edited, stalled
+from tests.airflow.proxy import NO_WATCH, Proxy, answers, edited, stalled
 from tests.airflow.support import BOTH, WAIT, Training, frozen_triggerer
 
 pytestmark = pytest.mark.xdist_group("airflow")
@@ -176,6 +176,7 @@ def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(
     train: Train, proxy: Proxy, where: str
 ) -> None:
     pending = edited(status="PENDING", startTime=None, message="waiting for 2 of 4 cpus, 3 jobs ahead")
+    proxy.inject("POST", "/watch", NO_WATCH, times=999)
     proxy.inject("GET", "/jobs/[^/]+$", pending, times=999)
     proxy.inject("POST", "/jobs/", pending, times=999)
     training = train(f"pending_{where}", "training_proxy", script=WAIT)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from tests.airflow.proxy import Proxy, answers, edited, lost
+from tests.airflow.proxy import Proxy, answers, edited, forgotten, lost
 from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
 
 pytestmark = pytest.mark.xdist_group("another-airflow")
@@ -24,6 +24,7 @@ def test_a_job_that_is_gone_fails_the_task_with_a_sentence_that_says_so(train: T
     training.wait_for_line("waiting 3")
     asked = proxy.count("GET", "/jobs/[^/]+$")
 
+    proxy.inject("POST", "/watch", forgotten, times=999)
     proxy.inject("GET", "/jobs/[^/]+$", answers(404, '{"error": {"code": "404", "message": "No such job"}}'), times=999)
 
     training.end("failed")
@@ -41,7 +42,7 @@ def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, pro
     training = train(f"retry_{where}", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
 
-    proxy.inject("GET", "/jobs/[^/]+$", REFUSED)
+    proxy.inject("POST", "/watch", REFUSED)
     training.wait(lambda: training.task["try_number"] == 2, "The second try")
     training.wait_for_line("waiting 3", try_number=2)
     training.go_on()
@@ -58,7 +59,7 @@ def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train,
     training = train("once_deferred", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
 
-    proxy.inject("GET", "/jobs/[^/]+$", REFUSED)
+    proxy.inject("POST", "/watch", REFUSED)
 
     training.end("failed")
     assert [job.state.value for job in training.jobs] == ["CANCELED"]

@@ -13,7 +13,7 @@ import pytest
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.service import LocalService
-from tests.airflow.proxy import Fault, Proxy, answers, lost, passed, reset, stalled, truncated
+from tests.airflow.proxy import NO_WATCH, Fault, Proxy, answers, lost, passed, reset, stalled, truncated
 from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
 
 pytestmark = pytest.mark.xdist_group("airflow")
@@ -43,9 +43,14 @@ FAULTS: dict[tuple[str, str], list[Fault]] = {
     ("POST", "/oauth/token"): [TOO_MANY, answers(500), reset, OVERLOADED],
     ("GET", "/storage"): [TOO_MANY, OVERLOADED, MAINTENANCE, truncated, reset],
     ("POST", "/jobs/"): [TOO_MANY, truncated, answers(500), lost, MAINTENANCE],
+}
+WATCHED: dict[tuple[str, str], list[Fault]] = {("POST", "/watch"): [passed, *EVERY_FAULT, STALL]}
+POLLED: dict[tuple[str, str], list[Fault]] = {
     ("GET", "/jobs/[^/]+$"): [passed, *EVERY_FAULT, STALL],
     ("GET", "/logs$"): EVERY_FAULT,
 }
+# The worker's service does not know the watch extension.
+ALL_FAULTS = {"deferred": FAULTS | WATCHED, "in_worker": FAULTS | POLLED}
 
 
 @dataclass
@@ -78,7 +83,7 @@ def long(
         trainings = LongTrainings({}, {}, {}, proxies, "")
         for where in BOTH:
             airflow.connect(f"training_faults_{where}", proxies[where].url, under_test.credentials)
-            befall(proxies[where])
+            befall(proxies[where], ALL_FAULTS[where])
             dag = f"once_{where}"
             trainings.faults[where] = Training(airflow, under_test, dag, f"training_faults_{where}", script=SIXTY_LINES)
             trainings.short_tokens[where] = Training(airflow, short, dag, "training_short_tokens", script=SIXTY_LINES)
@@ -93,8 +98,10 @@ def long(
         yield trainings
 
 
-def befall(proxy: Proxy) -> None:
-    for (method, path), faults in FAULTS.items():
+def befall(proxy: Proxy, all_faults: dict[tuple[str, str], list[Fault]]) -> None:
+    if ("POST", "/watch") not in all_faults:
+        proxy.inject("POST", "/watch", NO_WATCH, times=999)
+    for (method, path), faults in all_faults.items():
         for fault in faults:
             proxy.inject(method, path, fault)
 
@@ -132,7 +139,7 @@ def test_faults_on_the_wire_are_outlived_and_the_waits_are_within_the_policy(lon
     assert len(training.jobs) == 1
     assert training.waited() == list(range(1, 61))
     assert training.errors() == []
-    for (method, path), faults in FAULTS.items():
+    for (method, path), faults in ALL_FAULTS[where].items():
         times = proxy.times(method, path)
         assert len(times) >= len(faults), f"every fault befell {path}"
         gaps = [after - before for before, after in pairwise(times)]

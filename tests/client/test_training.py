@@ -12,10 +12,13 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_training.client.log_tail import MOST_AT_ONCE
+from airflow_training.client.news import News
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import MOST_AT_ONCE, News, follow
+from airflow_training.client.watch import follow
+from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import JobLost, RequestRejected
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
@@ -30,20 +33,31 @@ async def client(settings: ClientSettings) -> AsyncIterator[TrainingClient]:
         yield client
 
 
+@pytest.fixture
+async def watcher(settings: ClientSettings) -> AsyncIterator[Watcher]:
+    async def connect() -> TrainingClient:
+        return TrainingClient(settings)
+
+    async with Watcher(await connect(), connect, patience=30) as watcher:
+        yield watcher
+
+
 def job(command: str) -> JobDescription:
     return JobDescription.from_wire({"name": "test", "execution": {"command": command, "completionTime": 60}})
 
 
-async def to_the_end(client: TrainingClient, job_id: str, offset: int = 0) -> list[News]:
-    return [news async for news in follow(client, job_id, offset)]
+async def to_the_end(watcher: Watcher, job_id: str, offset: int = 0) -> list[News]:
+    return [news async for news in follow(watcher, job_id, offset)]
 
 
-async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(client: TrainingClient) -> None:
+async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(
+    client: TrainingClient, watcher: Watcher
+) -> None:
     began = datetime.now(timezone.utc)
     job_id = str(uuid4())
     submitted = await client.submit(job_id, job("for i in 1 2 3 4; do echo line $i; sleep 0.7; done; printf end"))
 
-    news = await to_the_end(client, job_id)
+    news = await to_the_end(watcher, job_id)
 
     assert submitted.state in {JobState.PENDING, JobState.RUNNING}
     assert news[-1].status.state is JobState.SUCCEEDED
@@ -56,28 +70,32 @@ async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(client:
     assert sum(1 for piece in news if piece.records) > 1, "lines come while the job runs"
 
 
-async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line(client: TrainingClient) -> None:
+async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line(
+    client: TrainingClient, watcher: Watcher
+) -> None:
     job_id = str(uuid4())
     await client.submit(job_id, job("for i in 1 2 3 4 5; do echo line $i; sleep 0.7; done"))
 
     seen: list[str] = []
     offset = 0
-    async for news in follow(client, job_id):
+    async for news in follow(watcher, job_id):
         seen += [record.line for record in news.records]
         offset = news.offset
         if "line 2" in seen:
             break
-    seen += [record.line for news in await to_the_end(client, job_id, offset) for record in news.records]
+    seen += [record.line for news in await to_the_end(watcher, job_id, offset) for record in news.records]
 
     assert [line for line in seen if line.startswith("line")] == [f"line {i}" for i in range(1, 6)]
 
 
-async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_told(client: TrainingClient) -> None:
+async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_told(
+    client: TrainingClient, watcher: Watcher
+) -> None:
     job_id = str(uuid4())
     await client.submit(job_id, job("seq --format 'line %060.0f' 200000"))  # 13 MB
-    await to_the_end(client, job_id)
+    await to_the_end(watcher, job_id)
 
-    told = [record for news in await to_the_end(client, job_id) for record in news.records]
+    told = [record for news in await to_the_end(watcher, job_id) for record in news.records]
 
     (cut,) = [number for number, record in enumerate(told) if record.line.startswith("[about ")]
     assert re.fullmatch(r"\[about [\d,]+ bytes of the log are left out here: .*\]", told[cut].line)
@@ -90,11 +108,11 @@ async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_t
     assert times == sorted(times)
 
 
-async def test_a_job_that_fails_says_why(client: TrainingClient) -> None:
+async def test_a_job_that_fails_says_why(client: TrainingClient, watcher: Watcher) -> None:
     job_id = str(uuid4())
     await client.submit(job_id, job("echo about to fail; exit 3"))
 
-    last = (await to_the_end(client, job_id))[-1]
+    last = (await to_the_end(watcher, job_id))[-1]
 
     assert last.status.state is JobState.FAILED
     assert "3" in last.status.message
@@ -110,22 +128,24 @@ async def test_a_repeated_submit_makes_no_second_job(client: TrainingClient) -> 
         await client.submit(job_id, job("false").model_copy(update={"name": "other"}))
 
 
-async def test_a_canceled_job_ends(client: TrainingClient) -> None:
+async def test_a_canceled_job_ends(client: TrainingClient, watcher: Watcher) -> None:
     job_id = str(uuid4())
     await client.submit(job_id, job("sleep 600"))
     await client.cancel(job_id)
 
-    assert (await to_the_end(client, job_id))[-1].status.state is JobState.CANCELED
+    assert (await to_the_end(watcher, job_id))[-1].status.state is JobState.CANCELED
     await client.cancel(job_id)
     await client.cancel(str(uuid4()))
 
 
-async def test_an_unknown_job_is_lost(client: TrainingClient) -> None:
+async def test_an_unknown_job_is_lost(watcher: Watcher) -> None:
     with pytest.raises(JobLost, match="does not know the job"):
-        await to_the_end(client, str(uuid4()))
+        await to_the_end(watcher, str(uuid4()))
 
 
-async def test_a_job_finds_its_files_and_leaves_its_own(client: TrainingClient, tmp_path: Path) -> None:
+async def test_a_job_finds_its_files_and_leaves_its_own(
+    client: TrainingClient, watcher: Watcher, tmp_path: Path
+) -> None:
     job_id = str(uuid4())
     folder = job_folder("test", job_id)
     (tmp_path / "data.csv").write_text("1,2,3")
@@ -141,7 +161,7 @@ async def test_a_job_finds_its_files_and_leaves_its_own(client: TrainingClient, 
         lambda file, size, sent: arrived.append((file.name, size)),
     )
     await client.submit(job_id, job("python3 train.py && mkdir -p model/1 && echo pb > model/1/saved_model.pb"))
-    news = await to_the_end(client, job_id)
+    news = await to_the_end(watcher, job_id)
 
     assert sorted(arrived) == [("in put/däta.csv", 5), ("train.py", 38)]
     assert "1,2,3" in [record.line for piece in news for record in piece.records]

@@ -28,6 +28,7 @@ from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watch import follow
+from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.status import JobState
@@ -222,11 +223,15 @@ async def test_our_own_client_follows_a_job_to_its_end(
     execution = {"command": "tr a-z A-Z < given | tee made", "completionTime": 60}
     description = JobDescription.from_wire({"name": "tiny", "execution": execution})
     folder = job_folder("tiny", job_id)
-    async with TrainingClient(settings) as client:
-        storage = await client.storage()
+
+    async def connect() -> TrainingClient:
+        return TrainingClient(settings)
+
+    async with Watcher(await connect(), connect, patience=30) as watcher:
+        storage = await watcher.client.storage()
         await storage.upload(folder, [Upload("given", b"hello\n")])
-        await client.submit(job_id, description)
-        news = [news async for news in follow(client, job_id)]
+        await watcher.client.submit(job_id, description)
+        news = [news async for news in follow(watcher, job_id)]
         made = b"".join([piece async for piece in storage.read(f"{folder}/made")])
 
     assert news[-1].status.state is JobState.SUCCEEDED

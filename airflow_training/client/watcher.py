@@ -1,0 +1,217 @@
+"""One request at a time that brings the news of all jobs which are followed on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
+
+from airflow_training.client.follower import Follower, Told
+from airflow_training.client.news import INTERVAL
+from airflow_training.client.polling import StatusList
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.training import TrainingClient
+from airflow_training.client.watch_event import WatchCursor, WatchEvent
+from airflow_training.exceptions import (
+    AuthenticationError,
+    InvalidReply,
+    RequestRejected,
+    ServiceUnavailable,
+    TrainingError,
+)
+
+# The most jobs that one request names: what the extension takes.
+_MOST = 10_000
+# Seconds that a request waits for news; and once somebody came who is not named in it.
+_WAIT = 20.0
+_ON_ITS_WAY = 0.2
+# Seconds between two requests: many changes of statuses make no storm.
+_SPACING = 0.05
+# After this a request that is not answered is given up; those who wait may have more patience.
+_POLICY = RetryPolicy()
+# The status with which a service says that it knows us and will not tell us.
+_FORBIDDEN = 403
+
+_logger = logging.getLogger(__name__)
+
+
+class Watcher:
+    """Looks after the jobs of one service for all who follow one. An async context manager.
+
+    A service without the watch extension is found out by asking once; its followers poll.
+
+    Args:
+        client: The service.
+        connect: Makes a client of it once more when its credentials are refused: they may have been renewed.
+        patience: Seconds that the service may be away before those who follow its jobs are told.
+
+    Attributes:
+        client: The service.
+        statuses: The statuses of its jobs, for those who poll.
+    """
+
+    def __init__(
+        self, client: TrainingClient, connect: Callable[[], Awaitable[TrainingClient]], *, patience: float
+    ) -> None:
+        self.client = client
+        self.statuses = StatusList(client, lambda: self.followed)
+        self._connect = connect
+        self._patience = patience
+        self._clients = AsyncExitStack()
+        # Those who were asked for longest ago come first.
+        self._followers: dict[Follower, None] = {}
+        self._newcomers = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._reading = asyncio.Lock()
+        self._answered = False
+        self._polls = False
+
+    async def __aenter__(self) -> Watcher:
+        await self._clients.enter_async_context(self.client)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._followers.clear()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._clients.aclose()
+
+    @contextmanager
+    def follower(self, job_id: str, offset: int) -> Iterator[Follower]:
+        """Have a job looked after.
+
+        Args:
+            job_id: The job.
+            offset: The byte of its log to begin at.
+        """
+        follower = Follower(job_id, offset, self.wake)
+        self._followers[follower] = None
+        try:
+            if self._polls:
+                follower.tell(Told(polls=True))
+            else:
+                self.wake()
+            yield follower
+        finally:
+            self._followers.pop(follower, None)
+
+    @property
+    def followed(self) -> int:
+        """How many follow jobs."""
+        return len(self._followers)
+
+    def wake(self) -> None:
+        """Say that somebody waits for news who may not be named in the request that is under way."""
+        self._newcomers.set()
+        if self._followers and not self._polls and (not self._task or self._task.done()):
+            # What the one who came first logs or has in its context is no matter of the others'.
+            self._task = contextvars.Context().run(asyncio.ensure_future, self._watch())
+            self._task.add_done_callback(self._again)
+
+    def _again(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended the watching, those who follow their jobs do not notice."""
+        if self._followers and task is self._task and not asyncio.get_running_loop().is_closed():
+            self.wake()
+
+    async def _watch(self) -> None:
+        while self._followers and not self._polls:
+            self._newcomers.clear()
+            if not (named := self._named()):
+                await self._newcomers.wait()
+                continue
+            try:
+                await self._round(named)
+            except TrainingError as error:
+                await self._consider(error)
+            except Exception as error:
+                # One who looks after so many does not give up for a mistake of ours.
+                _logger.exception("The news of %d trainings could not be read; they are asked for again.", len(named))
+                await self._consider(ServiceUnavailable(f"The training service could not be watched: {error!r}."))
+                await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(_SPACING)
+
+    def _named(self) -> dict[str, Follower]:
+        named: dict[str, Follower] = {}
+        for follower in self._followers:
+            if not follower.busy and len(named) < _MOST:
+                named.setdefault(follower.job_id, follower)
+        return named
+
+    async def _round(self, named: Mapping[str, Follower]) -> None:
+        events = await self._ask({job_id: follower.cursor for job_id, follower in named.items()})
+        if events is None:
+            return
+        self._answered = True
+        # Whoever ends this task: what has been taken out of a log is told.
+        await asyncio.shield(self._pass_on([(named[event.job_id], event) for event in events if event.job_id in named]))
+        now = time.monotonic()
+        for follower in named.values():
+            follower.heard(now)
+            if follower in self._followers:
+                self._followers[follower] = self._followers.pop(follower)
+
+    async def _pass_on(self, events: list[tuple[Follower, WatchEvent]]) -> None:
+        async with self._reading:
+            # A megabyte of records takes longer than the event loop may stand still.
+            told = await asyncio.to_thread(_read, events)
+        for follower, news in told:
+            follower.tell(news)
+
+    async def _ask(self, cursors: Mapping[str, WatchCursor]) -> list[WatchEvent] | None:
+        """Ask for news; None where somebody came who is not asked for yet."""
+        left_out = sum(not follower.busy for follower in self._followers) > len(cursors)
+        wait = min(_ON_ITS_WAY if left_out else _WAIT, self.client.settings.timeout / 2)
+        request = asyncio.ensure_future(self.client.watch(cursors, wait=wait, linger=INTERVAL, policy=_POLICY))
+        newcomer = asyncio.ensure_future(self._newcomers.wait())
+        try:
+            await asyncio.wait({request, newcomer}, return_when=asyncio.FIRST_COMPLETED)
+            if not request.done():
+                await asyncio.wait({request}, timeout=_ON_ITS_WAY)
+            return request.result() if request.done() else None
+        finally:
+            request.cancel()
+            newcomer.cancel()
+
+    async def _consider(self, error: TrainingError) -> None:
+        """Do what an error asks for: poll, connect anew, give up, or ask again."""
+        if isinstance(error, RequestRejected) and error.status != _FORBIDDEN:
+            self._polls = True
+        elif isinstance(error, InvalidReply) and not self._answered:
+            # Somebody says 404 who is not the job API, or says something else.
+            self._polls = True
+        elif isinstance(error, AuthenticationError):
+            await self._connect_anew(error)
+        elif isinstance(error, (ServiceUnavailable, InvalidReply)):
+            self._give_up(error, patience=self._patience)
+        else:
+            self._give_up(error)
+        if self._polls:
+            for follower in self._followers:
+                follower.tell(Told(polls=True))
+
+    async def _connect_anew(self, error: AuthenticationError) -> None:
+        try:
+            client = await self._connect()
+            if client.settings == self.client.settings:
+                self._give_up(error)
+                return
+            # The client before may still be in use: it is closed in the end.
+            self.client = await self._clients.enter_async_context(client)
+            self.statuses = StatusList(client, lambda: self.followed)
+        except TrainingError as other:
+            self._give_up(other)
+
+    def _give_up(self, error: TrainingError, patience: float = 0.0) -> None:
+        last = time.monotonic() - patience
+        for follower in [follower for follower in self._followers if follower.last_heard <= last]:
+            follower.tell(Told(error=error))
+            del self._followers[follower]
+
+
+def _read(events: list[tuple[Follower, WatchEvent]]) -> list[tuple[Follower, Told]]:
+    return [(follower, follower.read(event)) for follower, event in events]

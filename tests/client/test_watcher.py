@@ -1,0 +1,188 @@
+"""One watch for all who follow jobs, against a real service; faults come from a proxy in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from airflow_training.client import watcher as module
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.training import TrainingClient
+from airflow_training.client.watch import follow
+from airflow_training.client.watcher import Watcher
+from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
+from airflow_training.jobs.description import JobDescription
+from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def proxy(settings: ClientSettings) -> Iterator[Proxy]:
+    with Proxy(settings.base_url).running() as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def watching(
+    settings: ClientSettings, *, renewed: ClientSettings | None = None, patience: float = 60
+) -> AsyncIterator[Watcher]:
+    async def connect() -> TrainingClient:
+        return TrainingClient(renewed or settings)
+
+    async with Watcher(TrainingClient(settings), connect, patience=patience) as watcher:
+        yield watcher
+
+
+@pytest.fixture
+async def watcher(settings: ClientSettings, proxy: Proxy) -> AsyncIterator[Watcher]:
+    """A watcher that reaches the service through the proxy."""
+    async with watching(replace(settings, base_url=proxy.url)) as watcher:
+        yield watcher
+
+
+async def start(watcher: Watcher, command: str) -> str:
+    job_id = str(uuid4())
+    execution = {"command": command, "completionTime": 60, "resources": {"cpus": 1, "memory": 100}}
+    await watcher.client.submit(job_id, JobDescription.from_wire({"name": "watched", "execution": execution}))
+    return job_id
+
+
+async def lines(watcher: Watcher, job_id: str) -> list[str]:
+    """Follow a job to its end and return what it wrote."""
+    told = [record.line async for news in follow(watcher, job_id) for record in news.records]
+    return [line for line in told if not line.startswith("[service]")]
+
+
+async def first_line(watcher: Watcher, job_id: str) -> Callable[[], Awaitable[list[str]]]:
+    """Follow a job until it has written something; what is returned follows it to its end."""
+    all_news = follow(watcher, job_id)
+    told: list[str] = []
+    while not any(line.startswith("line") for line in told):
+        told += [record.line for record in (await all_news.__anext__()).records]
+
+    async def rest() -> list[str]:
+        async with aclosing(all_news):
+            told.extend([record.line async for news in all_news for record in news.records])
+        return [line for line in told if line.startswith("line")]
+
+    return rest
+
+
+COUNT = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.3; done"
+COUNTED = [f"line {i}" for i in range(1, 7)]
+
+
+async def test_one_request_at_a_time_tells_all_who_follow_jobs(watcher: Watcher, proxy: Proxy) -> None:
+    jobs = [await start(watcher, COUNT) for _ in range(4)]
+
+    told = await asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+
+    assert told == [COUNTED] * 4
+    assert proxy.count("GET", "/jobs") == 0
+    assert proxy.count("POST", "/token") == 1
+    assert proxy.count("POST", "/watch") > 1
+
+
+async def test_two_who_follow_the_same_job_are_both_told(watcher: Watcher) -> None:
+    job_id = await start(watcher, COUNT)
+
+    told = await asyncio.gather(*(lines(watcher, job_id) for _ in range(2)))
+
+    assert told == [COUNTED] * 2
+
+
+async def test_who_does_not_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
+    flood = await start(watcher, "seq --format 'line %0100.0f' 100000")
+    slow = await first_line(watcher, flood)
+
+    quiet = await start(watcher, COUNT)
+
+    assert await lines(watcher, quiet) == COUNTED
+    assert len(await slow()) > 1000
+
+
+async def test_nobody_notices_that_the_watch_died(watcher: Watcher) -> None:
+    job_id = await start(watcher, COUNT)
+    rest = await first_line(watcher, job_id)
+
+    assert watcher._task
+    watcher._task.cancel()
+
+    assert await rest() == COUNTED
+
+
+async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await start(watcher, COUNT)
+    rest = await first_line(watcher, job_id)
+    broken = asyncio.Event()
+
+    def ask(*_: object) -> None:
+        monkeypatch.undo()
+        broken.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(watcher, "_ask", ask)
+
+    assert await rest() == COUNTED
+    assert broken.is_set()
+
+
+async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(watcher: Watcher, proxy: Proxy) -> None:
+    proxy.inject("POST", "/watch", NO_WATCH, times=999)
+    jobs = [await start(watcher, COUNT) for _ in range(3)]
+
+    told = await asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+
+    assert told == [COUNTED] * 3
+    assert proxy.count("POST", "/watch") == 1
+    assert proxy.count("GET", "/jobs$") > 1
+    assert proxy.count("GET", "/jobs/[^/]+/logs") > 3
+    # One that is followed alone is asked for alone.
+    assert proxy.count("GET", "/jobs/[^/]+$") < proxy.count("GET", "/jobs$")
+
+
+async def test_credentials_that_were_renewed_are_used(settings: ClientSettings) -> None:
+    wrong = replace(settings, client_secret="wr0ng")
+    async with watching(settings) as right:
+        job_id = await start(right, COUNT)
+
+    async with watching(wrong, renewed=settings) as watcher:
+        assert await lines(watcher, job_id) == COUNTED
+
+
+async def test_credentials_that_are_refused_are_an_error_to_all(settings: ClientSettings) -> None:
+    async with watching(replace(settings, client_secret="wr0ng")) as watcher:
+        told = await asyncio.gather(*(lines(watcher, str(uuid4())) for _ in range(3)), return_exceptions=True)
+
+    assert [type(error) for error in told] == [AuthenticationError] * 3
+
+
+async def test_a_refusal_is_an_error_to_all(watcher: Watcher, proxy: Proxy) -> None:
+    proxy.inject("POST", "/watch", answers(403, '{"error": {"code": "403", "message": "Not today"}}'))
+
+    with pytest.raises(RequestRejected, match="Not today"):
+        await lines(watcher, str(uuid4()))
+
+
+async def test_a_service_that_is_away_ends_the_following_of_those_only_who_have_waited_for_long(
+    settings: ClientSettings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_POLICY", RetryPolicy(budget=0.1, first=0.1))
+    async with watching(replace(settings, base_url=proxy.url), patience=2) as watcher:
+        job_id = await start(watcher, COUNT)
+        proxy.inject("POST", "/watch", lost, times=9999)
+        impatient = asyncio.ensure_future(lines(watcher, job_id))
+        with pytest.raises(ServiceUnavailable):
+            await impatient
+        patient = asyncio.ensure_future(lines(watcher, job_id))
+        await asyncio.wait({patient}, timeout=0.5)
+        proxy.heal()
+
+        assert await patient == COUNTED
