@@ -42,6 +42,11 @@ _CANCEL = 25.0
 _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
 
 
+# Where this triggerer began to tell the logs of triggers that it has not seen the end of. One that it gets again, after
+# another triggerer had it, begins there once more: Airflow empties the log that this triggerer wrote of it.
+_begun: dict[tuple[Any, ...], Any] = {}
+
+
 class TrainingTrigger(BaseTrigger):
     """Follows a job to its end: its log into the task log, its status into the XCom `training_status`.
 
@@ -96,6 +101,7 @@ class TrainingTrigger(BaseTrigger):
             self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
+        cursor = _begun.setdefault(self._try(), await self._cursor())
         try:
             async with shared_watcher(self.training_conn_id, self.version) as watcher:
                 outcome = await report(
@@ -104,13 +110,15 @@ class TrainingTrigger(BaseTrigger):
                     log=self.log,
                     store=self._store,
                     limits=Limits.from_dict(self.limits),
-                    cursor=await self._cursor(),
+                    cursor=cursor,
                 )
+            event = {"job_id": self.job_id, **outcome.to_dict()}
         except _Superseded:
-            return {"job_id": self.job_id}
+            event = {"job_id": self.job_id}
         except TrainingError as error:
-            return failure_event(self.job_id, error)
-        return {"job_id": self.job_id, **outcome.to_dict()}
+            event = failure_event(self.job_id, error)
+        _begun.pop(self._try(), None)
+        return event
 
     async def on_kill(self) -> None:
         """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere."""
@@ -163,6 +171,10 @@ class TrainingTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and is followed
             self.log.warning("How far the log has been told cannot be read, it is told from its beginning: %s", error)
             return None
+
+    def _try(self) -> tuple[Any, ...]:
+        """The try of the task whose log this is."""
+        return (*self._task().values(), self.task_instance and self.task_instance.try_number)
 
     def _task(self) -> dict[str, Any]:
         task = self.task_instance

@@ -104,6 +104,22 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
     check_the_log(training)
 
 
+def test_a_trigger_that_comes_back_to_a_triggerer_has_its_whole_log(train: Train, airflow: LocalAirflow) -> None:
+    training = train("once_deferred", script=WAIT)
+    training.wait_for_line("waiting 5")
+    first = triggerers(airflow)[-1]
+    with second_triggerer(airflow):
+        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=PATIENCE)
+        for triggerer in (triggerers(airflow)[-1], first):
+            change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerer)
+            before = max(training.waited())
+            training.wait_for_line(f"waiting {before + 20}")
+        training.go_on()
+        training.end()
+
+    check_the_log(training)
+
+
 def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train, airflow: LocalAirflow) -> None:
     triggerer = airflow.components["triggerer"]
     with frozen_triggerer(airflow):

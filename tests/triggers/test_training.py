@@ -46,7 +46,7 @@ class Trigger(TrainingTrigger):
 @pytest.fixture
 def trigger() -> TrainingTrigger:
     trigger = Trigger("no_such_connection", JOB_ID, None, {})
-    task: Any = SimpleNamespace(dag_id="dag", task_id="train", run_id="run", map_index=-1)
+    task: Any = SimpleNamespace(dag_id="dag", task_id="train", run_id="run", map_index=-1, try_number=1)
     trigger.task_instance = task
     return trigger
 
