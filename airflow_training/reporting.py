@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from anyio import fail_after, move_on_after
+
 from airflow_training import stats
 from airflow_training.client.news import News
 from airflow_training.client.retry import RetryPolicy
@@ -110,8 +112,8 @@ async def report(
     except _TimeIsUp as limit:
         return await reporter.end(str(limit))
     except asyncio.CancelledError:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(reporter.save_cursor(), _LAST_WORD)
+        with move_on_after(_LAST_WORD):
+            await reporter.save_cursor()
         raise
 
 
@@ -147,17 +149,18 @@ class _Reporter:
         job = f"The training job {self._status.name if self._status else ''} ({self._job_id}) {limit}"
         self._log.log(logging.WARNING, f"{job}; it is being canceled")
         try:
-            await asyncio.wait_for(self._watcher.client.cancel(self._job_id), _CANCEL)
+            with fail_after(_CANCEL):
+                await self._watcher.client.cancel(self._job_id)
             stats.canceled()
-        except (TrainingError, asyncio.TimeoutError) as error:
+        except (TrainingError, TimeoutError) as error:
             said = str(error) or "the service does not answer."
             raise JobTimedOut(
                 f"{job}. It could not be canceled and may still run: {said}", job_id=self._job_id, over=False
             ) from error
-        with suppress(TrainingError, asyncio.TimeoutError):
-            await asyncio.wait_for(self.follow(None), _DRAIN)
-        with suppress(TrainingError, asyncio.TimeoutError):
-            status = await asyncio.wait_for(self._watcher.client.status(self._job_id), _CANCEL)
+        with suppress(TrainingError), move_on_after(_DRAIN):
+            await self.follow(None)
+        with suppress(TrainingError), move_on_after(_CANCEL):
+            status = await self._watcher.client.status(self._job_id)
             if status.state is JobState.SUCCEEDED:  # in the last moment
                 return self._outcome(status)
         raise JobTimedOut(
@@ -182,11 +185,13 @@ class _Reporter:
     async def _next(self, news: Callable[[], Awaitable[News]], limits: Limits | None) -> News | None:
         ended = self._status is not None and self._status.state.ended
         end = limits.next_end(self._status) if limits and not ended else None
-        seconds = (end[0] - datetime.now(timezone.utc)).total_seconds() if end else None
+        if not end:
+            return await _or_none(news)
         try:
-            return await asyncio.wait_for(_or_none(news), seconds)
-        except asyncio.TimeoutError:
-            raise _TimeIsUp(end[1] if end else "") from None
+            with fail_after((end[0] - datetime.now(timezone.utc)).total_seconds()):
+                return await _or_none(news)
+        except TimeoutError:
+            raise _TimeIsUp(end[1]) from None
 
     async def _tell(self, news: News) -> None:
         self._status = news.status

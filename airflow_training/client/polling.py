@@ -7,6 +7,8 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+from anyio import fail_after
+
 from airflow_training.client.log_tail import LogTail
 from airflow_training.client.news import INTERVAL, News
 from airflow_training.client.training import TrainingClient
@@ -105,9 +107,9 @@ async def _new_lines(
     more = True
     while more:
         try:
-            read = client.log(job_id, tail.read_until)
-            chunk = await asyncio.wait_for(read, None if last else _LOG_PATIENCE)
-        except asyncio.TimeoutError:
+            with fail_after(None if last else _LOG_PATIENCE):
+                chunk = await client.log(job_id, tail.read_until)
+        except TimeoutError:
             yield []
             return
         except TrainingError as error:

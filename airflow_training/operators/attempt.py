@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowTaskTimeout
+from anyio import fail_after
 
 from airflow_training import stats
 from airflow_training.client.storage import Upload
@@ -285,7 +286,9 @@ class Attempt:
             if self._cancel_on_kill and not self._goes_on():
                 try:
                     # One that the service does not know yet may arrive there still.
-                    if await asyncio.wait_for(client.cancel(claim.job_id), _LAST_SECONDS):
+                    with fail_after(_LAST_SECONDS):
+                        known = await client.cancel(claim.job_id)
+                    if known:
                         stats.canceled()
                         self._claimed = self._over(claim)
                 except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log

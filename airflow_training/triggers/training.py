@@ -10,6 +10,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from anyio import fail_after
 
 from airflow_training import stats
 from airflow_training.exceptions import (
@@ -134,9 +135,11 @@ class TrainingTrigger(BaseTrigger):
             return
         try:
             async with shared_watcher(self.training_conn_id, self.version) as watcher:
-                if await asyncio.wait_for(watcher.client.cancel(self.job_id), _CANCEL):
+                with fail_after(_CANCEL):
+                    known = await watcher.client.cancel(self.job_id)
+                if known:
                     stats.canceled()
-        except (TrainingError, asyncio.TimeoutError) as error:
+        except (TrainingError, TimeoutError) as error:
             said = str(error) or "the service does not answer."
             self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, said)
         else:
