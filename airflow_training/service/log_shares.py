@@ -10,7 +10,9 @@ from dataclasses import dataclass
 LARGEST_REPLY = 256 * 1024
 """Bytes of records in a reply."""
 
-_LARGEST_SHARE = 64 * 1024
+LARGEST_SHARE = 64 * 1024
+"""Bytes of them that are of one log, where its records are no longer."""
+
 _LONGEST_RECORD = 1024 * 1024
 # Most records have less: one read is enough then.
 _FIRST_READ = 1024
@@ -35,7 +37,7 @@ class GrownLog:
     @property
     def wanted(self) -> int:
         """Bytes that are to be sent, where the others leave room for them."""
-        return min(self.size - self.offset, _LARGEST_SHARE)
+        return min(self.size - self.offset, LARGEST_SHARE)
 
     def read(self, most: int) -> bytes:
         """The first of the bytes that are not known."""

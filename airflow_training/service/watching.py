@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_training.service.log_shares import GrownLog, shared_out
+from airflow_training.service.log_shares import LARGEST_SHARE, GrownLog, shared_out
 from airflow_training.service.runners.job_log import RECORDS_FILE
 from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.settings import JOB_ID
@@ -17,6 +17,7 @@ from airflow_training.service.statuses import KnownStatus, Statuses
 
 MOST_JOBS = 10_000
 LONGEST_WAIT = 30
+LONGEST_LINGER = 10
 
 
 class Known(BaseModel):
@@ -43,6 +44,26 @@ class Watch(BaseModel):
         allow_inf_nan=False,
         description="Seconds that the reply may take while there is no news.",
     )
+    linger: float = Field(
+        0,
+        ge=0,
+        le=LONGEST_LINGER,
+        allow_inf_nan=False,
+        description="Seconds that new lines alone may be kept back, so that a reply tells more of them.",
+    )
+
+
+class News(NamedTuple):
+    """What is new.
+
+    Attributes:
+        content: As it travels; empty where nothing is.
+        urgent: Whether it is more than a few new lines: a change of a status, a job that is unknown or has ended, or as
+            much log as a reply holds of one job.
+    """
+
+    content: bytes
+    urgent: bool
 
 
 class Watching:
@@ -66,8 +87,8 @@ class Watching:
         # The sizes of logs of which the last look saw that they have no whole record more.
         self._no_news: dict[str, int] = {}
 
-    def look(self) -> bytes:
-        """The news, as they travel; empty where there are none."""
+    def look(self) -> News:
+        """The news."""
         # The statuses before the logs: of a job that has ended, the log is complete then.
         statuses = self._read_statuses()
         sizes = {key: _size(self._files[key]) for key, status in statuses.items() if not status.waits}
@@ -77,16 +98,19 @@ class Watching:
             if (size := sizes.get(key, 0)) > known.offset and self._no_news.get(file := self._files[key]) != size
         ]
         records = shared_out(logs)
+        urgent = any(log.ended or log.wanted >= LARGEST_SHARE for log in logs)
         news = []
         for key, known in self.keys.items():
             status = statuses.get(key)
             # Nothing in these lines needs to be escaped: of ids and tags it is known which characters they have.
             if not status:
                 news.append(f'{{"job_id": "{key.job_id}", "unknown": true}}\n'.encode())
+                urgent = True
                 continue
             content = records.get(self._files[key], b"")
             if not content and status.tag == known.seen:
                 continue
+            urgent = urgent or status.tag != known.seen
             told = "" if status.tag == known.seen else f', "status": {status.document}'
             line = (
                 f'{{"job_id": "{key.job_id}", "seen": "{status.tag}", "offset": {known.offset},'
@@ -95,7 +119,7 @@ class Watching:
             news += (line.encode(), content)
         if not news:
             self._no_news |= {log.file: log.size for log in logs}
-        return b"".join(news)
+        return News(b"".join(news), urgent)
 
     def _read_statuses(self) -> dict[JobKey, KnownStatus]:
         read = self._statuses.read([key for key in self.keys if key not in self._ended])

@@ -71,6 +71,23 @@ def test_a_log_is_told_without_loss_or_repetition_however_many_replies_it_takes(
         assert follower.lines(job_id) == [str(number) for _ in range(3) for number in range(index, 9001)]
 
 
+def test_lines_are_kept_back_to_come_together_and_an_end_is_not(tenant: Tenant) -> None:
+    talks, ends = (
+        tenant.submit("for i in $(seq 50); do echo $i; sleep 0.1; done"),
+        tenant.submit(f"{until_told('end')}; echo last"),
+    )
+    follower = Follower(tenant, talks, ends)
+    follower.ask_until(lambda: follower.lines(talks) and follower.sees(ends, "RUNNING"), "the first line")
+
+    told = follower.ask(linger=2)
+    assert len(told[talks].records.splitlines()) > 5
+    with waiting(lambda: follower.ask(linger=10)) as asked:
+        tell(tenant, ends, "end")
+        told = asked.result()
+    assert told[ends].status
+    assert not follower.complete(talks)
+
+
 def test_a_flood_does_not_hold_up_a_quiet_job(tenant: Tenant) -> None:
     floods = [tenant.submit("seq 1 50000") for _ in range(3)]
     for job_id in floods:

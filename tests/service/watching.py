@@ -43,8 +43,9 @@ class Follower:
         self.records = dict.fromkeys(job_ids, b"")
         self.statuses: dict[str, dict[str, Any]] = {}
 
-    def ask(self, wait: float = LONGEST) -> dict[str, News]:
-        reply = self.tenant.http.post("watch", json={"jobs": self.known, "wait": wait}, timeout=2 * LONGEST)
+    def ask(self, wait: float = LONGEST, linger: float = 0) -> dict[str, News]:
+        request = {"jobs": self.known, "wait": wait, "linger": linger}
+        reply = self.tenant.http.post("watch", json=request, timeout=2 * LONGEST)
         news = {job_id: told for job_id, told in read(reply).items() if told}
         for job_id, told in news.items():
             assert told.offset == self.known[job_id]["offset"]

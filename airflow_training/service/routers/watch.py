@@ -55,6 +55,9 @@ def _body_of_a_watch() -> dict[str, Any]:
 async def watch(request: Request, client: Reader, body: Body, service: ServiceParts) -> Response:
     """Watch jobs: the reply comes once there is news of any of them, or without any after `wait` seconds.
 
+    New lines alone are kept back for `linger` seconds from the beginning of the request, unless they are those of a job
+    that has ended, or so many that there are replies to be filled.
+
     News are a status with another tag than the client has seen, and whole NDJSON records of the log behind the offset
     that the client names. `size` is that of the whole log: where the status is final, the log is complete up to there.
     A job that the tenant does not have is `unknown`, which is always news.
@@ -65,23 +68,27 @@ async def watch(request: Request, client: Reader, body: Body, service: ServicePa
     wanted = await run_in_threadpool(_read, body)
     watching = Watching(service.statuses, service.data.job_states(client.tenant), client.tenant, wanted.jobs)
     changes, clock = service.jobs.changes, asyncio.get_running_loop().time
-    end, looks = clock() + wanted.wait, 0
+    begin, looks = clock(), 0
+    end, lingered = begin + wanted.wait, begin + min(wanted.linger, wanted.wait)
     with changes.heard(watching.keys) as changed:
         while True:
             changed.clear()
             look = clock()
             news = await run_in_threadpool(watching.look)
             looks += 1
-            left = end - clock()
-            if news or not wanted.jobs or left <= 0 or changes.closed or await request.is_disconnected():
+            kept_back = news.content and not news.urgent
+            left = (lingered if kept_back else end) - clock()
+            if (news.content and not kept_back) or not wanted.jobs or left <= 0 or changes.closed:
+                break
+            if await request.is_disconnected():
                 break
             pause = max(_INTERVAL, min(_REST * (clock() - look), _LONGEST_REST))
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(left, pause))
+                await asyncio.wait_for(changed.wait(), left if kept_back else min(left, pause))
     if looks > 1:
         # What was taken away while the request waited is away.
         await run_in_threadpool(check_again, request, service)
-    return Response(news, media_type=NDJSON, headers={"Cache-Control": "no-store"})
+    return Response(news.content, media_type=NDJSON, headers={"Cache-Control": "no-store"})
 
 
 def _read(body: bytes) -> Watch:
