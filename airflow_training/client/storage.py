@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -16,7 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_training.client.etag import etags
+from airflow_training.client.etag import matches
 from airflow_training.client.settings import ClientSettings
 from airflow_training.exceptions import StorageError
 
@@ -90,11 +91,13 @@ class JobStorage:
     Every method raises StorageError.
     """
 
-    # Files beside each other, parts of one file beside each other, and the size of a part: together they bound
-    # the memory that an upload takes, whatever the size of the files.
-    _FILES = 4
-    _PARTS = 4
-    _PART_SIZE = 8 * 1024 * 1024
+    # Files beside each other; how many of them may be larger than a part; parts of one file beside each other, and the
+    # size of a part. One more part of each file is read ahead. Together they bound the memory that an upload takes,
+    # whatever the size of the files.
+    FILES = 4
+    LARGE_FILES = 2
+    PARTS = 4
+    PART_SIZE = 8 * 1024 * 1024
 
     def __init__(self, access: StorageAccess, settings: ClientSettings) -> None:
         self.endpoint = access.url
@@ -122,39 +125,70 @@ class JobStorage:
             files: What is uploaded.
             done: Is told of each file that is there, its size in bytes, and whether it had to be sent.
         """
-        places = asyncio.Semaphore(self._FILES)
         there = {entry["path"]: entry for entry in await self._entries(folder)}
+        large = asyncio.Semaphore(self.LARGE_FILES)
+        waiting = iter(files)
 
-        async def put(file: Upload) -> None:
-            key = f"{folder}/{file.name}"
-            async with places:
-                size, sent = await self._put(key, file, there.get(key))
-            done(file, size, sent)
+        async def work() -> None:
+            for file in waiting:
+                key = f"{folder}/{file.name}"
+                size, sent = await self._put(key, file, there.get(key), large)
+                done(file, size, sent)
 
-        await asyncio.gather(*(put(file) for file in files))
+        await asyncio.gather(*(work() for _ in range(self.FILES)))
 
-    async def _put(self, key: str, file: Upload, there: ObjectMeta | None) -> tuple[int, bool]:
-        try:
-            content = await asyncio.to_thread(file.open)
-        except OSError as error:
-            raise StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.") from error
-        with content:
-            if there and content.seekable():
-                if await asyncio.to_thread(self._matches, there, content):
-                    return there["size"], False
-                content.seek(0)
+    async def _put(
+        self, key: str, file: Upload, there: ObjectMeta | None, large: asyncio.Semaphore
+    ) -> tuple[int, bool]:
+        with ExitStack() as opened:
             try:
-                await obstore.put_async(
-                    self._store, key, content, chunk_size=self._PART_SIZE, max_concurrency=self._PARTS
-                )
+                content, begin, unchanged = await asyncio.to_thread(self._open, opened, file, there)
+            except OSError as error:
+                raise _unreadable(file, error) from error
+            size = len(begin)
+            if there and unchanged:
+                return there["size"], False
+
+            async def parts() -> AsyncGenerator[bytes, None]:
+                nonlocal begin, size
+                part, begin = begin, b""
+                while part:
+                    yield part
+                    try:
+                        # Not by the library, whose threads would send nothing while one of them waits for the source.
+                        part = await asyncio.to_thread(_read, content, self.PART_SIZE)
+                    except OSError as error:
+                        raise _unreadable(file, error) from error
+                    size += len(part)
+
+            try:
+                if size < self.PART_SIZE:
+                    await obstore.put_async(self._store, key, begin, use_multipart=False)
+                else:
+                    async with large:
+                        await obstore.put_async(
+                            self._store, key, parts(), chunk_size=self.PART_SIZE, max_concurrency=self.PARTS
+                        )
             except _ERRORS as error:
                 raise self._failed(f"{file.name} could not be uploaded to", error) from error
-            return content.tell(), True
+            return size, True
 
-    def _matches(self, there: ObjectMeta, content: BinaryIO) -> bool:
-        size = content.seek(0, os.SEEK_END)
-        content.seek(0)
-        return there["size"] == size and (there["e_tag"] or "").strip('"') in etags(content, self._PART_SIZE)
+    def _open(self, opened: ExitStack, file: Upload, there: ObjectMeta | None) -> tuple[BinaryIO, bytes, bool]:
+        """Open a file, read its first part, and tell whether the storage has the very file."""
+        content = opened.enter_context(file.open())
+        begin = _read(content, self.PART_SIZE)
+        if there is None:
+            return content, begin, False
+        etag = (there["e_tag"] or "").strip('"')
+        if len(begin) < self.PART_SIZE:
+            return content, begin, matches(etag, BytesIO(begin), self.PART_SIZE)
+        unchanged = content.seekable() and content.seek(0, os.SEEK_END) == there["size"]
+        if unchanged:
+            content.seek(0)
+            unchanged = matches(etag, content, self.PART_SIZE)
+        if content.seekable():
+            content.seek(len(begin))
+        return content, begin, unchanged
 
     async def keys(self, folder: str) -> list[str]:
         """List the files of a folder, those in its subfolders too."""
@@ -179,6 +213,19 @@ class JobStorage:
         # The library's text goes on with a dump of its state; its first line says what happened.
         said = next(iter(str(error).splitlines()), type(error).__name__)
         return StorageError(f"{what} the storage at {self.endpoint}: {said}")
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Read so many bytes, or those that are left; a stream may give fewer than it is asked for."""
+    pieces = []
+    while size and (piece := file.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _unreadable(file: Upload, error: OSError) -> StorageError:
+    return StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.")
 
 
 def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
-from airflow_training.exceptions import JobLost, RequestRejected
+from airflow_training.exceptions import JobLost, RequestRejected, StorageError
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.status import JobState
@@ -181,6 +182,67 @@ async def test_a_large_file_is_streamed_and_arrives_whole(client: TrainingClient
     async for piece in storage.read(f"{folder}/large.bin"):
         arrived += len(piece)
     assert arrived == size
+
+
+class Trickle(io.BytesIO):
+    """A source that cannot go back and gives less than it is asked for, as HTTP does."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 0, 3 * 1024 * 1024 + 1))
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+async def test_a_file_arrives_whole_from_a_source_that_gives_little_at_a_time(client: TrainingClient) -> None:
+    storage = await client.storage()
+    folder = job_folder("test", str(uuid4()))
+    content = os.urandom(20 * 1024 * 1024 + 7)
+    files = [Upload("large.bin", lambda: Trickle(content)), Upload("small.bin", lambda: Trickle(content[:4_000_000]))]
+    told: list[tuple[str, int, bool]] = []
+
+    for _ in range(2):
+        await storage.upload(folder, files, lambda file, size, sent: told.append((file.name, size, sent)))
+
+    assert b"".join([piece async for piece in storage.read(f"{folder}/large.bin")]) == content
+    # What cannot be read twice is sent again, unless it can be held in memory.
+    assert sorted(told) == [
+        ("large.bin", len(content), True),
+        ("large.bin", len(content), True),
+        ("small.bin", 4_000_000, False),
+        ("small.bin", 4_000_000, True),
+    ]
+
+
+async def test_a_file_that_cannot_be_read_to_its_end_is_not_there(client: TrainingClient) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 10_000_000:
+                raise OSError("the disk is gone")
+            return super().read(size)
+
+    storage = await client.storage()
+    folder = job_folder("test", str(uuid4()))
+
+    with pytest.raises(StorageError, match=r"large\.bin could not be uploaded, since it cannot be read: the disk is"):
+        await storage.upload(folder, [Upload("large.bin", lambda: Broken(bytes(30_000_000)))])
+
+    assert await storage.keys(folder) == []
+
+
+async def test_many_small_files_arrive_each_once(client: TrainingClient) -> None:
+    storage = await client.storage()
+    folder = job_folder("test", str(uuid4()))
+    files = [Upload(f"{number}.csv", str(number).encode()) for number in range(50)]
+    told: list[str] = []
+
+    await storage.upload(folder, files, lambda file, *_: told.append(file.name))
+
+    assert sorted(told) == sorted(file.name for file in files)
+    assert sorted(await storage.keys(folder)) == sorted(f"{folder}/{file.name}" for file in files)
 
 
 async def test_an_upload_that_was_cut_off_sends_only_what_is_missing(client: TrainingClient) -> None:
