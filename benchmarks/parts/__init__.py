@@ -1,0 +1,1 @@
+"""What benchmarks are made of: none is run by itself."""

@@ -1,0 +1,98 @@
+"""Jobs that a training service takes for running ones, each of which prints a line a second.
+
+A thousand trainings do not fit on a small machine, and what is measured is who follows them. So they are made up on the
+runner's side, below the service: rows in its table as the scheduler leaves them, and state folders as supervisors leave
+them. One process has all the locks that supervisors hold, and writes the logs by the same code as they do. All above is
+real: the scheduler looks at each job as at any other, and status and log are read and answered as ever.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from airflow_training.jobs.status import JobState
+from airflow_training.local.service import LocalService
+from airflow_training.service.database import Job, now, open_database
+from airflow_training.service.runners.job_log import JobLog
+from airflow_training.service.runners.state_folder import STARTED, SUPERVISOR, boot_id, lock_of
+from airflow_training.service.settings import DataFolder
+
+TENANT = "benchmark"
+LINE = "step "
+"""What each line begins with."""
+
+_DESCRIPTION = '{"name": "train", "execution": {"command": "python3 train.py", "completionTime": "20h"}}'
+_LARGEST_LOG = 1024**3
+
+
+def job_id(index: int) -> str:
+    """The id of one of the jobs."""
+    return f"job-{index}"
+
+
+@contextmanager
+def running_jobs(folder: Path, number: int) -> Iterator[LocalService]:
+    """Run a service that has so many running jobs."""
+    # Three files for each job; the triggerer, which inherits this, has as many task logs open.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    service = LocalService(folder)
+    data = DataFolder.at(service.data)
+    _fill_table(data, number)
+    # It names the data folder, and so is ended with the service.
+    command = [sys.executable, "-m", "benchmarks.parts.running_jobs", str(data.root), str(number)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            if not (writer.stdout and writer.stdout.readline()):
+                raise RuntimeError("The process that writes the logs did not start.")
+            with service.running():
+                yield service
+        finally:
+            writer.kill()
+
+
+def _fill_table(data: DataFolder, number: int) -> None:
+    common = {"tenant": TENANT, "name": "train", "description": _DESCRIPTION, "cpus": 1, "memory": 1, "gpus": 0}
+    running = {**common, "state": JobState.RUNNING, "claimed": True, "started": now()}
+    sessions = open_database(data.database_url)
+    with sessions.begin() as session:
+        session.execute(insert(Job), [{**running, "id": job_id(index)} for index in range(number)])
+    sessions.kw["bind"].dispose()
+
+
+def write(root: Path, number: int) -> None:
+    """Hold the locks of all jobs, and write their lines, evenly spread over each second; never returns."""
+    data = DataFolder.at(root)
+    with ExitStack() as locks:
+        logs = []
+        for index in range(number):
+            state = data.job_state(TENANT, job_id(index))
+            state.mkdir(mode=0o700, parents=True)
+            locks.enter_context(lock_of(state))
+            supervisor = {"pid": 0, "supervisor": 1, "attempt": 1, "at": time.time(), "boot": boot_id()}
+            (state / SUPERVISOR).write_text(json.dumps(supervisor))
+            started = {"holder": f"made-up-{index}", "started": now().isoformat(), "attempt": 1}
+            (state / STARTED).write_text(json.dumps(started))
+            logs.append(JobLog(state, _LARGEST_LOG))
+        print("ready", flush=True)
+        began, step = time.monotonic(), 0
+        while True:
+            for index, log in enumerate(logs):
+                due = began + step + index / number
+                if (early := due - time.monotonic()) > 0:
+                    time.sleep(early)
+                log.write(f"{LINE}{step} of 100000, 0.31 s a step\n".encode())
+            step += 1
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]))
