@@ -1,0 +1,155 @@
+"""One event loop with the triggers of one kind, as the triggerer of Airflow runs them.
+
+`python -m benchmarks.parts.one_loop KIND NUMBER SECONDS`, with the connection in `AIRFLOW_CONN_BENCHMARK`. It prints a
+line when it begins to measure, then the processor time that this process took in how long a time, and in the end the
+longest stall of the loop in as long a time.
+
+Each trigger runs in `TriggerRunner.run_trigger` of Airflow. What is not Airflow's is who answers what triggers ask of
+it, such as for an XCom: that takes no time here. The log is dropped by its level; for `training_with_log` it goes, as
+in the triggerer, as JSON into a socket, which another process reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pkgutil import resolve_name
+from typing import Any
+from uuid import uuid4
+
+from airflow.executors.workloads.task import TaskInstanceDTO
+from airflow.jobs.triggerer_job_runner import TriggerRunner
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetXCom, OKResponse, SetXCom, XComResult
+from airflow.sdk.log import configure_logging, reset_logging
+
+from airflow_training.jobs.limits import Limits
+from benchmarks.parts.running_jobs import job_id
+from benchmarks.parts.stall import longest_stall
+
+CONNECTION = "benchmark"
+SETTLE, PATIENCE = 5.0, 300.0
+
+
+class AtOnce:
+    """Stands in for Airflow's supervisor: knows no XCom, and takes each.
+
+    Args:
+        number: How many tasks there are.
+
+    Attributes:
+        all_told: An XCom was stored for each of them.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.all_told = asyncio.Event()
+        self._silent: set[int | None] = set(range(number))
+
+    def send(self, message: object) -> object:
+        """Answer."""
+        if isinstance(message, SetXCom):
+            self._silent.discard(message.map_index)
+            if not self._silent:
+                self.all_told.set()
+        return XComResult(key=message.key, value=None) if isinstance(message, GetXCom) else OKResponse(ok=True)
+
+    async def asend(self, message: object) -> object:
+        """Answer on an event loop."""
+        return self.send(message)
+
+
+def arguments(kind: str, index: int) -> tuple[str, dict[str, Any]]:
+    """The class of a trigger, and what it is made with: one look a second."""
+    later = datetime.now(timezone.utc) + timedelta(days=1)
+    each_second = {"end_time": later.timestamp(), "poll_interval": 1, "conn_id": CONNECTION}
+    if kind == "databricks":
+        name = "airflow.providers.databricks.triggers.databricks.DatabricksExecutionTrigger"
+        return name, {"run_id": index, "databricks_conn_id": CONNECTION, "polling_period_seconds": 1}
+    if kind == "dbt_cloud":
+        name = "airflow.providers.dbt.cloud.triggers.dbt.DbtCloudRunJobTrigger"
+        return name, {"run_id": index, "account_id": 1, **each_second}
+    if kind == "airbyte":
+        return "airflow.providers.airbyte.triggers.airbyte.AirbyteSyncTrigger", {"job_id": index, **each_second}
+    limits = Limits(datetime.now(timezone.utc), deadline=later).to_dict()
+    name = "airflow_training.triggers.training.TrainingTrigger"
+    return name, {"training_conn_id": CONNECTION, "job_id": job_id(index), "version": None, "limits": limits}
+
+
+def start(runner: TriggerRunner, kind: str, index: int) -> None:
+    """Start a trigger as `TriggerRunner.create_triggers` does."""
+    classpath, kwargs = arguments(kind, index)
+    trigger = runner.get_trigger_by_classpath(classpath)(**kwargs)
+    trigger_id, name = index + 1, f"benchmark/{index}"
+    trigger.trigger_id = trigger_id
+    trigger.task_instance = TaskInstanceDTO(  # type: ignore[assignment] # as Airflow itself does
+        id=uuid4(),
+        dag_version_id=uuid4(),
+        dag_id="benchmark",
+        task_id="train",
+        run_id="run",
+        map_index=index,
+        try_number=1,
+        pool_slots=1,
+        priority_weight=1,
+    )
+    task = asyncio.create_task(runner.run_trigger(trigger_id, trigger))
+    runner.triggers[trigger_id] = {"task": task, "is_watcher": False, "name": name, "events": 0}
+
+
+async def measure(kind: str, number: int, seconds: float) -> None:
+    """Run so many triggers, and measure when all are at work."""
+    supervisor = task_runner.SUPERVISOR_COMMS = AtOnce(number)  # type: ignore[assignment] # the stand-in
+    runner = TriggerRunner()
+    for index in range(number):
+        start(runner, kind, index)
+    # A training's trigger stores the first status that it gets.
+    if kind.startswith("training"):
+        await asyncio.wait_for(supervisor.all_told.wait(), PATIENCE)
+    await asyncio.sleep(SETTLE)
+    print("begin", flush=True)
+    processor, began = time.process_time(), time.monotonic()
+    await asyncio.sleep(seconds)
+    print(json.dumps({"cpu": time.process_time() - processor, "seconds": time.monotonic() - began}), flush=True)
+    # Not at the same time: to look for stalls costs as much as to follow many a job.
+    stall = await longest_stall(seconds)
+    if ended := [
+        details["name"] for details in runner.triggers.values() if details["task"].done() or details["events"]
+    ]:
+        raise RuntimeError(f"{len(ended)} triggers have ended: {list(runner.events) or ended}")
+    print(json.dumps({"stall": stall}), flush=True)
+
+
+def speak_plainly() -> None:
+    """Have dbt Cloud's hook speak plain HTTP as the others do: it knows HTTPS only, with a new session each time."""
+    hook = resolve_name("airflow.providers.dbt.cloud.hooks.dbt:DbtCloudHook")
+
+    def url_and_parameters(tenant: str, endpoint: str, *_: object) -> tuple[str, dict[str, Any]]:
+        return f"http://{tenant}/api/v2/accounts/{endpoint}", {}
+
+    hook.get_request_url_params = staticmethod(url_and_parameters)
+
+
+def main(kind: str, number: int, seconds: float) -> None:
+    """Prepare the log and the connection, measure, and print."""
+    reset_logging()
+    if kind == "training_with_log":
+        ours, theirs = socket.socketpair()
+        subprocess.Popen(["cat"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        configure_logging(json_output=True, output=ours.makefile("wb", buffering=0), sending_to_supervisor=True)
+    else:
+        configure_logging(json_output=True, log_level="CRITICAL", output=sys.stderr.buffer, sending_to_supervisor=True)
+    if kind == "dbt_cloud":
+        speak_plainly()
+    asyncio.run(measure(kind, number, seconds))
+    # The triggers never end, and some of them hold threads.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
