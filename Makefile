@@ -1,4 +1,5 @@
-# Everything happens in .venv, .demo (the demo) and .matrix (other Pythons): `make clean` leaves no trace.
+# Everything happens in .venv, .demo (the demo), .matrix (other Pythons) and .bench (the benchmarks): `make clean` leaves
+# no trace.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +9,9 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: help install engines demo test test-matrix stack lint format constraints clean
+BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.PHONY: help install engines demo test test-matrix bench stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +41,16 @@ test: lint ## Every check, and every test but that of the stack
 test-matrix: install ## The unit tests on each supported Python (or on ARGS=3.12), and with the oldest dependencies
 	@tests/matrix $(ARGS)
 
+bench: .bench/installed ## How fast it is, beside other providers too: an hour; ARGS="service peers" measures these
+	@set -e; for name in $(or $(ARGS),$(BENCHMARKS)); do echo "== $$name"; .bench/bin/python -m benchmarks.$$name; done
+
+.bench/installed: .venv/installed
+	@echo "Installing into .bench, once; this takes a minute or two ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .bench
+	@$(BIN)/uv pip install --quiet --python .bench/bin/python --compile-bytecode --constraint constraints.txt \
+		--editable '.[dev]' --group bench
+	@touch $@
+
 stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
 	@tests/stack/images
 	$(BIN)/python -m pytest -m stack tests/stack
@@ -57,5 +70,5 @@ constraints: install ## Choose new versions of everything, for all supported Pyt
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file constraints.txt
 
 clean: ## Remove what was installed and what the demo left
-	find airflow_training dags tests -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf .venv .demo .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find airflow_training benchmarks dags tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .demo .matrix .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
