@@ -1,8 +1,8 @@
 """Puts tasks of a Dag run into the state that a deferral leaves them in, in the database of an Airflow.
 
-A thousand tasks through real workers take an hour on a small machine, and it is the triggerer that is measured. So the
-rows of triggers are added, and those of the task instances changed, by Airflow's own models, as its API server does for
-a worker. The Dag is paused: the scheduler leaves the run alone.
+A process of a worker for each of a thousand tasks takes a small machine too long, and it is the triggerer that is
+measured. So the rows of triggers are added, and those of the task instances changed, by Airflow's own models, as its
+API server does for a worker. The Dag is paused: the scheduler leaves the run alone.
 
 `python -m benchmarks.parts.deferred_tasks RUN NUMBER KIND`, in the environment of that Airflow: the first so many
 tasks, with the triggers of trainings or with sleeping ones. One more gets a trigger that measures the loop.
