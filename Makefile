@@ -41,7 +41,7 @@ test: lint ## Every check, and every test but that of the stack
 test-matrix: install ## The unit tests on each supported Python (or on ARGS=3.12), and with the oldest dependencies
 	@tests/matrix $(ARGS)
 
-bench: .bench/installed ## How fast it is, beside other providers too: an hour; ARGS="service peers" measures these
+bench: .bench/installed ## How fast it is, beside other providers too; ARGS="service peers" measures these two
 	@set -e; for name in $(or $(ARGS),$(BENCHMARKS)); do echo "== $$name"; .bench/bin/python -m benchmarks.$$name; done
 
 .bench/installed: .venv/installed

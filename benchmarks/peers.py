@@ -1,4 +1,4 @@
-"""What it costs to follow a job, beside other providers: `python -m benchmarks.peers`, ten minutes.
+"""What it costs to follow a job, beside other providers: `python -m benchmarks.peers`, a quarter of an hour.
 
 300 running jobs are followed by as many real triggers in one event loop, each of which looks once a second: those of
 the providers for Databricks, dbt Cloud and Airbyte, which ask for the status only, since there is no log; and ours,
