@@ -35,7 +35,10 @@ CURSOR_KEY = "training_log_cursor"
 """The XCom that holds how much of which job's log is in the task log, and the metrics that this part of it told."""
 
 STATUS_INTERVAL = 60.0
-"""Seconds after which the status is published again, changed or not: trainingClient's minute."""
+"""Seconds after which the status is published again, changed or not, where few jobs are followed.
+
+It is trainingClient's minute.
+"""
 
 CURSOR_INTERVAL = 5.0
 """Seconds between two savings of the cursor, where the log grows and few jobs are followed."""
@@ -45,8 +48,9 @@ PATIENCE = RetryPolicy(budget=15 * 60)
 
 _LAST_LINES = 10
 _LONGEST_LAST_LINE = 500
-# Seconds between two savings of cursors, whosever they are: the triggerer takes some milliseconds for one.
-_BETWEEN_CURSORS = 0.06
+# Seconds between two writes into XCom on average, whichever job they are for: each takes the triggerer about ten
+# milliseconds.
+_BETWEEN_WRITES = 0.25
 # Seconds: to save the cursor when we are told to end; to have a job canceled; for what a canceled job still says.
 _LAST_WORD = 1.0
 _CANCEL = 60.0
@@ -197,7 +201,7 @@ class _Reporter:
         self._status = news.status
         if news.status != self._published or time.monotonic() >= self._publish_again:
             await self._save(STATUS_KEY, news.status.to_wire())
-            self._published, self._publish_again = news.status, time.monotonic() + STATUS_INTERVAL
+            self._published, self._publish_again = news.status, self._later(STATUS_INTERVAL)
         self._metrics = await write_lines(self._log, news.records, self._metrics)
         if news.records and (written := news.records[-1].time):
             stats.told(written)
@@ -205,9 +209,14 @@ class _Reporter:
         self._offset = news.offset
         if time.monotonic() >= self._save_again:
             await self.save_cursor()
-            interval = max(CURSOR_INTERVAL, self._watcher.followed * _BETWEEN_CURSORS)
-            # Those who began together do not save together for ever.
-            self._save_again = time.monotonic() + interval * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            self._save_again = self._later(CURSOR_INTERVAL)
+
+    def _later(self, seconds: float) -> float:
+        """When something is stored again that is to be stored each so many seconds, where there is time for it."""
+        stretched = self._watcher.followed * _BETWEEN_WRITES
+        # Those who began together do not write together for ever.
+        spread = random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
+        return time.monotonic() + (stretched * spread if stretched > seconds else seconds)
 
 
 async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
