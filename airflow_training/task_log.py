@@ -17,8 +17,9 @@ from airflow_training.jobs.log import LogRecord
 from airflow_training.jobs.metrics import metrics_of_line, with_metrics
 from airflow_training.per_loop import PerLoop
 
-# A job that has much to say does not keep the others waiting for long.
-_LINES_AT_ONCE = 100
+# Lines that are written before those whose they are have their turn: no job keeps the others waiting for long, nor all
+# together the event loop.
+_LINES_AT_ONCE = 50
 
 
 class TaskLog(Protocol):
@@ -46,6 +47,7 @@ async def write_lines(log: TaskLog, records: Sequence[LogRecord], metrics: Mappi
 
 
 class _Order(NamedTuple):
+    lines: int
     work: Callable[[], dict[str, float]]
     # Airflow knows by it whose log a line belongs to.
     context: Context
@@ -67,15 +69,14 @@ class _Writer:
 
     async def write(self, log: TaskLog, records: Sequence[LogRecord], metrics: dict[str, float]) -> dict[str, float]:
         done: asyncio.Future[dict[str, float]] = asyncio.get_running_loop().create_future()
-        self._orders.append(_Order(lambda: _write(log, records, metrics), copy_context(), done))
+        self._orders.append(_Order(len(records), lambda: _write(log, records, metrics), copy_context(), done))
         if not self._task or self._task.done():
             self._task = Context().run(asyncio.ensure_future, self._work())
         return await done
 
     async def _work(self) -> None:
         while self._orders:
-            orders = list(self._orders)
-            self._orders.clear()
+            orders = self._next()
             results = await asyncio.to_thread(lambda orders: [order.carry_out() for order in orders], orders)
             for order, result in zip(orders, results, strict=True):
                 if order.done.done():
@@ -84,6 +85,12 @@ class _Writer:
                     order.done.set_exception(result)
                 else:
                     order.done.set_result(result)
+
+    def _next(self) -> list[_Order]:
+        orders: list[_Order] = []
+        while self._orders and sum(order.lines for order in orders) < _LINES_AT_ONCE:
+            orders.append(self._orders.popleft())
+        return orders
 
 
 _writers = PerLoop(_Writer)

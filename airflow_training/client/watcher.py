@@ -30,6 +30,8 @@ _WAIT = 20.0
 _ON_ITS_WAY = 0.2
 # Seconds between two requests: many changes of statuses make no storm.
 _SPACING = 0.05
+# Followers that are told at once: where they are a thousand, the event loop would stand still until each had its turn.
+_AT_ONCE = 50
 # After this a request that is not answered is given up; those who wait may have more patience.
 _POLICY = RetryPolicy()
 # The status with which a service says that it knows us and will not tell us.
@@ -157,10 +159,10 @@ class Watcher:
 
     async def _pass_on(self, events: list[tuple[Follower, WatchEvent]]) -> None:
         async with self._reading:
-            # A megabyte of records takes longer than the event loop may stand still.
-            told = await asyncio.to_thread(_read, events)
-        for follower, news in told:
-            follower.tell(news)
+            for start in range(0, len(events), _AT_ONCE):
+                told = await asyncio.to_thread(_read, events[start : start + _AT_ONCE])
+                for follower, news in told:
+                    follower.tell(news)
 
     async def _ask(self, cursors: Mapping[str, WatchCursor]) -> list[WatchEvent] | None:
         """Ask for news; None where somebody came who is not asked for yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ class _Watchers:
     shared: dict[_Connection, _Shared] = field(default_factory=dict)
     reading: dict[_Connection, asyncio.Task[TrainingClient]] = field(default_factory=dict)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        # All of Airflow is imported by now, and nearly all of its objects stay for ever. Where many jobs are followed,
+        # Python's garbage collector would look through them every few seconds, and the event loop stand still for a
+        # third of one.
+        gc.freeze()
 
     async def read(self, connection: _Connection) -> TrainingClient:
         """Read a connection, for all who ask at the same time by one question to Airflow."""
