@@ -58,7 +58,7 @@ def fill_with_many(folder: Path) -> float:
 
 def ours(source: Path, target: str, environment: Mapping[str, str]) -> dict[str, float]:
     """Upload a directory as the operator does."""
-    command = [sys.executable, "-m", "benchmarks.uploader", str(source), target]
+    command = [sys.executable, "-m", "benchmarks.parts.uploader", str(source), target]
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     return dict(json.loads(output.splitlines()[-1]))
 

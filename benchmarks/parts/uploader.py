@@ -1,4 +1,4 @@
-"""One upload in a process of its own, for `benchmarks.upload`: `python -m benchmarks.uploader SOURCE FOLDER`.
+"""One upload in a process of its own, for `benchmarks.upload`: `python -m benchmarks.parts.uploader SOURCE FOLDER`.
 
 It uploads a directory to the storage that the environment names, as the operator does, and prints as JSON what that
 took.
