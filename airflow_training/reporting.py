@@ -191,8 +191,12 @@ class _Reporter:
         end = limits.next_end(self._status) if limits and not ended else None
         if not end:
             return await _or_none(news)
+        seconds = (end[0] - datetime.now(timezone.utc)).total_seconds()
+        # Of a flood there are always news: they are not waited for.
+        if seconds <= 0:
+            raise _TimeIsUp(end[1])
         try:
-            with fail_after((end[0] - datetime.now(timezone.utc)).total_seconds()):
+            with fail_after(seconds):
                 return await _or_none(news)
         except TimeoutError:
             raise _TimeIsUp(end[1]) from None

@@ -77,7 +77,10 @@ class _Writer:
     async def _work(self) -> None:
         while self._orders:
             orders = self._next()
-            results = await asyncio.to_thread(lambda orders: [order.carry_out() for order in orders], orders)
+            try:
+                results = await asyncio.to_thread(lambda orders: [order.carry_out() for order in orders], orders)
+            except Exception as error:  # noqa: BLE001 - no thread can be started, for instance
+                results = [error] * len(orders)
             for order, result in zip(orders, results, strict=True):
                 if order.done.done():
                     continue

@@ -52,6 +52,8 @@ class Follower:
         job_id: The job.
         tail: How far its log has been read.
         last_heard: When the service last answered a question that was about this job, by the monotonic clock.
+        untaken: Bytes of log that were told and wait to be taken.
+        done: Whether it wants no more news.
     """
 
     def __init__(self, job_id: str, offset: int, wake: Callable[[], None]) -> None:
@@ -62,14 +64,14 @@ class Follower:
         self._status: JobStatus | None = None
         self._seen = ""
         self._told: deque[Told] = deque()
-        self._size = 0
-        self._done = False
+        self.untaken = 0
+        self.done = False
         self._waits: asyncio.Future[None] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether it wants no more news for now."""
-        return self._done or self._size >= _ENOUGH
+        return self.done or self.untaken >= _ENOUGH
 
     @property
     def cursor(self) -> WatchCursor:
@@ -94,9 +96,9 @@ class Follower:
     def tell(self, told: Told) -> None:
         """Have something taken by whoever follows the job."""
         self._told.append(told)
-        self._size += told.size
+        self.untaken += told.size
         # Who is told of one of these does not want to hear the same before it has been seen to.
-        self._done = self._done or told.last or told.unknown
+        self.done = self.done or told.last or told.unknown
         self._last_told = time.monotonic()
         if self._waits and not self._waits.done():
             self._waits.set_result(None)
@@ -114,7 +116,7 @@ class Follower:
             await self._waits
         told = self._told.popleft()
         was_busy = self.busy
-        self._size -= told.size
+        self.untaken -= told.size
         if was_busy and not self.busy:
             self._wake()
         if told.error:
@@ -123,5 +125,5 @@ class Follower:
 
     def go_on(self) -> None:
         """Want news again of a job that the service did not know and now does."""
-        self._done = False
+        self.done = False
         self._wake()

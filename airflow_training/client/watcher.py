@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 
 from airflow_training.client.follower import Follower, Told
 from airflow_training.client.news import INTERVAL
 from airflow_training.client.polling import StatusList
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch_event import WatchCursor, WatchEvent
+from airflow_training.client.watch_event import WatchEvent
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidReply,
@@ -25,15 +26,19 @@ from airflow_training.exceptions import (
 
 # The most jobs that one request names: what the extension takes.
 _MOST = 10_000
-# Seconds that a request waits for news; and once somebody came who is not named in it.
-_WAIT = 20.0
-_ON_ITS_WAY = 0.2
+# Bytes of log that wait to be taken by all together: then only those who have none are asked for.
+_MOST_UNTAKEN = 16 * 1024 * 1024
+# Seconds that a request waits for news, and with it whoever comes meanwhile; and where somebody who is left out waits.
+_WAIT = 2.0
+_HURRY = 0.2
 # Seconds between two requests: many changes of statuses make no storm.
 _SPACING = 0.05
 # Followers that are told at once: where they are a thousand, the event loop would stand still until each had its turn.
 _AT_ONCE = 50
 # After this a request that is not answered is given up; those who wait may have more patience.
 _POLICY = RetryPolicy()
+# Seconds for which a service that has told news may answer with something else before it is polled: it is upgraded.
+_UPGRADE = 60.0
 # The status with which a service says that it knows us and will not tell us.
 _FORBIDDEN = 403
 
@@ -68,7 +73,7 @@ class Watcher:
         self._newcomers = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
-        self._answered = False
+        self._answered = -math.inf
         self._polls = False
 
     async def __aenter__(self) -> Watcher:
@@ -77,11 +82,12 @@ class Watcher:
 
     async def __aexit__(self, *_: object) -> None:
         self._followers.clear()
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        await self._clients.aclose()
+        try:
+            if self._task:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+        finally:
+            await self._clients.aclose()
 
     @contextmanager
     def follower(self, job_id: str, offset: int) -> Iterator[Follower]:
@@ -108,7 +114,7 @@ class Watcher:
         return len(self._followers)
 
     def wake(self) -> None:
-        """Say that somebody waits for news who may not be named in the request that is under way."""
+        """Say that somebody waits for news."""
         self._newcomers.set()
         if self._followers and not self._polls and (not self._task or self._task.done()):
             # What the one who came first logs or has in its context is no matter of the others'.
@@ -117,7 +123,7 @@ class Watcher:
 
     def _again(self, task: asyncio.Task[None]) -> None:
         """Whatever ended the watching, those who follow their jobs do not notice."""
-        if self._followers and task is self._task and not asyncio.get_running_loop().is_closed():
+        if self._followers and task is self._task:
             self.wake()
 
     async def _watch(self) -> None:
@@ -134,27 +140,30 @@ class Watcher:
                 # One who looks after so many does not give up for a mistake of ours.
                 _logger.exception("The news of %d trainings could not be read; they are asked for again.", len(named))
                 await self._consider(ServiceUnavailable(f"The training service could not be watched: {error!r}."))
-                await asyncio.sleep(INTERVAL)
             await asyncio.sleep(_SPACING)
 
     def _named(self) -> dict[str, Follower]:
+        full = sum(follower.untaken for follower in self._followers) >= _MOST_UNTAKEN
         named: dict[str, Follower] = {}
         for follower in self._followers:
-            if not follower.busy and len(named) < _MOST:
+            if not follower.busy and not (full and follower.untaken) and len(named) < _MOST:
                 named.setdefault(follower.job_id, follower)
         return named
 
     async def _round(self, named: Mapping[str, Follower]) -> None:
-        events = await self._ask({job_id: follower.cursor for job_id, follower in named.items()})
-        if events is None:
-            return
-        self._answered = True
+        cursors = {job_id: follower.cursor for job_id, follower in named.items()}
+        left_out = len(named) < sum(not follower.done for follower in self._followers)
+        wait = min(_HURRY if left_out else _WAIT, self.client.settings.timeout / 2)
+        events = await self.client.watch(cursors, wait=wait, linger=min(wait, INTERVAL), policy=_POLICY)
+        now = self._answered = time.monotonic()
         # Whoever ends this task: what has been taken out of a log is told.
-        await asyncio.shield(self._pass_on([(named[event.job_id], event) for event in events if event.job_id in named]))
-        now = time.monotonic()
+        told = [(named[event.job_id], event) for event in events if event.job_id in named]
+        await asyncio.shield(self._pass_on(told))
         for follower in named.values():
             follower.heard(now)
-            if follower in self._followers:
+        for follower, event in told:
+            # Of those whose news do not fit into a reply, the service tells the first.
+            if event.content and follower in self._followers:
                 self._followers[follower] = self._followers.pop(follower)
 
     async def _pass_on(self, events: list[tuple[Follower, WatchEvent]]) -> None:
@@ -162,39 +171,25 @@ class Watcher:
             for start in range(0, len(events), _AT_ONCE):
                 told = await asyncio.to_thread(_read, events[start : start + _AT_ONCE])
                 for follower, news in told:
+                    if news.error:
+                        self._followers.pop(follower, None)
                     follower.tell(news)
-
-    async def _ask(self, cursors: Mapping[str, WatchCursor]) -> list[WatchEvent] | None:
-        """Ask for news; None where somebody came who is not asked for yet."""
-        left_out = sum(not follower.busy for follower in self._followers) > len(cursors)
-        wait = min(_ON_ITS_WAY if left_out else _WAIT, self.client.settings.timeout / 2)
-        request = asyncio.ensure_future(self.client.watch(cursors, wait=wait, linger=INTERVAL, policy=_POLICY))
-        newcomer = asyncio.ensure_future(self._newcomers.wait())
-        try:
-            await asyncio.wait({request, newcomer}, return_when=asyncio.FIRST_COMPLETED)
-            if not request.done():
-                await asyncio.wait({request}, timeout=_ON_ITS_WAY)
-            return request.result() if request.done() else None
-        finally:
-            request.cancel()
-            newcomer.cancel()
 
     async def _consider(self, error: TrainingError) -> None:
         """Do what an error asks for: poll, connect anew, give up, or ask again."""
-        if isinstance(error, RequestRejected) and error.status != _FORBIDDEN:
-            self._polls = True
-        elif isinstance(error, InvalidReply) and not self._answered:
-            # Somebody says 404 who is not the job API, or says something else.
-            self._polls = True
+        refused = isinstance(error, RequestRejected) and error.status == _FORBIDDEN
+        if isinstance(error, (RequestRejected, InvalidReply)) and not refused:
+            # Somebody who is not the job API may say 404, or something else.
+            self._polls = time.monotonic() - self._answered > _UPGRADE
         elif isinstance(error, AuthenticationError):
             await self._connect_anew(error)
-        elif isinstance(error, (ServiceUnavailable, InvalidReply)):
-            self._give_up(error, patience=self._patience)
         else:
-            self._give_up(error)
+            self._give_up(error, patience=self._patience if isinstance(error, ServiceUnavailable) else 0)
         if self._polls:
             for follower in self._followers:
                 follower.tell(Told(polls=True))
+        else:
+            await asyncio.sleep(INTERVAL)
 
     async def _connect_anew(self, error: AuthenticationError) -> None:
         try:
@@ -207,8 +202,11 @@ class Watcher:
             self.statuses = StatusList(client, lambda: self.followed)
         except TrainingError as other:
             self._give_up(other)
+        except Exception as other:  # noqa: BLE001 - whatever ails Airflow's database: the jobs are well
+            unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.")
+            self._give_up(unreadable, patience=self._patience)
 
-    def _give_up(self, error: TrainingError, patience: float = 0.0) -> None:
+    def _give_up(self, error: TrainingError, patience: float = 0) -> None:
         last = time.monotonic() - patience
         for follower in [follower for follower in self._followers if follower.last_heard <= last]:
             follower.tell(Told(error=error))
@@ -216,4 +214,11 @@ class Watcher:
 
 
 def _read(events: list[tuple[Follower, WatchEvent]]) -> list[tuple[Follower, Told]]:
-    return [(follower, follower.read(event)) for follower, event in events]
+    return [(follower, _read_one(follower, event)) for follower, event in events]
+
+
+def _read_one(follower: Follower, event: WatchEvent) -> Told:
+    try:
+        return follower.read(event)
+    except Exception as error:  # noqa: BLE001 - what is wrong with one log is no matter of the other jobs
+        return Told(error=ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}."))

@@ -239,7 +239,7 @@ class Attempt:
                     inputs=sorted(parameters.data),
                 )
             )
-            async with self._canceled_on_kill(client, claim):
+            async with self._canceled_on_kill(lambda: client, claim):
                 await self._upload(client, claim, files)
                 await self._submit(client, claim, parameters)
         return self._store.write(claim.accepted())
@@ -274,11 +274,12 @@ class Attempt:
             return _hook(claim).client(version=claim.version, policy=PATIENCE)
 
         watcher = Watcher(await connect(), connect, patience=PATIENCE.budget)
-        async with watcher, self._canceled_on_kill(watcher.client, claim):
+        # Where the credentials were renewed, its client is another one in the end.
+        async with watcher, self._canceled_on_kill(lambda: watcher.client, claim):
             return await report(watcher, claim.job_id, log=self._log, store=push, limits=limits)
 
     @asynccontextmanager
-    async def _canceled_on_kill(self, client: TrainingClient, claim: Claim) -> AsyncIterator[None]:
+    async def _canceled_on_kill(self, client: Callable[[], TrainingClient], claim: Claim) -> AsyncIterator[None]:
         self._claimed = claim
         try:
             yield
@@ -287,7 +288,7 @@ class Attempt:
                 try:
                     # One that the service does not know yet may arrive there still.
                     with fail_after(_LAST_SECONDS):
-                        known = await client.cancel(claim.job_id)
+                        known = await client().cancel(claim.job_id)
                     if known:
                         stats.canceled()
                         self._claimed = self._over(claim)

@@ -83,14 +83,17 @@ class _Share:
 def shared_out(logs: Sequence[GrownLog]) -> dict[str, bytes]:
     """The records that are sent, by the file: of each log one at least, and of what is left equal shares.
 
-    Where one record of each is too much already, the first in the sequence have theirs.
+    Where one record of each is too much already, the first in the sequence have theirs, and the others are not among
+    the files. A log that has no whole record is, with nothing.
     """
     probable = _level([log.wanted for log in logs], LARGEST_REPLY)
     left = LARGEST_REPLY
     shares: list[_Share] = []
+    records: dict[str, bytes] = {}
     for log in logs:
         share = _begun(log, max(probable, _FIRST_READ))
         if not share:
+            records[log.file] = b""
             continue
         if shares and share.end > left:
             if left < _FIRST_READ:
@@ -99,7 +102,7 @@ def shared_out(logs: Sequence[GrownLog]) -> dict[str, bytes]:
         shares.append(share)
         left -= share.end
     level = _level([share.more for share in shares], left)
-    return {share.log.file: share.records(level) for share in shares}
+    return records | {share.log.file: share.records(level) for share in shares}
 
 
 def _begun(log: GrownLog, probable: int) -> _Share | None:

@@ -58,8 +58,8 @@ class News(NamedTuple):
 
     Attributes:
         content: As it travels; empty where nothing is.
-        urgent: Whether it is more than a few new lines: a change of a status, a job that is unknown or has ended, or as
-            much log as a reply holds of one job.
+        urgent: Whether it is more than a few new lines: a change of a status, a job that is unknown or has ended, as
+            much log as a reply holds of one job, or more than one reply holds.
     """
 
     content: bytes
@@ -84,8 +84,8 @@ class Watching:
         self._statuses = statuses
         self._files = {key: f"{folder}/{key.job_id}/{RECORDS_FILE}" for key in self.keys}
         self._ended: dict[JobKey, KnownStatus] = {}
-        # The sizes of logs of which the last look saw that they have no whole record more.
-        self._no_news: dict[str, int] = {}
+        # The sizes of logs of which the last look saw that they have no whole record more, and whether they were ended.
+        self._no_news: dict[str, tuple[int, bool]] = {}
 
     def look(self) -> News:
         """The news."""
@@ -93,12 +93,14 @@ class Watching:
         statuses = self._read_statuses()
         sizes = {key: _size(self._files[key]) for key, status in statuses.items() if not status.waits}
         logs = [
-            GrownLog(file, known.offset, size, statuses[key].ended)
+            GrownLog(file, known.offset, size, ended)
             for key, known in self.keys.items()
-            if (size := sizes.get(key, 0)) > known.offset and self._no_news.get(file := self._files[key]) != size
+            if (size := sizes.get(key, 0)) > known.offset
+            and self._no_news.get(file := self._files[key]) != (size, ended := statuses[key].ended)
         ]
         records = shared_out(logs)
-        urgent = any(log.ended or log.wanted >= LARGEST_SHARE for log in logs)
+        left_out = {log.file for log in logs if log.file not in records}
+        urgent = bool(left_out) or any(log.ended or log.wanted >= LARGEST_SHARE for log in logs)
         news = []
         for key, known in self.keys.items():
             status = statuses.get(key)
@@ -106,6 +108,9 @@ class Watching:
             if not status:
                 news.append(f'{{"job_id": "{key.job_id}", "unknown": true}}\n'.encode())
                 urgent = True
+                continue
+            if status.ended and self._files[key] in left_out:
+                # A client would take the log for complete that comes with the last status.
                 continue
             content = records.get(self._files[key], b"")
             if not content and status.tag == known.seen:
@@ -118,7 +123,7 @@ class Watching:
             )
             news += (line.encode(), content)
         if not news:
-            self._no_news |= {log.file: log.size for log in logs}
+            self._no_news |= {log.file: (log.size, log.ended) for log in logs}
         return News(b"".join(news), urgent)
 
     def _read_statuses(self) -> dict[JobKey, KnownStatus]:

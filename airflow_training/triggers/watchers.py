@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import greenback
+
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watcher import Watcher
 from airflow_training.hooks.training import TrainingHook
@@ -23,6 +25,9 @@ class _Connection:
     version: str | None
 
     async def connect(self) -> TrainingClient:
+        # As Airflow does for the task of a trigger: what masks the secrets of a connection asks the supervisor
+        # synchronously.
+        await greenback.ensure_portal()
         return await TrainingHook(self.training_conn_id).aclient(version=self.version, policy=PATIENCE)
 
 

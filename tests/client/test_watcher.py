@@ -123,12 +123,12 @@ async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: p
     rest = await first_line(watcher, job_id)
     broken = asyncio.Event()
 
-    def ask(*_: object) -> None:
+    def ask(*_: object, **__: object) -> None:
         monkeypatch.undo()
         broken.set()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(watcher, "_ask", ask)
+    monkeypatch.setattr(watcher.client, "watch", ask)
 
     assert await rest() == COUNTED
     assert broken.is_set()
