@@ -68,7 +68,7 @@ class Watcher:
         self._connect = connect
         self._patience = patience
         self._clients = AsyncExitStack()
-        # Those who were asked for longest ago come first.
+        # Those whose news came longest ago come first.
         self._followers: dict[Follower, None] = {}
         self._newcomers = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -146,8 +146,12 @@ class Watcher:
         full = sum(follower.untaken for follower in self._followers) >= _MOST_UNTAKEN
         named: dict[str, Follower] = {}
         for follower in self._followers:
-            if not follower.busy and not (full and follower.untaken) and len(named) < _MOST:
-                named.setdefault(follower.job_id, follower)
+            if follower.busy or (full and follower.untaken) or len(named) == _MOST:
+                continue
+            # Two who follow the same job take turns.
+            other = named.get(follower.job_id)
+            if not other or follower.last_heard < other.last_heard:
+                named[follower.job_id] = follower
         return named
 
     async def _round(self, named: Mapping[str, Follower]) -> None:

@@ -18,6 +18,7 @@ from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
 from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.status import JobState
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +97,21 @@ async def test_two_who_follow_the_same_job_are_both_told(watcher: Watcher) -> No
     told = await asyncio.gather(*(lines(watcher, job_id) for _ in range(2)))
 
     assert told == [COUNTED] * 2
+
+
+async def test_who_follows_a_job_that_another_one_follows_is_told_although_it_writes_nothing(watcher: Watcher) -> None:
+    job_id = await start(watcher, "sleep 600")
+
+    async def running() -> None:
+        async with aclosing(follow(watcher, job_id)) as all_news:
+            async for news in all_news:
+                if news.status.state is JobState.RUNNING:
+                    return
+
+    async with aclosing(follow(watcher, job_id)) as one:
+        await one.__anext__()
+        await asyncio.wait_for(running(), timeout=30)
+    await watcher.client.cancel(job_id)
 
 
 async def test_who_does_not_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
