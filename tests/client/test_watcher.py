@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_training.client import watcher as module
+from airflow_training.client.news import News
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.training import TrainingClient
@@ -48,9 +49,9 @@ async def watcher(settings: ClientSettings, proxy: Proxy) -> AsyncIterator[Watch
         yield watcher
 
 
-async def start(watcher: Watcher, command: str) -> str:
+async def start(watcher: Watcher, command: str, cpus: int = 1) -> str:
     job_id = str(uuid4())
-    execution = {"command": command, "completionTime": 60, "resources": {"cpus": 1, "memory": 100}}
+    execution = {"command": command, "completionTime": 60, "resources": {"cpus": cpus, "memory": 100}}
     await watcher.client.submit(job_id, JobDescription.from_wire({"name": "watched", "execution": execution}))
     return job_id
 
@@ -99,19 +100,21 @@ async def test_two_who_follow_the_same_job_are_both_told(watcher: Watcher) -> No
     assert told == [COUNTED] * 2
 
 
-async def test_who_follows_a_job_that_another_one_follows_is_told_although_it_writes_nothing(watcher: Watcher) -> None:
-    job_id = await start(watcher, "sleep 600")
+async def test_who_follows_a_waiting_job_that_others_follow_is_told_of_it(watcher: Watcher) -> None:
+    # More than any machine has: each gets the machine for itself.
+    runs, waits = await start(watcher, "sleep 600", cpus=100_000), await start(watcher, "true", cpus=100_000)
 
-    async def running() -> None:
-        async with aclosing(follow(watcher, job_id)) as all_news:
-            async for news in all_news:
-                if news.status.state is JobState.RUNNING:
-                    return
+    async def first_news() -> News:
+        async with aclosing(follow(watcher, waits)) as all_news:
+            return await all_news.__anext__()
 
-    async with aclosing(follow(watcher, job_id)) as one:
-        await one.__anext__()
-        await asyncio.wait_for(running(), timeout=30)
-    await watcher.client.cancel(job_id)
+    async with aclosing(follow(watcher, waits)) as other:
+        await other.__anext__()
+        told = await asyncio.wait_for(asyncio.gather(*(first_news() for _ in range(3))), timeout=30)
+
+    assert {news.status.state for news in told} == {JobState.PENDING}
+    for job_id in (waits, runs):
+        await watcher.client.cancel(job_id)
 
 
 async def test_who_does_not_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
