@@ -77,7 +77,7 @@ def test_lines_are_kept_back_to_come_together_and_an_end_is_not(tenant: Tenant) 
         tenant.submit(f"{until_told('end')}; echo last"),
     )
     follower = Follower(tenant, talks, ends)
-    follower.ask_until(lambda: follower.lines(talks) and follower.sees(ends, "RUNNING"), "the first line")
+    follower.ask_until(lambda: follower.sees(talks, "RUNNING") and follower.sees(ends, "RUNNING"), "the start of both")
 
     told = follower.ask(linger=2)
     assert len(told[talks].records.splitlines()) > 5
