@@ -8,16 +8,13 @@ often the triggerer's event loop stood still for more than a tenth of a second, 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from pathlib import Path
 from statistics import median
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.service import LocalService
-from tests.airflow.conftest import DAGS
+from benchmarks.parts.airflow_and_service import airflow_and_service
 from tests.airflow.support import WAIT, ServiceUnderTest, Training, peak_memory
 
 LINES = 200_000
@@ -105,18 +102,8 @@ def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
 
 def main() -> None:
     """Start an Airflow and a service, measure, and stop them."""
-    with tempfile.TemporaryDirectory() as folder:
-        service = LocalService(Path(folder, "service"))
-        airflow = LocalAirflow(Path(folder, "airflow"), DAGS)
-        with service.running():
-            credentials = service.add_client("benchmark")
-            try:
-                airflow.migrate()
-                airflow.start()
-                airflow.connect("training_default", service.url, credentials)
-                measure(airflow, ServiceUnderTest(service, credentials))
-            finally:
-                airflow.stop()
+    with airflow_and_service() as (airflow, service):
+        measure(airflow, service)
 
 
 if __name__ == "__main__":

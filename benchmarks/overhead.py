@@ -9,17 +9,14 @@ the task had a worker.
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from statistics import median, quantiles
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.service import LocalService
-from tests.airflow.conftest import DAGS
+from benchmarks.parts.airflow_and_service import airflow_and_service
 from tests.airflow.support import ServiceUnderTest, Training
 
 AT_ONCE, ROUNDS, INTERVAL = 2, 8, 0.05
@@ -95,18 +92,8 @@ def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
 
 def main() -> None:
     """Start an Airflow and a service, measure, and stop them."""
-    with tempfile.TemporaryDirectory() as folder:
-        service = LocalService(Path(folder, "service"))
-        airflow = LocalAirflow(Path(folder, "airflow"), DAGS)
-        with service.running():
-            credentials = service.add_client("benchmark")
-            try:
-                airflow.migrate()
-                airflow.start()
-                airflow.connect("training_default", service.url, credentials)
-                measure(airflow, ServiceUnderTest(service, credentials))
-            finally:
-                airflow.stop()
+    with airflow_and_service() as (airflow, service):
+        measure(airflow, service)
 
 
 if __name__ == "__main__":

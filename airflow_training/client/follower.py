@@ -117,7 +117,8 @@ class Follower:
         told = self._told.popleft()
         was_busy = self.busy
         self.untaken -= told.size
-        if was_busy and not self.busy:
+        # Where there is too much for all together, those are asked for who have taken everything.
+        if (was_busy and not self.busy) or (told.size and not self.untaken):
             self._wake()
         if told.error:
             raise told.error.with_traceback(None)
