@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -19,14 +19,13 @@ from typing import Any
 from anyio import fail_after, move_on_after
 
 from airflow_training import stats
-from airflow_training.client.news import News
+from airflow_training.client.follower import Follower
 from airflow_training.client.retry import RetryPolicy
-from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import JobTimedOut, TrainingError
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.status import JobState, JobStatus
-from airflow_training.task_log import TaskLog, write_lines
+from airflow_training.task_log import LogWriter, TaskLog, Written
 
 STATUS_KEY = "training_status"
 """The XCom that holds the status object of the running job."""
@@ -46,8 +45,6 @@ CURSOR_INTERVAL = 5.0
 PATIENCE = RetryPolicy(budget=15 * 60)
 """How long a service may be away while a job runs: one that is being upgraded does not end a training."""
 
-_LAST_LINES = 10
-_LONGEST_LAST_LINE = 500
 # Seconds between two writes into XCom on average, whichever job they are for: each takes the triggerer about ten
 # milliseconds.
 _BETWEEN_WRITES = 0.25
@@ -110,11 +107,10 @@ async def report(
         ServiceError: The service cannot be asked any more.
     """
     known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
-    reporter = _Reporter(watcher, job_id, log, store, cursor if known else {"offset": 0, "metrics": {}})
+    written = Written(int(cursor["offset"]), dict(cursor["metrics"])) if known else Written(0, {})
+    reporter = _Reporter(watcher, job_id, log, store, written)
     try:
-        return await reporter.follow(limits)
-    except _TimeIsUp as limit:
-        return await reporter.end(str(limit))
+        return await reporter.report(limits)
     except asyncio.CancelledError:
         with move_on_after(_LAST_WORD):
             await reporter.save_cursor()
@@ -122,35 +118,59 @@ async def report(
 
 
 class _Reporter:
-    def __init__(self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, cursor: Mapping[str, Any]) -> None:
+    def __init__(self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, written: Written) -> None:
         self._watcher = watcher
         self._job_id = job_id
         self._log = log
         self._store = store
-        self._offset = self._saved_offset = int(cursor["offset"])
-        self._save_again = 0.0
-        self._status: JobStatus | None = None
+        self._writer = LogWriter(log, written)
+        self._saved = written
+        self._save_again = self._later(CURSOR_INTERVAL)
         self._published: JobStatus | None = None
         self._publish_again = 0.0
-        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._metrics: dict[str, float] = dict(cursor["metrics"])
 
-    async def follow(self, limits: Limits | None) -> Outcome:
+    async def report(self, limits: Limits) -> Outcome:
         """Follow the job to its end, or to the first of its limits."""
-        async with aclosing(follow(self._watcher, self._job_id, self._offset)) as all_news:
-            while news := await self._next(all_news.__anext__, limits):
-                await self._tell(news)
-        if self._status is None:
-            raise AssertionError("following a job yields its status at least once")
-        await self.save_cursor()
-        return self._outcome(self._status)
+        with self._watcher.follower(self._job_id, self._saved.offset, self._writer.write) as follower:
+            try:
+                await self._follow(follower, limits)
+            except _TimeIsUp as limit:
+                return await self._end(follower, str(limit))
+        return self._outcome(follower.status)
 
-    def _outcome(self, status: JobStatus) -> Outcome:
-        return Outcome(status, tuple(self._last_lines), self._metrics)
+    async def _follow(self, follower: Follower, limits: Limits | None) -> None:
+        while not follower.ended:
+            await self._wait(follower, limits)
+            await self._publish(follower.status)
+            if follower.ended or time.monotonic() >= self._save_again:
+                await self.save_cursor()
+                self._save_again = self._later(CURSOR_INTERVAL)
 
-    async def end(self, limit: str) -> Outcome:
+    async def _wait(self, follower: Follower, limits: Limits | None) -> None:
+        """Wait for something to publish or to save, or for the first of the limits."""
+        seconds = min(self._save_again, self._publish_again or math.inf) - time.monotonic()
+        ended = follower.status is not None and follower.status.state.ended
+        if limits and not ended and (end := limits.next_end(follower.status)):
+            left = (end[0] - datetime.now(timezone.utc)).total_seconds()
+            if left <= 0:
+                raise _TimeIsUp(end[1])
+            seconds = min(seconds, left)
+        with move_on_after(seconds):
+            await follower.changed()
+
+    async def _publish(self, status: JobStatus | None) -> None:
+        if status and (status != self._published or time.monotonic() >= self._publish_again):
+            await self._save(STATUS_KEY, status.to_wire())
+            self._published, self._publish_again = status, self._later(STATUS_INTERVAL)
+
+    def _outcome(self, status: JobStatus | None) -> Outcome:
+        if status is None:
+            raise AssertionError("a job that was followed to its end has a status")
+        return Outcome(status, tuple(self._writer.last_lines), self._writer.written.metrics)
+
+    async def _end(self, follower: Follower, limit: str) -> Outcome:
         """Have the job canceled, and tell what it still has to say."""
-        job = f"The training job {self._status.name if self._status else ''} ({self._job_id}) {limit}"
+        job = f"The training job {follower.status.name if follower.status else ''} ({self._job_id}) {limit}"
         self._log.log(logging.WARNING, f"{job}; it is being canceled")
         try:
             with fail_after(_CANCEL):
@@ -162,7 +182,7 @@ class _Reporter:
                 f"{job}. It could not be canceled and may still run: {said}", job_id=self._job_id, over=False
             ) from error
         with suppress(TrainingError), move_on_after(_DRAIN):
-            await self.follow(None)
+            await self._follow(follower, None)
         with suppress(TrainingError), move_on_after(_CANCEL):
             status = await self._watcher.client.status(self._job_id)
             if status.state is JobState.SUCCEEDED:  # in the last moment
@@ -173,10 +193,11 @@ class _Reporter:
 
     async def save_cursor(self) -> None:
         """Store how far the log has been told."""
-        if self._offset != self._saved_offset:
-            cursor = {"job_id": self._job_id, "offset": self._offset, "metrics": self._metrics}
+        written = self._writer.written
+        if written.offset != self._saved.offset:
+            cursor = {"job_id": self._job_id, "offset": written.offset, "metrics": dict(written.metrics)}
             await self._save(CURSOR_KEY, cursor)
-            self._saved_offset = self._offset
+            self._saved = written
 
     async def _save(self, key: str, value: Any) -> None:
         try:
@@ -186,45 +207,9 @@ class _Reporter:
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
             self._log.log(logging.WARNING, f"The XCom {key} could not be stored: {error}")
 
-    async def _next(self, news: Callable[[], Awaitable[News]], limits: Limits | None) -> News | None:
-        ended = self._status is not None and self._status.state.ended
-        end = limits.next_end(self._status) if limits and not ended else None
-        if not end:
-            return await _or_none(news)
-        seconds = (end[0] - datetime.now(timezone.utc)).total_seconds()
-        # Of a flood there are always news: they are not waited for.
-        if seconds <= 0:
-            raise _TimeIsUp(end[1])
-        try:
-            with fail_after(seconds):
-                return await _or_none(news)
-        except TimeoutError:
-            raise _TimeIsUp(end[1]) from None
-
-    async def _tell(self, news: News) -> None:
-        self._status = news.status
-        if news.status != self._published or time.monotonic() >= self._publish_again:
-            await self._save(STATUS_KEY, news.status.to_wire())
-            self._published, self._publish_again = news.status, self._later(STATUS_INTERVAL)
-        self._metrics = await write_lines(self._log, news.records, self._metrics)
-        if news.records and (written := news.records[-1].time):
-            stats.told(written)
-        self._last_lines.extend(record.line[:_LONGEST_LAST_LINE] for record in news.records)
-        self._offset = news.offset
-        if time.monotonic() >= self._save_again:
-            await self.save_cursor()
-            self._save_again = self._later(CURSOR_INTERVAL)
-
     def _later(self, seconds: float) -> float:
         """When something is stored again that is to be stored each so many seconds, where there is time for it."""
         stretched = self._watcher.followed * _BETWEEN_WRITES
         # Those who began together do not write together for ever.
         spread = random.uniform(0.5, 1)  # noqa: S311 - no secret depends on it
         return time.monotonic() + (stretched * spread if stretched > seconds else seconds)
-
-
-async def _or_none(news: Callable[[], Awaitable[News]]) -> News | None:
-    try:
-        return await news()
-    except StopAsyncIteration:
-        return None

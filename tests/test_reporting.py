@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from airflow_training.client.follower import Follower, Told
-from airflow_training.client.news import News
+from airflow_training.client.follower import Follower
+from airflow_training.client.news import News, Take
+from airflow_training.client.turns import Turns
 from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.log import LogRecord
@@ -29,10 +30,11 @@ class Watched:
     followed = 1
 
     def __init__(self) -> None:
-        self.one = Follower("job", 0, lambda: None)
+        self.turns = Turns()
 
     @contextmanager
-    def follower(self, job_id: str, offset: int) -> Iterator[Follower]:
+    def follower(self, job_id: str, offset: int, take: Take) -> Iterator[Follower]:
+        self.one = Follower(job_id, offset, take, lambda: None)
         yield self.one
 
 
@@ -53,7 +55,7 @@ async def test_a_cancellation_is_not_lost_however_close_to_news_it_comes(steps: 
     limits = Limits(now, deadline=now + timedelta(days=1))
     task = asyncio.ensure_future(report(cast("Watcher", watched), "job", log=Log(), store=store, limits=limits))
     await asyncio.sleep(0)
-    watched.one.tell(Told(News(RUNNING, [LogRecord("line")], 5)))
+    watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line")], 5)])
     for _ in range(steps):
         await asyncio.sleep(0)
 

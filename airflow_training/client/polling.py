@@ -78,6 +78,7 @@ async def poll(client: TrainingClient, statuses: StatusList, job_id: str, tail: 
             async for records in _new_lines(client, job_id, tail, last=status.state.ended):
                 yield News(status, records, tail.offset)
             if status.state.ended:
+                yield News(status, [], tail.offset, last=True)
                 return
             quiet = tail.read_until == began and status == known
             pause = min(max(pause, INTERVAL) * _LONGER, _LONGEST_PAUSE) if quiet else INTERVAL

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextvars import Context
 
-from airflow_training.client.follower import Follower, Told
-from airflow_training.client.news import INTERVAL
-from airflow_training.client.polling import StatusList
+from airflow_training.client.follower import Follower
+from airflow_training.client.news import INTERVAL, News, Take
+from airflow_training.client.polling import StatusList, poll
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
+from airflow_training.client.turns import Turns
 from airflow_training.client.watch_event import WatchEvent
 from airflow_training.exceptions import (
     AuthenticationError,
@@ -48,7 +49,7 @@ _logger = logging.getLogger(__name__)
 class Watcher:
     """Looks after the jobs of one service for all who follow one. An async context manager.
 
-    A service without the watch extension is found out by asking once; its followers poll.
+    A service without the watch extension is found out by asking once; then each job is polled.
 
     Args:
         client: The service.
@@ -57,21 +58,23 @@ class Watcher:
 
     Attributes:
         client: The service.
-        statuses: The statuses of its jobs, for those who poll.
     """
 
     def __init__(
         self, client: TrainingClient, connect: Callable[[], Awaitable[TrainingClient]], *, patience: float
     ) -> None:
         self.client = client
-        self.statuses = StatusList(client, lambda: self.followed)
+        self._statuses = StatusList(client, lambda: self.followed)
         self._connect = connect
         self._patience = patience
         self._clients = AsyncExitStack()
         # Those whose news came longest ago come first.
         self._followers: dict[Follower, None] = {}
         self._newcomers = asyncio.Event()
+        self._turns = Turns()
         self._task: asyncio.Task[None] | None = None
+        # What is done for one follower alone.
+        self._tasks: dict[Follower, asyncio.Task[None]] = {}
         self._reading = asyncio.Lock()
         self._answered = -math.inf
         self._polls = False
@@ -90,23 +93,27 @@ class Watcher:
             await self._clients.aclose()
 
     @contextmanager
-    def follower(self, job_id: str, offset: int) -> Iterator[Follower]:
-        """Have a job looked after.
+    def follower(self, job_id: str, offset: int, take: Take) -> Iterator[Follower]:
+        """Follow a job.
 
         Args:
             job_id: The job.
             offset: The byte of its log to begin at.
+            take: Takes the news; they wait for it, and those of other jobs go on meanwhile.
         """
-        follower = Follower(job_id, offset, self.wake)
+        follower = Follower(job_id, offset, take, self.wake)
         self._followers[follower] = None
         try:
             if self._polls:
-                follower.tell(Told(polls=True))
+                self._do(follower, self._poll(follower))
             else:
                 self.wake()
             yield follower
         finally:
+            follower.leave()
             self._followers.pop(follower, None)
+            if task := self._tasks.get(follower):
+                task.cancel()
 
     @property
     def followed(self) -> int:
@@ -118,7 +125,7 @@ class Watcher:
         self._newcomers.set()
         if self._followers and not self._polls and (not self._task or self._task.done()):
             # What the one who came first logs or has in its context is no matter of the others'.
-            self._task = contextvars.Context().run(asyncio.ensure_future, self._watch())
+            self._task = Context().run(asyncio.ensure_future, self._watch())
             self._task.add_done_callback(self._again)
 
     def _again(self, task: asyncio.Task[None]) -> None:
@@ -161,10 +168,10 @@ class Watcher:
         events = await self.client.watch(cursors, wait=wait, linger=min(wait, INTERVAL), policy=_POLICY)
         now = self._answered = time.monotonic()
         # Whoever ends this task: what has been taken out of a log is told.
+        for follower in named.values():
+            follower.last_heard = now
         told = [(named[event.job_id], event) for event in events if event.job_id in named]
         await asyncio.shield(self._pass_on(told))
-        for follower in named.values():
-            follower.heard(now)
         for follower, event in told:
             # Of those whose news do not fit into a reply, the service tells the first.
             if event.content and follower in self._followers:
@@ -173,11 +180,48 @@ class Watcher:
     async def _pass_on(self, events: list[tuple[Follower, WatchEvent]]) -> None:
         async with self._reading:
             for start in range(0, len(events), _AT_ONCE):
-                told = await asyncio.to_thread(_read, events[start : start + _AT_ONCE])
-                for follower, news in told:
-                    if news.error:
-                        self._followers.pop(follower, None)
-                    follower.tell(news)
+                some = events[start : start + _AT_ONCE]
+                for (follower, event), news in zip(some, await asyncio.to_thread(_read, some), strict=True):
+                    if follower not in self._followers:
+                        continue
+                    if isinstance(news, TrainingError):
+                        self._lose(follower, news)
+                    elif event.known:
+                        self._turns.tell(follower, news)
+                    else:
+                        follower.done = True
+                        self._do(follower, self._ask_again(follower))
+
+    async def _ask_again(self, follower: Follower) -> None:
+        """Ask for a job that the service does not know: one that just restarted may not have read its jobs yet."""
+        await self.client.status(follower.job_id)
+        follower.go_on()
+
+    async def _poll(self, follower: Follower) -> None:
+        begin = follower.tail.offset
+        async with aclosing(poll(self.client, self._statuses, follower.job_id, follower.tail)) as all_news:
+            async for news in all_news:
+                self._turns.tell(follower, list(news.pieces(begin)))
+                await follower.all_taken()
+                begin = news.offset
+
+    def _do(self, follower: Follower, work: Coroutine[None, None, None]) -> None:
+        """Do something for one follower alone; an error ends its following."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(follower) is task:
+                del self._tasks[follower]
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self._lose(follower, error)
+
+        if before := self._tasks.get(follower):
+            before.cancel()
+        self._tasks[follower] = Context().run(asyncio.ensure_future, work)
+        self._tasks[follower].add_done_callback(done)
+
+    def _lose(self, follower: Follower, error: Exception) -> None:
+        self._followers.pop(follower, None)
+        follower.fail(error)
 
     async def _consider(self, error: TrainingError) -> None:
         """Do what an error asks for: poll, connect anew, give up, or ask again."""
@@ -191,7 +235,7 @@ class Watcher:
             self._give_up(error, patience=self._patience if isinstance(error, ServiceUnavailable) else 0)
         if self._polls:
             for follower in self._followers:
-                follower.tell(Told(polls=True))
+                self._do(follower, self._poll(follower))
         else:
             await asyncio.sleep(INTERVAL)
 
@@ -203,7 +247,7 @@ class Watcher:
                 return
             # The client before may still be in use: it is closed in the end.
             self.client = await self._clients.enter_async_context(client)
-            self.statuses = StatusList(client, lambda: self.followed)
+            self._statuses = StatusList(client, lambda: self.followed)
         except TrainingError as other:
             self._give_up(other)
         except Exception as other:  # noqa: BLE001 - whatever ails Airflow's database: the jobs are well
@@ -213,16 +257,15 @@ class Watcher:
     def _give_up(self, error: TrainingError, patience: float = 0) -> None:
         last = time.monotonic() - patience
         for follower in [follower for follower in self._followers if follower.last_heard <= last]:
-            follower.tell(Told(error=error))
-            del self._followers[follower]
+            self._lose(follower, error)
 
 
-def _read(events: list[tuple[Follower, WatchEvent]]) -> list[tuple[Follower, Told]]:
-    return [(follower, _read_one(follower, event)) for follower, event in events]
+def _read(events: list[tuple[Follower, WatchEvent]]) -> list[Sequence[News] | ServiceUnavailable]:
+    return [_read_one(follower, event) for follower, event in events]
 
 
-def _read_one(follower: Follower, event: WatchEvent) -> Told:
+def _read_one(follower: Follower, event: WatchEvent) -> Sequence[News] | ServiceUnavailable:
     try:
-        return follower.read(event)
+        return follower.read(event) if event.known else ()
     except Exception as error:  # noqa: BLE001 - what is wrong with one log is no matter of the other jobs
-        return Told(error=ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}."))
+        return ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}.")

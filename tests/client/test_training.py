@@ -14,16 +14,15 @@ from uuid import uuid4
 import pytest
 
 from airflow_training.client.log_tail import MOST_AT_ONCE
-from airflow_training.client.news import News
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import JobLost, RequestRejected, StorageError
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.status import JobState
+from tests.client.following import Told, follow, to_the_end
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +44,6 @@ async def watcher(settings: ClientSettings) -> AsyncIterator[Watcher]:
 
 def job(command: str) -> JobDescription:
     return JobDescription.from_wire({"name": "test", "execution": {"command": command, "completionTime": 60}})
-
-
-async def to_the_end(watcher: Watcher, job_id: str, offset: int = 0) -> list[News]:
-    return [news async for news in follow(watcher, job_id, offset)]
 
 
 async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(
@@ -77,16 +72,12 @@ async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line
     job_id = str(uuid4())
     await client.submit(job_id, job("for i in 1 2 3 4 5; do echo line $i; sleep 0.7; done"))
 
-    seen: list[str] = []
-    offset = 0
-    async for news in follow(watcher, job_id):
-        seen += [record.line for record in news.records]
-        offset = news.offset
-        if "line 2" in seen:
-            break
-    seen += [record.line for news in await to_the_end(watcher, job_id, offset) for record in news.records]
+    told = Told()
+    with watcher.follower(job_id, 0, told):
+        await told.line("line 2")
+    await follow(watcher, job_id, told, told.news[-1].offset)
 
-    assert [line for line in seen if line.startswith("line")] == [f"line {i}" for i in range(1, 6)]
+    assert told.lines == [f"line {i}" for i in range(1, 6)]
 
 
 async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_told(

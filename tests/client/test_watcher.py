@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -15,12 +16,12 @@ from airflow_training.client.news import News
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
+from tests.client.following import Told, follow
 
 pytestmark = pytest.mark.anyio
 
@@ -58,23 +59,22 @@ async def start(watcher: Watcher, command: str, cpus: int = 1) -> str:
 
 async def lines(watcher: Watcher, job_id: str) -> list[str]:
     """Follow a job to its end and return what it wrote."""
-    told = [record.line async for news in follow(watcher, job_id) for record in news.records]
-    return [line for line in told if not line.startswith("[service]")]
+    told = Told()
+    await follow(watcher, job_id, told)
+    return told.lines
 
 
-async def first_line(watcher: Watcher, job_id: str) -> Callable[[], Awaitable[list[str]]]:
-    """Follow a job until it has written something; what is returned follows it to its end."""
-    all_news = follow(watcher, job_id)
-    told: list[str] = []
-    while not any(line.startswith("line") for line in told):
-        told += [record.line for record in (await all_news.__anext__()).records]
+async def first_line(watcher: Watcher, job_id: str) -> asyncio.Task[list[str]]:
+    """Follow a job until it has written something, and on to its end."""
+    told = Told()
 
-    async def rest() -> list[str]:
-        async with aclosing(all_news):
-            told.extend([record.line async for news in all_news for record in news.records])
-        return [line for line in told if line.startswith("line")]
+    async def all_lines() -> list[str]:
+        await follow(watcher, job_id, told)
+        return told.lines
 
-    return rest
+    task = asyncio.ensure_future(all_lines())
+    await told.line(COUNTED[0])
+    return task
 
 
 COUNT = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.3; done"
@@ -104,27 +104,36 @@ async def test_who_follows_a_waiting_job_that_others_follow_is_told_of_it(watche
     # More than any machine has: each gets the machine for itself.
     runs, waits = await start(watcher, "sleep 600", cpus=100_000), await start(watcher, "true", cpus=100_000)
 
-    async def first_news() -> News:
-        async with aclosing(follow(watcher, waits)) as all_news:
-            return await all_news.__anext__()
+    async def first_status() -> JobState:
+        with watcher.follower(waits, 0, Told()) as follower:
+            await follower.changed()
+            return follower.status.state if follower.status else JobState.UNKNOWN
 
-    async with aclosing(follow(watcher, waits)) as other:
-        await other.__anext__()
-        told = await asyncio.wait_for(asyncio.gather(*(first_news() for _ in range(3))), timeout=30)
+    with watcher.follower(waits, 0, Told()) as other:
+        await other.changed()
+        told = await asyncio.wait_for(asyncio.gather(*(first_status() for _ in range(3))), timeout=30)
 
-    assert {news.status.state for news in told} == {JobState.PENDING}
+    assert set(told) == {JobState.PENDING}
     for job_id in (waits, runs):
         await watcher.client.cancel(job_id)
 
 
-async def test_who_does_not_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
-    flood = await start(watcher, "seq --format 'line %0100.0f' 100000")
-    slow = await first_line(watcher, flood)
+async def test_who_is_slow_to_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
+    class Slow(Told):
+        def __call__(self, news: News) -> None:
+            time.sleep(0.02)
+            super().__call__(news)
+
+    flood = Slow()
+    flooding = asyncio.ensure_future(follow(watcher, await start(watcher, "seq --format 'line %0100.0f' 30000"), flood))
+    await flood.line(f"line {1:0100}")
 
     quiet = await start(watcher, COUNT)
 
     assert await lines(watcher, quiet) == COUNTED
-    assert len(await slow()) > 1000
+    assert not flooding.done()
+    await flooding
+    assert flood.lines == [f"line {number:0100}" for number in range(1, 30_001)]
 
 
 async def test_nobody_notices_that_the_watch_died(watcher: Watcher) -> None:
@@ -134,7 +143,7 @@ async def test_nobody_notices_that_the_watch_died(watcher: Watcher) -> None:
     assert watcher._task
     watcher._task.cancel()
 
-    assert await rest() == COUNTED
+    assert await rest == COUNTED
 
 
 async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +158,7 @@ async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: p
 
     monkeypatch.setattr(watcher.client, "watch", ask)
 
-    assert await rest() == COUNTED
+    assert await rest == COUNTED
     assert broken.is_set()
 
 

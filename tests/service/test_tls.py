@@ -27,11 +27,11 @@ from minio.error import S3Error
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
-from airflow_training.client.watch import follow
 from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.status import JobState
+from tests.client.following import to_the_end
 from tests.service.support import Certificates, RunningService, Tenant, wait_for
 
 PART = 5 * 1024 * 1024
@@ -231,7 +231,7 @@ async def test_our_own_client_follows_a_job_to_its_end(
         storage = await watcher.client.storage()
         await storage.upload(folder, [Upload("given", b"hello\n")])
         await watcher.client.submit(job_id, description)
-        news = [news async for news in follow(watcher, job_id)]
+        news = await to_the_end(watcher, job_id)
         made = b"".join([piece async for piece in storage.read(f"{folder}/made")])
 
     assert news[-1].status.state is JobState.SUCCEEDED

@@ -1,0 +1,69 @@
+"""Having the news of many jobs taken: in one thread, by turns.
+
+To take news is to write lines into a task log, for which Airflow takes up to half a millisecond each. In a thread the
+event loop goes on meanwhile. Those of all jobs together, since a thread for each would cost more than the lines; by
+turns, so that a job which floods its log keeps no other waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
+
+from airflow_training.client.follower import Follower
+from airflow_training.client.news import LINES_AT_ONCE, News
+
+
+class Turns:
+    """Those whose news wait to be taken."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Follower, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, follower: Follower, pieces: Sequence[News]) -> None:
+        """Have news taken when it is their turn."""
+        if not pieces:
+            return
+        follower.tell(pieces)
+        self._waiting[follower] = None
+        if not self._task or self._task.done():
+            # What the one who came first logs or has in its context is no matter of the others'.
+            self._task = Context().run(asyncio.ensure_future, self._work())
+
+    async def _work(self) -> None:
+        while turn := self._next():
+            try:
+                errors = await asyncio.to_thread(_take, turn)
+            except Exception as error:  # noqa: BLE001 - no thread can be started, for instance
+                errors = [error] * len(turn)
+            for (follower, news), failure in zip(turn, errors, strict=True):
+                if failure:
+                    follower.fail(failure)
+                else:
+                    follower.taken(news)
+
+    def _next(self) -> list[tuple[Follower, News]]:
+        turn: list[tuple[Follower, News]] = []
+        lines = 0
+        while self._waiting and lines < LINES_AT_ONCE:
+            follower = next(iter(self._waiting))
+            del self._waiting[follower]
+            if news := follower.next_piece():
+                turn.append((follower, news))
+                lines += max(len(news.records), 1)
+                self._waiting[follower] = None
+        return turn
+
+
+def _take(turn: Sequence[tuple[Follower, News]]) -> list[Exception | None]:
+    return [_take_one(follower, news) for follower, news in turn]
+
+
+def _take_one(follower: Follower, news: News) -> Exception | None:
+    try:
+        follower.take(news)
+    except Exception as error:  # noqa: BLE001 - it is raised where the job is followed
+        return error
+    return None

@@ -1,0 +1,72 @@
+"""Whose news are taken when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from airflow_training.client.follower import Follower
+from airflow_training.client.news import News, Take
+from airflow_training.client.turns import Turns
+from airflow_training.jobs.log import LogRecord
+from airflow_training.jobs.status import JobStatus
+
+pytestmark = pytest.mark.anyio
+
+ENDED = JobStatus.model_validate({"job_id": "job", "status": "SUCCEEDED"})
+
+
+def tell(turns: Turns, take: Take, lines: list[str]) -> Follower:
+    """Have lines taken, the last that there are."""
+    follower = Follower("job", 0, take, lambda: None)
+    turns.tell(follower, list(News(ENDED, [LogRecord(line) for line in lines], 0, last=True).pieces(0)))
+    return follower
+
+
+async def all_taken(follower: Follower) -> None:
+    while not follower.ended:
+        await follower.changed()
+
+
+async def test_lines_of_many_jobs_are_taken_off_the_loop_in_order_and_by_turns() -> None:
+    taken: list[str] = []
+    threads: set[int] = set()
+    jobs = [[f"{job}-{line}" for line in range(250)] for job in range(5)]
+
+    def take(news: News) -> None:
+        threads.add(threading.get_ident())
+        taken.extend(record.line for record in news.records)
+
+    turns = Turns()
+    await asyncio.gather(*(all_taken(tell(turns, take, lines)) for lines in jobs))
+
+    assert [[line for line in taken if line.startswith(f"{job}-")] for job in range(5)] == jobs
+    assert taken.index("4-0") < taken.index("0-60")
+    assert threading.get_ident() not in threads
+
+
+async def test_who_cannot_take_its_news_is_no_matter_of_the_others() -> None:
+    taken: list[News] = []
+
+    def broken(news: News) -> None:
+        raise OSError("disk full")
+
+    turns = Turns()
+    failed, whole = tell(turns, broken, ["one"]), tell(turns, taken.append, ["two"])
+
+    with pytest.raises(OSError, match="disk full"):
+        await all_taken(failed)
+    await all_taken(whole)
+    assert [record.line for news in taken for record in news.records] == ["two"]
+
+
+async def test_who_left_takes_nothing_more() -> None:
+    taken: list[News] = []
+    turns = Turns()
+    tell(turns, taken.append, ["one"]).leave()
+
+    await all_taken(tell(turns, lambda news: None, ["two"]))
+
+    assert taken == []
