@@ -97,9 +97,14 @@ class Follower:
             self.untaken += news.size
             self.done = self.done or news.last
 
-    def next_piece(self) -> News | None:
-        """The next news to be taken, where there are any."""
-        return self._told.popleft() if self._told else None
+    @property
+    def waits(self) -> bool:
+        """Whether news wait to be taken."""
+        return bool(self._told)
+
+    def next_piece(self) -> News:
+        """The next news to be taken."""
+        return self._told.popleft()
 
     def taken(self, news: News) -> None:
         """Note that news have been taken."""

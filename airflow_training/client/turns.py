@@ -8,26 +8,29 @@ turns, so that a job which floods its log keeps no other waiting.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
 
 from airflow_training.client.follower import Follower
-from airflow_training.client.news import LINES_AT_ONCE, News
+from airflow_training.client.news import News
+
+# Lines of all jobs that one thread takes; the way into a thread and back takes as long as a line or two.
+_LINES_OF_A_TURN = 250
 
 
 class Turns:
     """Those whose news wait to be taken."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Follower, None] = {}
+        self._waiting: deque[Follower] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, follower: Follower, pieces: Sequence[News]) -> None:
         """Have news taken when it is their turn."""
-        if not pieces:
-            return
+        if not follower.waits:
+            self._waiting.append(follower)
         follower.tell(pieces)
-        self._waiting[follower] = None
         if not self._task or self._task.done():
             # What the one who came first logs or has in its context is no matter of the others'.
             self._task = Context().run(asyncio.ensure_future, self._work())
@@ -47,13 +50,15 @@ class Turns:
     def _next(self) -> list[tuple[Follower, News]]:
         turn: list[tuple[Follower, News]] = []
         lines = 0
-        while self._waiting and lines < LINES_AT_ONCE:
-            follower = next(iter(self._waiting))
-            del self._waiting[follower]
-            if news := follower.next_piece():
-                turn.append((follower, news))
-                lines += max(len(news.records), 1)
-                self._waiting[follower] = None
+        while self._waiting and lines < _LINES_OF_A_TURN:
+            follower = self._waiting.popleft()
+            if not follower.waits:
+                continue  # it left
+            news = follower.next_piece()
+            turn.append((follower, news))
+            lines += max(len(news.records), 1)
+            if follower.waits:
+                self._waiting.append(follower)
         return turn
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from airflow_training.client.transport import Reply
 from airflow_training.jobs.status import JobStatus
@@ -50,10 +50,10 @@ def watch_body(cursors: Mapping[str, WatchCursor], *, wait: float, linger: float
     """Write the request for the news of jobs.
 
     >>> watch_body({"7": WatchCursor(10, "")}, wait=20, linger=1)
-    b'{"jobs": {"7": {"offset": 10, "seen": ""}}, "wait": 20, "linger": 1}'
+    b'{"jobs":{"7":{"offset":10,"seen":""}},"wait":20,"linger":1}'
     """
-    jobs = {job_id: cursor._asdict() for job_id, cursor in cursors.items()}
-    return json.dumps({"jobs": jobs, "wait": wait, "linger": linger}).encode()
+    jobs = {job_id: {"offset": offset, "seen": seen} for job_id, (offset, seen) in cursors.items()}
+    return to_json({"jobs": jobs, "wait": wait, "linger": linger})
 
 
 def read_events(reply: Reply) -> list[WatchEvent]:
@@ -69,20 +69,21 @@ def read_events(reply: Reply) -> list[WatchEvent]:
         try:
             if end < 0:
                 raise ValueError("half a line")
-            event, size = _event(json.loads(reply.body[begin:end]))
-            begin = end + 1 + size
-            if begin > len(reply.body):
-                raise ValueError("half a log")
+            event, begin = _event(reply.body, end + 1, from_json(reply.body[begin:end]))
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise reply.not_the_api() from error
-        events.append(event._replace(content=reply.body[end + 1 : begin]))
+        events.append(event)
     return events
 
 
-def _event(line: dict[str, Any]) -> tuple[WatchEvent, int]:
+def _event(body: bytes, begin: int, line: dict[str, Any]) -> tuple[WatchEvent, int]:
+    """The event that a line tells, and where the next one begins."""
     job_id = str(line["job_id"])
     if line.get("unknown"):
-        return WatchEvent(job_id, known=False), 0
+        return WatchEvent(job_id, known=False), begin
     status = JobStatus.model_validate(line["status"]) if "status" in line else None
-    event = WatchEvent(job_id, True, status, str(line["seen"]), int(line["offset"]), size=int(line["size"]))
-    return event, int(line["bytes"])
+    end = begin + int(line["bytes"])
+    if not begin <= end <= len(body):
+        raise ValueError("half a log")
+    content = body[begin:end]
+    return WatchEvent(job_id, True, status, str(line["seen"]), int(line["offset"]), content, int(line["size"])), end

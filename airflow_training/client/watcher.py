@@ -35,7 +35,7 @@ _HURRY = 0.2
 # Seconds between two requests: many changes of statuses make no storm.
 _SPACING = 0.05
 # Followers that are told at once: where they are a thousand, the event loop would stand still until each had its turn.
-_AT_ONCE = 50
+_AT_ONCE = 250
 # After this a request that is not answered is given up; those who wait may have more patience.
 _POLICY = RetryPolicy()
 # Seconds for which a service that has told news may answer with something else before it is polled: it is upgraded.

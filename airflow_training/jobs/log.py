@@ -6,6 +6,9 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
+
+from pydantic_core import from_json
 
 NDJSON = "application/x-ndjson"
 
@@ -103,7 +106,7 @@ class LogDecoder:
     def _end_of_record(self, piece: bytes) -> LogRecord | None:
         content, self._record = self._record + piece, b""
         try:
-            record = json.loads(content)
+            record = _read(content)
             text, told = record["line"].encode(errors="replace"), record["time"]
             time = datetime.fromisoformat(told.replace("Z", "+00:00")) if told else None
             continues = record.get("continues") is True
@@ -112,6 +115,14 @@ class LogDecoder:
             return self._end_of_line(content)
         self._line.add(text, time)
         return None if continues else self._line.end()
+
+
+def _read(record: bytes) -> Any:
+    try:
+        return from_json(record)
+    except ValueError:
+        # That reader takes a seventh of the time, and refuses half a character.
+        return json.loads(record)
 
 
 class _Line:
@@ -146,5 +157,6 @@ class _Line:
     def _text(self) -> str:
         # A cut may fall within a character: the rest of it is not shown.
         text = self._kept.decode(errors="ignore" if self._cut else "replace")
-        text = _TERMINAL_SEQUENCE.sub("", text).translate(_CONTROL)
+        if not text.isprintable():
+            text = _TERMINAL_SEQUENCE.sub("", text).translate(_CONTROL)
         return f"{text} … [{self._cut:,} more bytes of this line are left out]" if self._cut else text

@@ -29,7 +29,9 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetXCom, OKResponse, SetXCom, XComResult
 from airflow.sdk.log import configure_logging, reset_logging
 
+from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.limits import Limits
+from airflow_training.triggers.watchers import shared_watcher
 from benchmarks.parts.running_jobs import job_id
 from benchmarks.parts.stall import longest_stall
 
@@ -102,7 +104,7 @@ def start(runner: TriggerRunner, kind: str, index: int) -> None:
     runner.triggers[trigger_id] = {"task": task, "is_watcher": False, "name": name, "events": 0}
 
 
-async def measure(kind: str, number: int, seconds: float) -> None:
+async def measure_triggers(kind: str, number: int, seconds: float) -> None:
     """Run so many triggers, and measure when all are at work."""
     supervisor = task_runner.SUPERVISOR_COMMS = AtOnce(number)  # type: ignore[assignment] # the stand-in
     runner = TriggerRunner()
@@ -111,20 +113,42 @@ async def measure(kind: str, number: int, seconds: float) -> None:
     # A training's trigger stores the first status that it gets.
     if kind.startswith("training"):
         await asyncio.wait_for(supervisor.all_told.wait(), PATIENCE)
+    await measure(seconds)
+    if ended := [
+        details["name"] for details in runner.triggers.values() if details["task"].done() or details["events"]
+    ]:
+        raise RuntimeError(f"{len(ended)} triggers have ended: {list(runner.events) or ended}")
+
+
+async def measure_following(number: int, seconds: float) -> None:
+    """Follow so many jobs as triggers do, without triggers: their lines are read and dropped."""
+    task_runner.SUPERVISOR_COMMS = AtOnce(number)  # type: ignore[assignment] # the stand-in
+
+    async def follow(watcher: Watcher, index: int, first: asyncio.Semaphore) -> None:
+        with watcher.follower(job_id(index), 0, lambda news: None) as follower:
+            await follower.changed()
+            first.release()
+            await follower.changed()
+
+    async with shared_watcher(CONNECTION, None) as watcher:
+        followed = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(follow(watcher, index, followed)) for index in range(number)]
+        for _ in range(number):
+            await asyncio.wait_for(followed.acquire(), PATIENCE)
+        await measure(seconds)
+        if ended := [task for task in tasks if task.done()]:
+            raise RuntimeError(f"{len(ended)} jobs have ended, or were given up.")
+
+
+async def measure(seconds: float) -> None:
+    """Measure what runs on the loop."""
     await asyncio.sleep(SETTLE)
     print("begin", flush=True)
     processor, began = time.process_time(), time.monotonic()
     await asyncio.sleep(seconds)
     print(json.dumps({"cpu": time.process_time() - processor, "seconds": time.monotonic() - began}), flush=True)
     # Not at the same time: to look for stalls costs as much as to follow many a job.
-    stall = await longest_stall(seconds)
-    if ended := [
-        details["name"] for details in runner.triggers.values() if details["task"].done() or details["events"]
-    ]:
-        raise RuntimeError(f"{len(ended)} triggers have ended: {list(runner.events) or ended}")
-    print(json.dumps({"stall": stall}), flush=True)
-    # The triggers never end, and to cancel them takes its time.
-    os._exit(0)
+    print(json.dumps({"stall": await longest_stall(seconds)}), flush=True)
 
 
 def speak_plainly() -> None:
@@ -148,7 +172,13 @@ def main(kind: str, number: int, seconds: float) -> None:
         configure_logging(json_output=True, log_level="CRITICAL", output=sys.stderr.buffer, sending_to_supervisor=True)
     if kind == "dbt_cloud":
         speak_plainly()
-    asyncio.run(measure(kind, number, seconds))
+    loop = asyncio.new_event_loop()
+    if kind == "following":
+        loop.run_until_complete(measure_following(number, seconds))
+    else:
+        loop.run_until_complete(measure_triggers(kind, number, seconds))
+    # The triggers never end, and to cancel them takes its time.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,7 @@ def follower_told(sizes: list[int], woken: list[int]) -> Follower:
 
 
 def take(follower: Follower) -> None:
-    news = follower.next_piece()
-    assert news
-    follower.taken(news)
+    follower.taken(follower.next_piece())
 
 
 async def test_who_has_taken_everything_wants_to_be_asked_for_again() -> None:
