@@ -8,7 +8,15 @@ log is lost (Airflow 3.3, `TriggerRunnerSupervisor._handle_request`).
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import logging
+import os
 import socket
+import stat
+import struct
+import sys
+import termios
+from contextlib import suppress
 
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import MaskSecret
@@ -31,7 +39,7 @@ _rounds = _Rounds()
 async def log_is_read() -> None:
     """Wait until the supervisor has read all that was logged up to now, by any trigger."""
     # One more: the round under way may be past the log already.
-    last = _rounds.count + _most_unread() // _PIECE + 1
+    last = _rounds.count + _unread() // _PIECE + 1
     while _rounds.count < last:
         async with _rounds.turn:
             if _rounds.count < last:
@@ -40,8 +48,17 @@ async def log_is_read() -> None:
                 _rounds.count += 1
 
 
-def _most_unread() -> int:
-    """The bytes that a socket of the supervisor's kind can hold."""
+def _unread() -> int:
+    """At least as many bytes as wait to be read: where that cannot be asked, as many as a socket can hold."""
+    for handler in logging.getLogger().handlers:
+        # What Airflow configures for its own lines and Python's alike. Elsewhere than on Linux, a socket that is read
+        # late tells nothing.
+        if isinstance(handler, logging.StreamHandler) and sys.platform == "linux":
+            with suppress(OSError, ValueError, AttributeError):
+                log = handler.stream.fileno()
+                if stat.S_ISSOCK(os.fstat(log).st_mode):
+                    (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
+                    return int(unread)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         return ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)

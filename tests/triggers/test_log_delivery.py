@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,20 +13,22 @@ from airflow.sdk.execution_time import task_runner
 
 from airflow_training.triggers.log_delivery import log_is_read
 
+pytestmark = pytest.mark.anyio
+
 
 class Supervisor:
-    """Reads a piece of a full log socket in each of its rounds, as Airflow's does, and answers one request."""
+    """Reads a piece of a log socket in each of its rounds, as Airflow's does, and answers one request."""
 
     def __init__(self) -> None:
-        self.log, self._triggers = socket.socketpair()
-        self._triggers.setblocking(False)
+        self.log, self.triggers = socket.socketpair()
+        self.triggers.setblocking(False)
         self.log.setblocking(False)
         self.rounds = 0
 
     def fill(self) -> None:
         with suppress(BlockingIOError):
             while True:
-                self._triggers.send(b"x" * 1000)
+                self.triggers.send(b"x" * 1000)
 
     async def asend(self, _: object) -> None:
         await asyncio.sleep(0)
@@ -35,19 +38,31 @@ class Supervisor:
 
     def close(self) -> None:
         self.log.close()
-        self._triggers.close()
+        self.triggers.close()
 
 
 @pytest.fixture
 def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """A supervisor whose log socket cannot be found."""
     supervisor = Supervisor()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
     yield supervisor
     supervisor.close()
 
 
-@pytest.mark.anyio
-async def test_a_full_log_is_read_before_its_trigger_finishes(supervisor: Supervisor) -> None:
+@pytest.fixture
+def found(supervisor: Supervisor) -> Iterator[Supervisor]:
+    """A supervisor whose log socket is where Airflow has Python's logging write."""
+    with supervisor.triggers.makefile("w") as stream:
+        handler = logging.StreamHandler(stream)
+        logging.getLogger().addHandler(handler)
+        yield supervisor
+        logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.parametrize("kind", ["supervisor", "found"])
+async def test_a_full_log_is_read_before_its_trigger_finishes(kind: str, request: pytest.FixtureRequest) -> None:
+    supervisor: Supervisor = request.getfixturevalue(kind)
     supervisor.fill()
 
     await log_is_read()
@@ -56,7 +71,12 @@ async def test_a_full_log_is_read_before_its_trigger_finishes(supervisor: Superv
         supervisor.log.recv(1)
 
 
-@pytest.mark.anyio
+async def test_a_log_that_has_been_read_is_not_waited_for(found: Supervisor) -> None:
+    await log_is_read()
+
+    assert found.rounds == 1
+
+
 async def test_triggers_that_finish_together_wait_together(supervisor: Supervisor) -> None:
     await log_is_read()
     alone = supervisor.rounds
