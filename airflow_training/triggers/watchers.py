@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from airflow_training.client.watcher import Watcher
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.per_loop import PerLoop
 from airflow_training.reporting import PATIENCE
+from airflow_training.triggers.garbage import garbage
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,6 @@ class _Watchers:
     reading: dict[_Connection, asyncio.Task[TrainingClient]] = field(default_factory=dict)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def __post_init__(self) -> None:
-        # All of Airflow is imported by now, and nearly all of its objects stay for ever. Where many jobs are followed,
-        # Python's garbage collector would look through them every few seconds, and the event loop stand still for a
-        # third of one.
-        gc.freeze()
-
     async def read(self, connection: _Connection) -> TrainingClient:
         """Read a connection, for all who ask at the same time by one question to Airflow."""
         reading = self.reading.get(connection)
@@ -68,10 +62,12 @@ class _Watchers:
                 shared = _Shared(await Watcher(client, connection.connect, patience=PATIENCE.budget).__aenter__())
                 self.shared[connection] = shared
             shared.users += 1
+            garbage()
             return shared
 
     async def give_back(self, connection: _Connection, shared: _Shared) -> None:
         shared.users -= 1
+        garbage().ended(shared.users)
         if not shared.users:
             if self.shared.get(connection) is shared:
                 del self.shared[connection]
