@@ -167,10 +167,10 @@ class Watcher:
         wait = min(_HURRY if left_out else _WAIT, self.client.settings.timeout / 2)
         events = await self.client.watch(cursors, wait=wait, linger=min(wait, INTERVAL), policy=_POLICY)
         now = self._answered = time.monotonic()
-        # Whoever ends this task: what has been taken out of a log is told.
         for follower in named.values():
             follower.last_heard = now
         told = [(named[event.job_id], event) for event in events if event.job_id in named]
+        # Whoever ends this task: what has been taken out of a log is told.
         await asyncio.shield(self._pass_on(told))
         for follower, event in told:
             # Of those whose news do not fit into a reply, the service tells the first.
