@@ -4,9 +4,10 @@
 line when it begins to measure, then the processor time that this process took in how long a time, and in the end the
 longest stall of the loop in as long a time.
 
-Each trigger runs in `TriggerRunner.run_trigger` of Airflow. What is not Airflow's is who answers what triggers ask of
-it, such as for an XCom: that takes no time here. The log is dropped by its level; for `training_with_log` it goes, as
-in the triggerer, as JSON into a socket, which another process reads.
+Each trigger runs in `TriggerRunner.run_trigger` of Airflow; for `following` there are none, and the jobs are followed
+as triggers do. What is not Airflow's is who answers what triggers ask of it, such as for an XCom: that takes no time
+here. The log is dropped by its level; for `training_with_log` it goes, as in the triggerer, as JSON into a socket,
+which another process reads.
 """
 
 from __future__ import annotations
