@@ -139,10 +139,13 @@ class _Reporter:
         return self._outcome(follower.status)
 
     async def _follow(self, follower: Follower, limits: Limits | None) -> None:
-        while not follower.ended:
+        ended = False
+        while not ended:
             await self._wait(follower, limits)
+            # It may end while this is stored, and is then told once more.
+            ended = follower.ended
             await self._publish(follower.status)
-            if follower.ended or time.monotonic() >= self._save_again:
+            if ended or time.monotonic() >= self._save_again:
                 await self.save_cursor()
                 self._save_again = self._later(CURSOR_INTERVAL)
 
@@ -155,8 +158,7 @@ class _Reporter:
             if left <= 0:
                 raise _TimeIsUp(end[1])
             seconds = min(seconds, left)
-        with move_on_after(seconds):
-            await follower.changed()
+        await follower.changed(seconds)
 
     async def _publish(self, status: JobStatus | None) -> None:
         if status and (status != self._published or time.monotonic() >= self._publish_again):

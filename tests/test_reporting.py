@@ -16,8 +16,8 @@ from airflow_training.client.turns import Turns
 from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.log import LogRecord
-from airflow_training.jobs.status import JobStatus
-from airflow_training.reporting import report
+from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.reporting import STATUS_KEY, report
 
 pytestmark = pytest.mark.anyio
 
@@ -64,3 +64,25 @@ async def test_a_cancellation_is_not_lost_however_close_to_news_it_comes(steps: 
     done, _ = await asyncio.wait({task}, timeout=10)
     assert done
     assert task.cancelled()
+
+
+async def test_the_last_status_is_published_though_it_comes_while_another_is_stored() -> None:
+    watched = Watched()
+    ended = RUNNING.model_copy(update={"state": JobState.CANCELED})
+    stored: list[str] = []
+
+    async def store(key: str, value: Any) -> None:
+        if key == STATUS_KEY:
+            if not stored:
+                watched.turns.tell(watched.one, [News(ended, [], 9, last=True)])
+                await watched.one.all_taken()
+            stored.append(value["status"])
+
+    now = datetime.now(timezone.utc)
+    limits = Limits(now, deadline=now + timedelta(days=1))
+    task = asyncio.ensure_future(report(cast("Watcher", watched), "job", log=Log(), store=store, limits=limits))
+    await asyncio.sleep(0)
+    watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line")], 5)])
+
+    assert (await task).status == ended
+    assert stored == ["RUNNING", "CANCELED"]

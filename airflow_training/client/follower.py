@@ -36,6 +36,7 @@ class Follower:
         last_heard: When the service last answered a question that was about this job, by the monotonic clock.
         untaken: Bytes of log that were told and wait to be taken.
         done: Whether it wants no more news.
+        told_last: Whether the last news were told; they may still wait to be taken.
     """
 
     def __init__(self, job_id: str, offset: int, take: Take, wake: Callable[[], None]) -> None:
@@ -47,23 +48,38 @@ class Follower:
         self.last_heard = time.monotonic()
         self.untaken = 0
         self.done = False
+        self.told_last = False
         self._wake = wake
         self._read_status: JobStatus | None = None
         self._seen = ""
         self._told: deque[News] = deque()
+        # Those that are being taken too.
+        self._pieces = 0
         self._changed, self._all_taken = asyncio.Event(), asyncio.Event()
         self._error: Exception | None = None
 
-    async def changed(self) -> None:
+    async def changed(self, seconds: float | None = None) -> None:
         """Wait until the status is another one, or the last news have been taken; raises what makes following end.
+
+        Args:
+            seconds: Wait no longer than this.
 
         Raises:
             JobLost: The service forgot the job.
             ServiceError: The service cannot be asked any more; the job may well run on.
         """
-        await self._changed.wait()
+        # Not canceled when the time is up: the cancellation of a trigger by Airflow, which says by whom in its message,
+        # may come in the same moment.
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(seconds, 0), self._changed.set) if seconds is not None else None
+        try:
+            await self._changed.wait()
+        finally:
+            if timer:
+                timer.cancel()
         self._changed.clear()
-        if self._error:
+        # What was told before an error is taken, and may be the end.
+        if self._error and not self.ended and not self._pieces:
             raise self._error.with_traceback(None)
 
     @property
@@ -93,9 +109,11 @@ class Follower:
     def tell(self, pieces: Sequence[News]) -> None:
         """Have news wait to be taken."""
         self._told.extend(pieces)
+        self._pieces += len(pieces)
         for news in pieces:
             self.untaken += news.size
-            self.done = self.done or news.last
+            if news.last:
+                self.done = self.told_last = True
 
     @property
     def waits(self) -> bool:
@@ -108,25 +126,30 @@ class Follower:
 
     def taken(self, news: News) -> None:
         """Note that news have been taken."""
+        if not self._pieces:
+            return  # it left meanwhile
+        self._pieces -= 1
         was_busy = self.busy
         self.untaken -= news.size
         # Where there is too much for all together, those are asked for who have taken everything.
         if (was_busy and not self.busy) or (news.size and not self.untaken):
             self._wake()
-        if not self._told:
+        if not self._pieces:
             self._all_taken.set()
+            if self._error:
+                self._changed.set()
         if news.last or (news.status is not self.status and news.status != self.status):
             self.status, self.ended = news.status, news.last
             self._changed.set()
 
     async def all_taken(self) -> None:
-        """Wait until no news wait."""
-        while self._told or self.untaken:
+        """Wait until all news have been taken."""
+        while self._pieces:
             self._all_taken.clear()
             await self._all_taken.wait()
 
     def fail(self, error: Exception) -> None:
-        """End the following with an error."""
+        """End the following with an error, once what was told is taken."""
         self.done = True
         self._error = error
         self._changed.set()
@@ -140,3 +163,4 @@ class Follower:
         """Take nothing any more."""
         self.done = True
         self._told.clear()
+        self._pieces = self.untaken = 0

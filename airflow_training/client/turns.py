@@ -43,6 +43,7 @@ class Turns:
                 errors = [error] * len(turn)
             for (follower, news), failure in zip(turn, errors, strict=True):
                 if failure:
+                    follower.leave()
                     follower.fail(failure)
                 else:
                     follower.taken(news)
@@ -63,12 +64,14 @@ class Turns:
 
 
 def _take(turn: Sequence[tuple[Follower, News]]) -> list[Exception | None]:
-    return [_take_one(follower, news) for follower, news in turn]
-
-
-def _take_one(follower: Follower, news: News) -> Exception | None:
-    try:
-        follower.take(news)
-    except Exception as error:  # noqa: BLE001 - it is raised where the job is followed
-        return error
-    return None
+    failed: dict[Follower, Exception] = {}
+    errors = []
+    for follower, news in turn:
+        # What comes after a piece that is missing is not taken: the log is to be resumed before the gap.
+        if follower not in failed:
+            try:
+                follower.take(news)
+            except Exception as error:  # noqa: BLE001 - it is raised where the job is followed
+                failed[follower] = error
+        errors.append(failed.get(follower))
+    return errors

@@ -235,7 +235,8 @@ class Watcher:
             self._give_up(error, patience=self._patience if isinstance(error, ServiceUnavailable) else 0)
         if self._polls:
             for follower in self._followers:
-                self._do(follower, self._poll(follower))
+                if not follower.told_last:
+                    self._do(follower, self._poll(follower))
         else:
             await asyncio.sleep(INTERVAL)
 

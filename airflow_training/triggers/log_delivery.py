@@ -17,6 +17,7 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+from typing import Any
 
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import MaskSecret
@@ -50,15 +51,22 @@ async def log_is_read() -> None:
 
 def _unread() -> int:
     """At least as many bytes as wait to be read: where that cannot be asked, as many as a socket can hold."""
-    for handler in logging.getLogger().handlers:
-        # What Airflow configures for its own lines and Python's alike. Elsewhere than on Linux, a socket that is read
-        # late tells nothing.
-        if isinstance(handler, logging.StreamHandler) and sys.platform == "linux":
-            with suppress(OSError, ValueError, AttributeError):
-                log = handler.stream.fileno()
-                if stat.S_ISSOCK(os.fstat(log).st_mode):
-                    (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
-                    return int(unread)
+    # Airflow configures one socket for its own lines and Python's alike; a handler of somebody else may have another.
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    unread = [found for handler in handlers if (found := _unread_of(handler)) is not None]
+    if unread:
+        return max(unread)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         return ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def _unread_of(handler: logging.StreamHandler[Any]) -> int | None:
+    # Elsewhere than on Linux, a socket that is read late tells nothing.
+    if sys.platform == "linux":
+        with suppress(OSError, ValueError, AttributeError):
+            log = handler.stream.fileno()
+            if stat.S_ISSOCK(os.fstat(log).st_mode):
+                (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
+                return int(unread)
+    return None

@@ -62,12 +62,12 @@ class _Watchers:
                 shared = _Shared(await Watcher(client, connection.connect, patience=PATIENCE.budget).__aenter__())
                 self.shared[connection] = shared
             shared.users += 1
-            garbage()
+            garbage().begin()
             return shared
 
     async def give_back(self, connection: _Connection, shared: _Shared) -> None:
         shared.users -= 1
-        garbage().ended(shared.users)
+        garbage().end()
         if not shared.users:
             if self.shared.get(connection) is shared:
                 del self.shared[connection]

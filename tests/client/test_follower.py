@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from airflow_training.client.follower import Follower
@@ -63,3 +65,20 @@ async def test_following_is_not_resumed_behind_lines_that_have_not_been_taken(li
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert sum(piece.size for piece in pieces) == 400
     assert max(len(piece.records) for piece in pieces) <= LINES_AT_ONCE
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_cancellation_that_comes_when_the_time_is_up_says_by_whom(steps: int) -> None:
+    follower = follower_told([], [])
+
+    async def wait_again_and_again() -> None:
+        while True:
+            await follower.changed(0)
+
+    task = asyncio.ensure_future(wait_again_and_again())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel("Airflow's user")
+
+    with pytest.raises(asyncio.CancelledError, match="Airflow's user"):
+        await task

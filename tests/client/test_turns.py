@@ -10,6 +10,7 @@ import pytest
 from airflow_training.client.follower import Follower
 from airflow_training.client.news import News, Take
 from airflow_training.client.turns import Turns
+from airflow_training.exceptions import ServiceUnavailable
 from airflow_training.jobs.log import LogRecord
 from airflow_training.jobs.status import JobStatus
 
@@ -51,15 +52,18 @@ async def test_who_cannot_take_its_news_is_no_matter_of_the_others() -> None:
     taken: list[News] = []
 
     def broken(news: News) -> None:
+        tried.append(news)
         raise OSError("disk full")
 
+    tried: list[News] = []
     turns = Turns()
-    failed, whole = tell(turns, broken, ["one"]), tell(turns, taken.append, ["two"])
+    failed, whole = tell(turns, broken, ["one"] * 200), tell(turns, taken.append, ["two"])
 
     with pytest.raises(OSError, match="disk full"):
         await all_taken(failed)
     await all_taken(whole)
     assert [record.line for news in taken for record in news.records] == ["two"]
+    assert len(tried) == 1, "what comes after a piece that is missing is not taken"
 
 
 async def test_who_left_takes_nothing_more() -> None:
@@ -70,3 +74,19 @@ async def test_who_left_takes_nothing_more() -> None:
     await all_taken(tell(turns, lambda news: None, ["two"]))
 
     assert taken == []
+
+
+async def test_what_was_told_before_an_error_is_taken_and_may_be_the_end() -> None:
+    taken: list[News] = []
+    turns = Turns()
+    ended = tell(turns, taken.append, ["one"] * 200)
+    goes_on = Follower("other", 0, taken.append, lambda: None)
+    turns.tell(goes_on, [News(ENDED, [LogRecord("two")], 0)])
+
+    for follower in (ended, goes_on):
+        follower.fail(ServiceUnavailable("gone"))
+
+    await all_taken(ended)
+    with pytest.raises(ServiceUnavailable):
+        await all_taken(goes_on)
+    assert sum(len(news.records) for news in taken) == 201

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_training.triggers import garbage as module
 from airflow_training.triggers.garbage import Garbage
 
 
@@ -24,29 +25,42 @@ class Cycle:
         self.me = self
 
 
-def test_what_has_survived_is_not_looked_through_again(garbage: Garbage) -> None:
-    before = gc.get_freeze_count()
-    kept = [Cycle() for _ in range(1000)]
-
-    gc.collect()
-
-    assert gc.get_freeze_count() >= before + len(kept)
-
-
-@pytest.mark.parametrize(("followed", "ends"), [(0, 100), (500, 500)])
-def test_what_trainings_leave_is_found_when_enough_of_them_have_ended(
-    garbage: Garbage, followed: int, ends: int
-) -> None:
+def kept_from_collections() -> weakref.ref[Cycle]:
+    """Garbage that has survived a collection before it became garbage."""
     cycle = Cycle()
     gc.collect()
-    left = weakref.ref(cycle)
-    del cycle
+    return weakref.ref(cycle)
 
-    for _ in range(ends - 1):
-        garbage.ended(followed)
+
+def test_what_has_survived_is_not_looked_through_again_while_a_job_is_followed(garbage: Garbage) -> None:
+    garbage.begin()
+    left = kept_from_collections()
+
+    gc.collect()
+
+    assert left()
+
+
+def test_when_no_job_is_followed_everything_is_looked_through(garbage: Garbage) -> None:
+    garbage.begin()
+    garbage.begin()
+    left = kept_from_collections()
+
+    garbage.end()
     gc.collect()
     assert left()
 
-    garbage.ended(followed)
+    garbage.end()
     gc.collect()
+    assert not left()
+
+
+def test_now_and_then_everything_is_looked_through(garbage: Garbage, monkeypatch: pytest.MonkeyPatch) -> None:
+    garbage.begin()
+    left = kept_from_collections()
+
+    monkeypatch.setattr(module, "_AGAIN", 0.0)
+    gc.collect()
+    gc.collect()
+
     assert not left()
