@@ -110,7 +110,7 @@ def test_an_image_is_pulled_where_the_engine_has_it_not(tenant: Tenant, podman: 
 
 
 def test_a_job_is_nobody_and_sees_its_own_folder_only(service: RunningService, tenant: Tenant) -> None:
-    command = f"id -u; pwd; ls /data /data/jobs; ls {service.data}; cat /proc/self/status | grep -i nonewprivs"
+    command = f"id -u; pwd; ls /data /data/jobs; ls {service.data} 2>&1; grep -i nonewprivs /proc/self/status"
     job_id = submit(tenant, command)
     tenant.wait(job_id)
     folder = f"job-{job_id}"
