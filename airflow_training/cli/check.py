@@ -1,25 +1,25 @@
-"""`airflow-training check`: whether a connection of Airflow leads to a training service that works."""
+"""`airflow-training check`: whether a training service can be used."""
 
 from __future__ import annotations
 
-import os
-from typing import Annotated
+import json
 
 import typer
 
+from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.output import FAILED, JsonOption
 
-def check(
-    conn_id: Annotated[str, typer.Argument(help="The connection, as Airflow knows it on this machine.")] = (
-        "training_default"
-    ),
-) -> None:
-    """Try a connection of Airflow: token, job API and storage, one after another."""
-    # As `airflow connections test` does: without it, only tasks are given the connections of Airflow's database.
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
 
-    from airflow_training.hooks.training import TrainingHook
+def check(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
+    """Try what a training needs of the service, one after another: connection, token, job API and storage."""
+    from airflow_training.client import checking
 
-    for works, said in TrainingHook(conn_id).check():
-        typer.echo(f"{'ok' if works else 'failed':<8}{said}", err=not works)
-        if not works:
-            raise typer.Exit(1)
+    steps = []
+    for works, said in checking.check(lambda: connect(connection, profile, checking.QUICK)):
+        steps.append({"works": works, "said": said})
+        if not as_json:
+            typer.echo(f"{'ok' if works else 'failed':<8}{said}", err=not works)
+    if as_json:
+        typer.echo(json.dumps(steps))
+    if not steps[-1]["works"]:
+        raise typer.Exit(FAILED)

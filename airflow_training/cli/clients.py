@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, errors_in_a_sentence, open_database_of
+from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show, show_one
+from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, open_database_of
 
 if TYPE_CHECKING:
     from airflow_training.service.clients import Clients, Credentials
 
 app = typer.Typer(help="OAuth2 clients of the training service. The service may run meanwhile.", no_args_is_help=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 ClientId = Annotated[str, typer.Argument(help="Id of the client.")]
 SecretOption = Annotated[
     typer.FileText | None,
@@ -87,16 +86,7 @@ def list_(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None, 
             }
             for client in _clients(data, database_url).all()
         ]
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("client id", "tenant", "scope", "created", box=None)
-    for client in facts:
-        table.add_row(*client.values())
-    Console().print(table)
+    show(facts, as_json=as_json)
 
 
 def _clients(data: Path, database_url: str | None) -> Clients:
@@ -112,8 +102,4 @@ def _read(secret_file: typer.FileText | None) -> str | None:
 def _show(added: Credentials, *, with_secret: bool, as_json: bool) -> None:
     """Show a client; a secret that was given is known, and stays where it is."""
     secret = {"client_secret": added.client_secret} if with_secret else {}
-    facts = {"client_id": added.client_id, **secret, "tenant": added.tenant}
-    if as_json:
-        typer.echo(json.dumps(facts))
-    else:
-        typer.echo("\n".join(f"{name.replace('_', ' '):15}{value}" for name, value in facts.items()))
+    show_one({"client_id": added.client_id, **secret, "tenant": added.tenant}, as_json=as_json)

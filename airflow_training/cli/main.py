@@ -7,7 +7,11 @@ import typer
 from airflow_training.cli import clients
 from airflow_training.cli.check import check
 from airflow_training.cli.demo import demo
+from airflow_training.cli.download import download
+from airflow_training.cli.jobs import cancel, jobs, status
+from airflow_training.cli.logs import logs
 from airflow_training.cli.serve import serve
+from airflow_training.cli.submit import submit
 from airflow_training.cli.upkeep import prune, revoke_tokens
 
 app = typer.Typer(
@@ -15,12 +19,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+_JOBS = "Jobs, without Airflow"
+_SERVICE = "Run a training service"
+
 app.command()(demo)
 app.command()(check)
-app.command()(serve)
-app.add_typer(clients.app, name="clients")
-app.command()(prune)
-app.command()(revoke_tokens)
+app.command(rich_help_panel=_JOBS)(submit)
+app.command(rich_help_panel=_JOBS)(jobs)
+app.command(rich_help_panel=_JOBS)(status)
+app.command(rich_help_panel=_JOBS)(logs)
+app.command(rich_help_panel=_JOBS)(cancel)
+app.command(rich_help_panel=_JOBS)(download)
+app.command(rich_help_panel=_SERVICE)(serve)
+app.command(rich_help_panel=_SERVICE)(prune)
+app.command(rich_help_panel=_SERVICE)(revoke_tokens)
+app.add_typer(clients.app, name="clients", rich_help_panel=_SERVICE)
 
 if __name__ == "__main__":
     app()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from airflow_training.cli.output import errors_in_a_sentence
 from airflow_training.exceptions import TrainingError
 
 if TYPE_CHECKING:
@@ -42,22 +42,6 @@ _FOR_JOBS = "What jobs may use"
 _BOUNDS = "Bounds"
 _RAY = "Jobs on a Ray cluster"
 _STORE = "Files in an S3 store elsewhere"
-
-
-@contextmanager
-def errors_in_a_sentence() -> Iterator[None]:
-    """End the command with one sentence where the user can put it right: also where the service is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("airflow_training"):
-            raise
-        message = f"The training service needs {error.name}: install airflow-training with its extra, [service]."
-        typer.echo(message, err=True)
-        raise typer.Exit(1) from error
-    except TrainingError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
 
 
 def open_database_of(data: Path, database_url: str | None) -> sessionmaker[Session]:

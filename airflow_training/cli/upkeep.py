@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from airflow_training.cli.output import errors_in_a_sentence
 from airflow_training.cli.serve import (
     DEFAULT_DATA,
     MOST_DAYS,
     DatabaseOption,
     DataOption,
-    errors_in_a_sentence,
     open_database_of,
 )
 

@@ -34,6 +34,9 @@ class ClientSettings:
         cert: A client certificate, as `requests` takes it: a path, or a pair of paths (certificate, key).
         proxies: Proxies by scheme, as `requests` takes them.
         timeout: Seconds to wait for a reply.
+
+    Raises:
+        InvalidConnection: A GET was asked to carry the credentials in a form, which is to say in its URL.
     """
 
     base_url: str
@@ -48,6 +51,13 @@ class ClientSettings:
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if (self.token_auth_method, self.token_http_method) == ("client_secret_post", "GET"):
+            raise InvalidConnection(
+                "oauth_http_method GET would put the client secret into a URL: use it with oauth_auth_method"
+                " client_secret_basic."
+            )
 
     @property
     def token_endpoint(self) -> str:

@@ -81,6 +81,21 @@ class Upload:
         return BytesIO(self.source) if isinstance(self.source, bytes) else self.source()
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the bucket.
+
+    Attributes:
+        key: Its key.
+        size: Bytes.
+        etag: Its tag, without quotes; empty where the storage gives none.
+    """
+
+    key: str
+    size: int
+    etag: str
+
+
 class JobStorage:
     """Files of jobs in the service's bucket.
 
@@ -116,7 +131,11 @@ class JobStorage:
         return S3Store(name, config=self._config, client_options=self._options)
 
     async def upload(
-        self, folder: str, files: Sequence[Upload], done: Callable[[Upload, int, bool], None] = lambda *_: None
+        self,
+        folder: str,
+        files: Sequence[Upload],
+        done: Callable[[Upload, int, bool], None] = lambda *_: None,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Put files into a job folder, several at a time, in constant memory; what is there already is not sent again.
 
@@ -124,6 +143,7 @@ class JobStorage:
             folder: The job folder.
             files: What is uploaded.
             done: Is told of each file that is there, its size in bytes, and whether it had to be sent.
+            progress: Is told how many more bytes are there, or on their way.
         """
         there = {entry["path"]: entry for entry in await self._entries(folder)}
         large = asyncio.Semaphore(self.LARGE_FILES)
@@ -132,13 +152,18 @@ class JobStorage:
         async def work() -> None:
             for file in waiting:
                 key = f"{folder}/{file.name}"
-                size, sent = await self._put(key, file, there.get(key), large)
+                size, sent = await self._put(key, file, there.get(key), large, progress)
                 done(file, size, sent)
 
         await asyncio.gather(*(work() for _ in range(self.FILES)))
 
     async def _put(
-        self, key: str, file: Upload, there: ObjectMeta | None, large: asyncio.Semaphore
+        self,
+        key: str,
+        file: Upload,
+        there: ObjectMeta | None,
+        large: asyncio.Semaphore,
+        progress: Callable[[int], None],
     ) -> tuple[int, bool]:
         with ExitStack() as opened:
             try:
@@ -147,6 +172,7 @@ class JobStorage:
                 raise _unreadable(file, error) from error
             size = len(begin)
             if there and unchanged:
+                progress(there["size"])
                 return there["size"], False
 
             async def parts() -> AsyncGenerator[bytes, None]:
@@ -154,6 +180,7 @@ class JobStorage:
                 part, begin = begin, b""
                 while part:
                     yield part
+                    progress(len(part))
                     try:
                         # Not by the library, whose threads would send nothing while one of them waits for the source.
                         part = await asyncio.to_thread(_read, content, self.PART_SIZE)
@@ -164,6 +191,7 @@ class JobStorage:
             try:
                 if size < self.PART_SIZE:
                     await obstore.put_async(self._store, key, begin, use_multipart=False)
+                    progress(size)
                 else:
                     async with large:
                         await obstore.put_async(
@@ -192,7 +220,14 @@ class JobStorage:
 
     async def keys(self, folder: str) -> list[str]:
         """List the files of a folder, those in its subfolders too."""
-        return [entry["path"] for entry in await self._entries(folder)]
+        return [file.key for file in await self.files(folder)]
+
+    async def files(self, folder: str) -> list[StoredFile]:
+        """List the files of a folder, those in its subfolders too, with what is known of each."""
+        return [
+            StoredFile(entry["path"], entry["size"], (entry["e_tag"] or "").strip('"'))
+            for entry in await self._entries(folder)
+        ]
 
     async def _entries(self, folder: str) -> list[ObjectMeta]:
         try:

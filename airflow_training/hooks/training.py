@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -14,20 +13,18 @@ from airflow.providers.http.hooks.http import HttpHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from requests import Session
 
+from airflow_training.client import checking
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
 from airflow_training.client.token import TokenSource
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import InvalidConnection, TrainingError
+from airflow_training.exceptions import InvalidConnection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 # What the extra of a connection may hold beside what HttpHook reads.
 EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version", "job_page_url"})
-
-# Somebody waits for the answer to a check.
-_QUICK = RetryPolicy(budget=5)
 
 
 class TrainingHook(HttpHook):
@@ -122,15 +119,10 @@ class TrainingHook(HttpHook):
     def check(self) -> Iterator[tuple[bool, str]]:
         """Try what a training needs, one after another, up to the first that fails.
 
-        Yields:
-            Whether it works, and what was found, by its name.
+        Returns:
+            Of each, whether it works, and what was found, by its name.
         """
-        name = ""
-        try:
-            for name, step in _STEPS.items():
-                yield True, f"{name}: {asyncio.run(step(self.client(policy=_QUICK)))}"
-        except TrainingError as error:
-            yield False, f"{name}: {error}"
+        return checking.check(lambda: self.client(policy=checking.QUICK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra = connection.extra_dejson
@@ -146,11 +138,6 @@ class TrainingHook(HttpHook):
             raise InvalidConnection(f"The connection {connection.conn_id!r} has no {', no '.join(missing)}.")
         auth_method = _one_of(TokenAuthMethod, extra, "oauth_auth_method", connection)
         http_method = _one_of(TokenHttpMethod, extra, "oauth_http_method", connection)
-        if (auth_method, http_method) == ("client_secret_post", "GET"):
-            raise InvalidConnection(
-                f"oauth_http_method GET of the connection {connection.conn_id!r} would put the client secret into a"
-                " URL: use it with oauth_auth_method client_secret_basic."
-            )
         self._set_base_url(connection)
         # HttpHook's reading of the extra, and requests' reading of the environment's proxies and certificates.
         session = self._configure_session_from_extra(Session(), connection, {})
@@ -204,34 +191,3 @@ def _seconds(value: Any, connection: Connection) -> float:
         raise InvalidConnection(
             f"timeout of the connection {connection.conn_id!r} must be a number of seconds, not {value!r}."
         ) from error
-
-
-async def _connection(client: TrainingClient) -> str:
-    return f"leads to {client.settings.base_url}"
-
-
-async def _token(client: TrainingClient) -> str:
-    await TokenSource(client.settings, _QUICK).atoken()
-    return f"{client.settings.token_server} gives one to {client.settings.client_id!r}"
-
-
-async def _job_api(client: TrainingClient) -> str:
-    async with client:
-        jobs = await client.jobs()
-    return f"{client.settings.api_url} knows {len(jobs)} job{'' if len(jobs) == 1 else 's'}"
-
-
-async def _storage(client: TrainingClient) -> str:
-    async with client:
-        storage = await client.storage(timeout=20)
-        # A folder that nobody has: one with all jobs is long.
-        await storage.keys("jobs/none")
-    return f"{storage.endpoint} lets us in"
-
-
-_STEPS: dict[str, Callable[[TrainingClient], Coroutine[Any, Any, str]]] = {
-    "Connection": _connection,
-    "Token": _token,
-    "Job API": _job_api,
-    "Storage": _storage,
-}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,31 +11,26 @@ from typing import Any
 import pytest
 
 from airflow_training.client.settings import ClientSettings
+from tests.cli.commands import Command, connection_to
 
 
 def run(home: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *command],
-        env={**os.environ, "AIRFLOW_HOME": str(home), **environment},
+        env={**os.environ, "AIRFLOW_HOME": str(home), "XDG_CONFIG_HOME": str(home), **environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def check(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(home, "airflow_training.cli.main", "check", *arguments, **environment)
-
-
-def written(settings: ClientSettings, **changes: Any) -> str:
-    """A connection as JSON."""
-    host, port = settings.base_url.removeprefix("http://").split(":")
-    login = {"login": settings.client_id, "password": settings.client_secret}
-    return json.dumps({"conn_type": "training", "schema": "http", "host": host, "port": int(port), **login, **changes})
+def check(home: Path, *connection: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    named = ("--connection", *connection) if connection else ()
+    return run(home, "airflow_training.cli.main", "check", *named, **environment)
 
 
 def test_each_step_is_told(tmp_path: Path, settings: ClientSettings) -> None:
-    done = check(tmp_path, "training_json", AIRFLOW_CONN_TRAINING_JSON=written(settings))
+    done = check(tmp_path, "training_json", AIRFLOW_CONN_TRAINING_JSON=connection_to(settings))
 
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0].split()[-1] for line in done.stdout.splitlines()] == [
@@ -58,7 +52,7 @@ def test_a_connection_can_be_a_uri(tmp_path: Path, settings: ClientSettings) -> 
 
 def test_a_connection_of_airflows_database_is_found(tmp_path: Path, settings: ClientSettings) -> None:
     assert run(tmp_path, "airflow", "db", "migrate").returncode == 0
-    added = run(tmp_path, "airflow", "connections", "add", "training_db", "--conn-json", written(settings))
+    added = run(tmp_path, "airflow", "connections", "add", "training_db", "--conn-json", connection_to(settings))
     assert added.returncode == 0, added.stderr
 
     done = check(tmp_path, "training_db")
@@ -77,7 +71,7 @@ def test_a_connection_of_airflows_database_is_found(tmp_path: Path, settings: Cl
 def test_the_step_that_fails_is_named(
     tmp_path: Path, settings: ClientSettings, changes: dict[str, Any], said: str
 ) -> None:
-    done = check(tmp_path, "training_wrong", AIRFLOW_CONN_TRAINING_WRONG=written(settings, **changes))
+    done = check(tmp_path, "training_wrong", AIRFLOW_CONN_TRAINING_WRONG=connection_to(settings, **changes))
 
     assert done.returncode == 1
     assert said in done.stderr
@@ -90,3 +84,20 @@ def test_a_connection_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "There is no connection 'no_such': create it under Admin, Connections" in done.stderr
+
+
+def test_a_program_gets_the_steps_as_json(command: Command) -> None:
+    done = command("check", "--json")
+
+    assert done.code == 0
+    assert [step["works"] for step in done.json] == [True] * 4
+
+
+def test_a_program_gets_the_step_that_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINING_CLIENT_SECRET", "wr0ng-s3cret")
+
+    done = command("check", "--json")
+
+    assert done.code == 1
+    assert [step["works"] for step in done.json] == [True, False]
+    assert "wr0ng-s3cret" not in done.out + done.err

@@ -1,0 +1,68 @@
+"""`airflow-training download`: what a job has left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.jobs import JobId, find
+from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show_one
+from airflow_training.exceptions import SavedModelMissing
+
+if TYPE_CHECKING:
+    from airflow_training.client.training import TrainingClient
+
+
+def download(
+    job_id: JobId,
+    target: Annotated[Path, typer.Argument(help="Folder to put it into.", file_okay=False, show_default=False)],
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that lies in the job's folder, not its SavedModel only.")
+    ] = False,
+    *,
+    connection: ConnectionOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the SavedModel of a job to this machine, of several the newest. What is there already is kept."""
+    with errors_in_a_sentence():
+        facts = asyncio.run(_download(connect(connection, profile), str(job_id), target, everything=everything))
+        show_one(facts, as_json=as_json)
+
+
+async def _download(client: TrainingClient, job_id: str, target: Path, *, everything: bool) -> dict[str, str | int]:
+    from airflow_training.cli.progress import progress
+    from airflow_training.client.download import download as copy
+    from airflow_training.jobs.identity import job_folder
+    from airflow_training.jobs.saved_model import find_saved_model
+
+    async with client:
+        status = await find(client, job_id)
+        storage = await client.storage()
+        folder = job_folder(status.name, job_id)
+        files = await storage.files(folder)
+        if not everything:
+            model = find_saved_model(file.key for file in files)
+            if model is None:
+                raise SavedModelMissing(
+                    f"The job {job_id} ({status.state.value}) has left no SavedModel: no saved_model.pb lies in its"
+                    " folder. `--all` copies what it has left.",
+                    job_id=job_id,
+                )
+            folder = model
+            files = [file for file in files if file.key.startswith(f"{model}/")]
+        size = sum(file.size for file in files)
+        copied: list[Path] = []
+        with progress("Download", size) as shown:
+
+            def done(path: Path, was_copied: bool) -> None:
+                shown.file_done(f"{'Copied' if was_copied else 'Unchanged:'} {path}")
+                if was_copied:
+                    copied.append(path)
+
+            await copy(storage, folder, files, target, done=done, progress=shown.bytes_done)
+    return {"from": folder, "to": str(target), "files": len(files), "copied": len(copied), "bytes": size}

@@ -1,0 +1,59 @@
+"""`airflow-training logs`: the log of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.following import follow, write
+from airflow_training.cli.jobs import JobId, find
+from airflow_training.cli.output import errors_in_a_sentence
+
+if TYPE_CHECKING:
+    from airflow_training.client.training import TrainingClient
+    from airflow_training.jobs.log import LogRecord
+
+
+def logs(
+    job_id: JobId,
+    followed: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended, and exit with 3 if it failed.")
+    ] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Show when each line was written.")] = False,
+    *,
+    connection: ConnectionOption = None,
+    profile: ProfileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object for each line.")] = False,
+) -> None:
+    """Show what a job has written. Lost connections are made again, and no line is shown twice."""
+    with errors_in_a_sentence():
+        if followed:
+            follow(lambda policy: connect(connection, profile, policy), str(job_id), timestamps, as_json=as_json)
+        else:
+            asyncio.run(_show(connect(connection, profile), str(job_id), timestamps, as_json=as_json))
+
+
+async def _show(client: TrainingClient, job_id: str, timestamps: bool, *, as_json: bool) -> None:
+    async with client:
+        await find(client, job_id)
+        async for records in _read(client, job_id):
+            write(records, timestamps, as_json=as_json)
+
+
+async def _read(client: TrainingClient, job_id: str) -> AsyncIterator[list[LogRecord]]:
+    """Read as much of a log as there is now: one that grows as fast as it is read has an end too."""
+    from airflow_training.jobs.log import LogDecoder
+
+    chunk = await client.log(job_id, 0)
+    decoder, end, offset = LogDecoder(ndjson=chunk.ndjson), chunk.size, 0
+    while chunk.content:
+        yield decoder.feed(chunk.content)
+        offset += len(chunk.content)
+        if end is not None and offset >= end:
+            break
+        chunk = await client.log(job_id, offset)
+    yield decoder.flush()

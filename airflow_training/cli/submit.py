@@ -1,0 +1,70 @@
+"""`airflow-training submit`: a job, from a file that describes it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+from uuid import uuid4
+
+import typer
+
+from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.following import follow
+from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show_one
+
+if TYPE_CHECKING:
+    from airflow_training.client.training import TrainingClient
+    from airflow_training.jobs.description import JobDescription
+    from airflow_training.jobs.status import JobStatus
+
+
+def submit(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The job, as YAML or JSON: what the job API takes, and below `files` the files that it needs.",
+            show_default=False,
+        ),
+    ],
+    followed: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show its log until it has ended, and exit with 3 if it failed.")
+    ] = False,
+    connection: ConnectionOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload the files of a job and submit it."""
+    with errors_in_a_sentence():
+        from airflow_training.cli.job_file import read_job_file
+
+        description, files = read_job_file(file)
+        job_id = str(uuid4())
+        status = asyncio.run(_submit(connect(connection, profile), job_id, description, files))
+        show_one(status.to_wire() if as_json else {"job_id": job_id, "status": status.state.value}, as_json=as_json)
+        if followed:
+            follow(lambda policy: connect(connection, profile, policy), job_id, timestamps=False, as_json=as_json)
+
+
+async def _submit(
+    client: TrainingClient, job_id: str, description: JobDescription, files: dict[str, Path]
+) -> JobStatus:
+    from airflow_training.cli.progress import progress
+    from airflow_training.client.storage import Upload
+    from airflow_training.jobs.identity import job_folder
+
+    uploads = [Upload(name, partial(_open, path)) for name, path in files.items()]
+    async with client:
+        storage = await client.storage()
+        with progress("Upload", sum(path.stat().st_size for path in files.values())) as shown:
+
+            def done(upload: Upload, size: int, _sent: bool) -> None:
+                shown.file_done(f"Uploaded {upload.name} ({size:,} bytes)")
+
+            await storage.upload(job_folder(description.name, job_id), uploads, done, shown.bytes_done)
+        return await client.submit(job_id, description)
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")

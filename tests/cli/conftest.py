@@ -1,0 +1,20 @@
+"""A service that commands find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_training.client.settings import ClientSettings
+from tests.cli.commands import Command, run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: ClientSettings) -> Command:
+    """Runs a command that finds the service in the environment, and no profile of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("TRAINING_URL", settings.base_url)
+    monkeypatch.setenv("TRAINING_CLIENT_ID", settings.client_id)
+    monkeypatch.setenv("TRAINING_CLIENT_SECRET", settings.client_secret)
+    return run

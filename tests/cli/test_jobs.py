@@ -1,0 +1,217 @@
+"""`airflow-training submit`, `jobs`, `status`, `logs`, `cancel`, `download`: a training without Airflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from airflow_training.local.service import LocalService
+from tests.cli.commands import Command, job_file
+
+MODEL = "mkdir -p model/1 && cp given.txt model/1/saved_model.pb"
+
+
+def submit(command: Command, file: Path) -> str:
+    done = command("submit", str(file), "--json")
+    assert done.code == 0, done.err
+    job_id: str = done.json["job_id"]
+    return job_id
+
+
+def wait(command: Command, job_id: str, *states: str) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state: str = command("status", job_id, "--json").json["status"]
+        if state in states:
+            return state
+    raise AssertionError(f"{job_id} was not {states} within a minute")
+
+
+def test_a_job_is_submitted_with_its_files_and_followed_to_its_end(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "given.txt").write_text("hello\n")
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    (tmp_path / "folder" / "below" / "name").write_text("world\n")
+    file = job_file(tmp_path, "cat given.txt data/below/name", {"given.txt": "given.txt", "data": "folder"})
+
+    done = command("submit", str(file), "--follow")
+
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if "[service]" not in line][-2:] == ["hello", "world"]
+    assert "Uploaded data/below/name (6 bytes)" in done.err
+    assert "is SUCCEEDED" in done.err
+
+
+def test_who_follows_a_job_that_fails_is_told_by_the_exit_code(command: Command, tmp_path: Path) -> None:
+    done = command("submit", str(job_file(tmp_path, "echo before; exit 9")), "--follow")
+
+    assert done.code == 3
+    assert "before" in done.out.splitlines()
+    assert "is FAILED" in done.err
+
+
+def test_a_job_is_listed_told_of_and_canceled(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "sleep 600"))
+    wait(command, job_id, "RUNNING")
+
+    listed = command("jobs")
+    told = command("status", job_id)
+    canceled = command("cancel", job_id)
+
+    assert next(line for line in listed.out.splitlines() if job_id in line).split()[1:3] == ["by-hand", "RUNNING"]
+    assert "status        RUNNING" in told.out
+    assert canceled.code == 0
+    assert wait(command, job_id, "CANCELED")
+    assert f"The job {job_id} had ended: CANCELED." in command("cancel", job_id).out
+
+
+def test_the_log_of_a_job_that_has_ended_is_whole(command: Command, tmp_path: Path) -> None:
+    count = 20_000
+    job_id = submit(command, job_file(tmp_path, f"seq {count}; printf no-line-feed"))
+    wait(command, job_id, "SUCCEEDED")
+
+    plain = command("logs", job_id)
+    records = command("logs", job_id, "--json")
+    timed = command("logs", job_id, "--timestamps")
+
+    wanted = [*map(str, range(1, count + 1)), "no-line-feed"]
+    assert [line for line in plain.out.splitlines() if "[service]" not in line] == wanted
+    lines = [json.loads(record) for record in records.out.splitlines()]
+    assert [record["line"] for record in lines if "[service]" not in record["line"]] == wanted
+    assert timed.out.splitlines()[-1].split()[0].count(":") == 2
+
+
+def test_a_log_is_followed_over_a_restart_of_the_service(
+    command: Command, tmp_path: Path, service: LocalService
+) -> None:
+    go_on = tmp_path / "go-on"
+    job_id = submit(command, job_file(tmp_path, f"echo one; until [ -e {go_on} ]; do sleep 0.1; done; echo two"))
+    wait(command, job_id, "RUNNING")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "airflow_training.cli.main", "logs", "--follow", job_id],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout
+    for line in following.stdout:
+        if line == "one\n":
+            break
+    service.stop()
+    go_on.touch()
+    service.start()
+    out, _ = following.communicate(timeout=60)
+
+    assert following.returncode == 0
+    assert [line for line in out.splitlines() if "[service]" not in line] == ["two"]
+
+
+def test_the_model_of_a_job_is_downloaded(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "given.txt").write_text("model")
+    job_id = submit(command, job_file(tmp_path, f"{MODEL}; touch other", {"given.txt": "given.txt"}))
+    wait(command, job_id, "SUCCEEDED")
+    target = tmp_path / "here"
+
+    first = command("download", job_id, str(target), "--json")
+    again = command("download", job_id, str(target), "--json")
+    everything = command("download", job_id, str(tmp_path / "all"), "--all", "--json")
+
+    assert first.code == 0, first.err
+    assert [path.name for path in target.iterdir()] == ["saved_model.pb"]
+    assert (target / "saved_model.pb").read_text() == "model"
+    assert (first.json["copied"], again.json["copied"], again.json["files"]) == (1, 0, 1)
+    assert everything.json["files"] == 3
+    assert (tmp_path / "all" / "model" / "1" / "saved_model.pb").read_text() == "model"
+
+
+def test_a_download_leaves_its_folder_by_no_link(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "mkdir out; echo new > out/file"))
+    wait(command, job_id, "SUCCEEDED")
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    target.mkdir()
+    (target / "out").symlink_to(elsewhere)
+
+    done = command("download", job_id, str(target), "--all")
+
+    assert done.code == 1
+    assert "would lie outside of" in done.err
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_job_without_a_model_says_what_can_be_had(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "true"))
+    wait(command, job_id, "SUCCEEDED")
+
+    done = command("download", job_id, str(tmp_path / "here"))
+
+    assert done.code == 1
+    assert "has left no SavedModel" in done.err
+    assert "`--all`" in done.err
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("words", [("status",), ("logs",), ("logs", "--follow"), ("cancel",)])
+def test_a_job_that_is_not_there_is_told_in_a_sentence(command: Command, words: tuple[str, ...]) -> None:
+    done = command(*words, str(uuid4()))
+
+    assert (done.code, done.out) == (1, "")
+    assert "does not know the job" in done.err
+
+
+def test_what_is_no_id_is_told_at_once(command: Command) -> None:
+    done = command("status", "../storage")
+
+    assert done.code == 2
+    assert "is not a valid UUID" in done.err
+
+
+def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINING_URL", "http://127.0.0.1:9")
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "job: {name: a b, execution: {command: 'true', completiontime: 1h}}\nfiles: {../out: x, in: nowhere}\n"
+    )
+
+    done = command("submit", str(file))
+
+    assert done.code == 1
+    for mistake in (
+        "job.name",
+        "completionTime: field required",
+        "completiontime: is unknown",
+        "'../out' is not a file",
+    ):
+        assert mistake in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("job: [", "is neither YAML nor JSON"),
+        ("", "job"),
+        (
+            "job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfiles: {a: nowhere}",
+            "nowhere does not exist",
+        ),
+        ("job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfile: {a: b}", "file: is unknown"),
+    ],
+)
+def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
+    command: Command, tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "job.yaml"
+    if content is not None:
+        file.write_text(content)
+
+    done = command("submit", str(file))
+
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
