@@ -62,28 +62,34 @@ def watch(airflow: LocalAirflow, trainings: list[Training]) -> dict[str, Timelin
     return timelines
 
 
-def said(training: Training, begin: str) -> float:
-    """When the task log said something, of which this is the beginning."""
-    (entry,) = [entry for entry in training.log() if entry["event"].startswith(begin)]
-    return datetime.fromisoformat(entry["timestamp"].replace("Z", "+00:00")).timestamp()
+def said(training: Training, begin: str) -> float | None:
+    """When the task log said something, of which this is the beginning; None where it did not."""
+    times = [entry["timestamp"] for entry in training.log() if entry["event"].startswith(begin)]
+    return datetime.fromisoformat(times[0].replace("Z", "+00:00")).timestamp() if times else None
 
 
 def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
     """Run the trainings and print the figures."""
     to_event, to_success, with_worker = [], [], []
+    untold = 0
     for _ in range(ROUNDS):
         trainings = [Training(airflow, service, "once_deferred", script=SCRIPT) for _ in range(AT_ONCE)]
         timelines = watch(airflow, trainings)
         for training in trainings:
             exited = float((service.folder(training.jobs[0]) / "exit").read_text())
-            event = said(training, "Trigger fired event")
-            upload = said(training, "Uploaded ") - said(training, "Uploading ")
-            to_event.append(event - exited)
-            to_success.append(timelines[training.run].entered["success"] - event)
-            with_worker.append(timelines[training.run].with_worker - upload)
+            began, ended = said(training, "Uploading "), said(training, "Uploaded ")
+            if began and ended:
+                with_worker.append(timelines[training.run].with_worker - (ended - began))
+            if event := said(training, "Trigger fired event"):
+                to_event.append(event - exited)
+                to_success.append(timelines[training.run].entered["success"] - event)
+            else:
+                # Airflow's own line, which it writes when it has closed the log already.
+                untold += 1
     # The first find an Airflow that has just started, whose workers have loaded nothing.
     first, with_worker = with_worker[:AT_ONCE], with_worker[AT_ONCE:]
     print(f"{AT_ONCE * ROUNDS} trainings, {AT_ONCE} at a time; times of states are seen {INTERVAL:g} s late at most")
+    print(f"trainings without a line of their event: {untold}")
     print(f"worker slot of the first {AT_ONCE} trainings, without their uploads, at most: {max(first):.2f} s")
     for name, values in (
         ("exit of the program to the trigger's event", to_event),
