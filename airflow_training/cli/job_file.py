@@ -50,7 +50,7 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
     except OSError as error:
         raise InvalidParameters([f"{file} cannot be read: {error.strerror}"]) from error
     except ValidationError as error:
-        raise InvalidParameters(mistakes_in(error)) from None
+        raise InvalidParameters(mistakes_in(error, frozenset(_JobFile.model_fields))) from None
     except ValueError as error:
         raise InvalidParameters([f"{file} {error}"]) from None
     found: dict[str, Path] = {}

@@ -70,13 +70,19 @@ def _check_structure(content: bytes) -> None:
             raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
-def mistakes_in(error: ValidationError) -> list[str]:
-    """Tell what is wrong with a description, one entry for each place: where, and what is wrong there."""
+def mistakes_in(error: ValidationError, around: frozenset[str] = frozenset()) -> list[str]:
+    """Tell what is wrong with a description, one entry for each place: where, and what is wrong there.
+
+    Args:
+        error: What pydantic found.
+        around: Names of fields of the document that the description is a part of.
+    """
+    names = _FIELDS | around
     mistakes: dict[str, str] = {}
     for mistake in error.errors(include_url=False, include_context=False, include_input=False):
         # Beside the place, pydantic names the branch of a union that it tried.
         unknown = mistake["type"] == "extra_forbidden"
-        parts = [part for part in mistake["loc"] if unknown or isinstance(part, int) or part in _FIELDS]
+        parts = [part for part in mistake["loc"] if unknown or isinstance(part, int) or part in names]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
         said = "is unknown" if unknown else mistake["msg"].removeprefix("Value error, ")
         mistakes.setdefault(place or "the document", said[0].lower() + said[1:])
