@@ -11,7 +11,7 @@ endif
 
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-matrix bench stack lint format constraints clean
+.PHONY: help install engines demo test test-matrix bench pictures stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,6 +50,11 @@ bench: .bench/installed ## How fast it is, beside other providers too; ARGS="ser
 	@$(BIN)/uv pip install --quiet --python .bench/bin/python --compile-bytecode --constraint constraints.txt \
 		--editable '.[dev]' --group bench
 	@touch $@
+
+pictures: install ## Take the pictures of the docs again, from a running Airflow (Debian, as root)
+	@dpkg --status chromium > /dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' --group pictures
+	$(BIN)/python docs/pictures/take.py
 
 stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
 	@tests/stack/images

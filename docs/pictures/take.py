@@ -1,0 +1,155 @@
+"""Takes the pictures of the docs from a running Airflow: `make pictures`, ten minutes.
+
+A real Airflow and a real training service of their own, in a temporary folder, run the Dags of the checkout; Debian's
+Chromium, driven by Playwright, looks at the pages as somebody who is logged in. All pictures are taken again, so that
+they belong together.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.airflow_api import USER
+from airflow_training.local.process import wait_until
+from airflow_training.local.service import LocalService
+
+CHECKOUT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+# Of the window. More pixels than are shown keep the letters sharp.
+WIDTH, HEIGHT, SHARPNESS = 1360, 760, 1.25
+# Of a window in which a dialog is whole.
+TALL = 1500
+# Pages have few colours: a palette takes a fifth of the bytes.
+COLOURS = 128
+# Milliseconds; the first training installs TensorFlow.
+PATIENCE = 300_000
+CHROMIUM = "/usr/bin/chromium"
+# What Chromium would ask the internet for by itself.
+QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running Airflow that somebody looks at."""
+
+    airflow: LocalAirflow
+    page: Page
+
+    def open(self, path: str, shown: str) -> None:
+        """Open a page, and wait until it shows a text."""
+        self.page.goto(f"{self.airflow.url}{path}")
+        self.page.get_by_text(shown).first.wait_for(timeout=PATIENCE)
+
+    @contextmanager
+    def window(self, height: int) -> Iterator[None]:
+        """Look through a window of another height."""
+        self.page.set_viewport_size({"width": WIDTH, "height": height})
+        yield
+        self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+    def take(self, name: str, part: str = "body") -> None:
+        """Take a picture of a part of the page, once it has come to rest."""
+        self.page.wait_for_load_state("networkidle")
+        file = HERE / f"{name}.png"
+        self.page.locator(part).first.screenshot(path=file, animations="disabled")
+        with Image.open(file) as picture:
+            picture.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+        print(f"{file.relative_to(CHECKOUT)} ({file.stat().st_size // 1024} KiB)")
+
+
+def connection_form(demo: Demo) -> None:
+    demo.open("/connections", "training_default")
+    demo.page.get_by_role("button", name="Edit").first.click()
+    demo.page.get_by_text("OAuth2 client id").first.wait_for()
+    with demo.window(TALL):
+        demo.take("connection", "[role=dialog]:visible")
+
+
+def params_form(demo: Demo) -> None:
+    demo.airflow.unpause("train_on_demand")
+    demo.open("/dags/train_on_demand", "train_on_demand")
+    demo.page.get_by_role("button", name="Trigger").first.click()
+    demo.page.get_by_text("Rows in a batch").first.wait_for()
+    with demo.window(TALL):
+        demo.take("params", "[role=dialog]:visible")
+
+
+def live_log(demo: Demo) -> None:
+    # Airflow starts the run of last night.
+    demo.airflow.unpause("train_nightly")
+    wait_until(lambda: bool(runs(demo)), "A run of train_nightly", timeout=60, interval=0.5)
+    (run,) = runs(demo)
+    demo.open(f"/dags/train_nightly/runs/{run}/tasks/train", "epoch 3/8")
+    demo.take("live-log")
+    demo.airflow.wait_for_run("train_nightly", run)
+    demo.open(f"/dags/train_nightly/runs/{run}/tasks/train/xcom", "return_value")
+    demo.page.get_by_role("button", name="Expand").first.click()
+    with demo.window(1220):
+        demo.take("xcom")
+
+
+def runs(demo: Demo) -> list[str]:
+    return [run["dag_run_id"] for run in demo.airflow.api("GET", "/dags/train_nightly/dagRuns")["dag_runs"]]
+
+
+def asset_event(demo: Demo) -> None:
+    demo.open("/assets", "census_model")
+    demo.page.get_by_text("census_model").first.click()
+    demo.page.get_by_text("1 Asset Event").first.wait_for()
+    demo.page.locator(".codicon-folding-collapsed").first.click()
+    demo.take("asset-event")
+
+
+def graph(demo: Demo) -> None:
+    demo.airflow.unpause("train_and_deploy")
+    run = demo.airflow.trigger("train_and_deploy")
+    demo.airflow.wait_for_run("train_and_deploy", run, timeout=600)
+    demo.open(f"/dags/train_and_deploy/runs/{run}", "deployment")
+    demo.page.keyboard.press("g")
+    for button in ("Expand all task groups", "Collapse Details Panel"):
+        demo.page.get_by_role("button", name=button).first.click()
+    demo.page.get_by_text("smoke_test").first.wait_for()
+    with demo.window(460):
+        demo.page.get_by_role("button", name="Fit View").first.click()
+        demo.take("graph", ".react-flow")
+
+
+PICTURES = (connection_form, params_form, live_log, asset_event, graph)
+
+
+def main() -> None:
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="pictures-")))
+        service = LocalService(folder / "service")
+        settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(folder / "models")}
+        airflow = LocalAirflow(folder / "airflow", CHECKOUT / "dags", settings)
+        cleanup.enter_context(service.running())
+        cleanup.callback(airflow.stop)
+        airflow.migrate()
+        airflow.start()
+        airflow.connect("training_default", service.url, service.add_client("airflow"))
+        browser = cleanup.enter_context(sync_playwright()).chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        cleanup.callback(browser.close)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SHARPNESS)
+        page.goto(airflow.url)
+        page.get_by_label("Username").fill(USER)
+        page.get_by_label("Password").fill(airflow.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_load_state("networkidle")
+        demo = Demo(airflow, page)
+        for take in PICTURES:
+            if not sys.argv[1:] or take.__name__ in sys.argv[1:]:
+                take(demo)
+
+
+if __name__ == "__main__":
+    main()
