@@ -70,7 +70,8 @@ class Reply:
         """The error where somebody else answered."""
         return InvalidReply(
             f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
-            f", {len(self.body)} bytes). Check host, schema and port of the connection."
+            f", {len(self.body)} bytes). Check host, schema and port of the connection.",
+            code="AT-221",
         )
 
 
@@ -151,7 +152,8 @@ class Transport:
                 raise error.error from error
             raise ServiceUnavailable(
                 f"The training service did not answer {method} {url}: {error.reason}. Check that it runs and that"
-                " host, schema and port of the connection point to it."
+                " host, schema and port of the connection point to it.",
+                code="AT-201",
             ) from error
         return answer
 
@@ -184,17 +186,20 @@ def _refusal(method: str, reply: Reply) -> AuthenticationError | RequestRejected
     if reply.status == TOKEN_REFUSED:
         return AuthenticationError(
             f"The training service refused a fresh token for {method} {reply.url}: {reply.said()}."
-            " Check that `oauth_token_url` of the connection belongs to this service."
+            " Check that `oauth_token_url` of the connection belongs to this service.",
+            code="AT-142",
         )
     if location := reply.headers.get("Location"):
         return RequestRejected(
             f"The training service sends {method} {reply.url} on to {location}: put the address that is meant into the"
             " connection.",
             status=reply.status,
+            code="AT-212",
         )
     return RequestRejected(
         f"The training service refused {method} {reply.url} with {reply.status}: {reply.said()}.",
         status=reply.status,
+        code="AT-211",
     )
 
 
