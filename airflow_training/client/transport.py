@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http.client import responses
@@ -28,6 +29,7 @@ T = TypeVar("T")
 # Far more than any reply of the API; a reply that is longer is not one of its.
 _LONGEST_REPLY = 16 * 1024 * 1024
 _LONGEST_QUOTE = 300
+_CODE = re.compile(r" \[AT-\d{3}\]$")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,12 @@ class Reply:
         except (ValueError, KeyError, TypeError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
-        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or responses.get(self.status, "no reason given")
+        said = " ".join(text.split())
+        if len(said) > _LONGEST_QUOTE:
+            # By its code, whoever reads the beginning finds what it is about.
+            code = _CODE.search(said)
+            said = said[:_LONGEST_QUOTE] + (f"…{code[0]}" if code else "")
+        return said.rstrip(".") or responses.get(self.status, "no reason given")
 
     def not_the_api(self) -> InvalidReply:
         """The error where somebody else answered."""
