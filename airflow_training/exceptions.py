@@ -21,8 +21,10 @@ TrainingError
 ```
 
 Every message is one sentence, or two, that say what happened, with what, and what to do; none holds a
-secret. The cause is chained. `retryable` tells whether the same attempt may go better later: Airflow's
-`retries` apply to those errors only.
+secret. Its first line ends with a code, such as `[AT-101]`, one for each thing that can go wrong:
+docs/troubleshooting.md has an entry for each, and a test sees to it. A code stays what it is, whatever becomes of the
+words, since people search for it; that of a message that is gone is not given again. The cause is chained. `retryable`
+tells whether the same attempt may go better later: Airflow's `retries` apply to those errors only.
 """
 
 from __future__ import annotations
@@ -30,14 +32,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def coded(message: str, *, code: str) -> str:
+    """Write the code into a message that is for people, at the end of its first line: lines of a log may follow.
+
+    >>> coded("It failed:\\nlast words", code="AT-000")
+    'It failed: [AT-000]\\nlast words'
+    """
+    first, *more = message.split("\n")
+    return "\n".join([f"{first} [{code}]", *more])
+
+
 class TrainingError(Exception):
     """What every error of this package is.
 
+    Args:
+        message: What happened, with what, and what to do.
+        code: Names the entry in docs/troubleshooting.md.
+
     Attributes:
+        message: The same, without the code that the text of the error has.
+        code: The code.
         retryable: Whether the same attempt, later and unchanged, may succeed.
     """
 
     retryable = False
+
+    def __init__(self, message: str, *, code: str) -> None:
+        self.message = message
+        self.code = code
+        super().__init__(coded(message, code=code))
 
 
 class InvalidParameters(TrainingError):
@@ -51,7 +74,7 @@ class InvalidParameters(TrainingError):
         self.mistakes = tuple(mistakes)
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         listed = "; ".join(self.mistakes)
-        super().__init__(f"The job was not submitted, its description has {count}: {listed}.")
+        super().__init__(f"The job was not submitted, its description has {count}: {listed}.", code="AT-001")
 
 
 class InvalidConnection(TrainingError):
@@ -79,9 +102,9 @@ class RequestRejected(ServiceError):
         status: The HTTP status of the reply.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, code: str) -> None:
         self.status = status
-        super().__init__(message)
+        super().__init__(message, code=code)
 
 
 class InvalidReply(ServiceError):
@@ -118,10 +141,10 @@ class JobError(TrainingError):
 
     retryable = True
 
-    def __init__(self, message: str, *, job_id: str, over: bool = True) -> None:
+    def __init__(self, message: str, *, code: str, job_id: str, over: bool = True) -> None:
         self.job_id = job_id
         self.over = over
-        super().__init__(message)
+        super().__init__(message, code=code)
 
 
 class JobFailed(JobError):

@@ -56,6 +56,10 @@ _DRAIN = 60.0
 Store = Callable[[str, Any], Awaitable[None]]
 
 
+class Superseded(Exception):
+    """A store's way to say that the task has gone on with another job: this one is not to be reported on any more."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended.
@@ -104,6 +108,7 @@ async def report(
     Raises:
         JobLost: The service forgot the job.
         JobTimedOut: It took longer than it may.
+        Superseded: The store said so.
         ServiceError: The service cannot be asked any more.
     """
     known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
@@ -181,16 +186,21 @@ class _Reporter:
         except (TrainingError, TimeoutError) as error:
             said = str(error) or "the service does not answer."
             raise JobTimedOut(
-                f"{job}. It could not be canceled and may still run: {said}", job_id=self._job_id, over=False
+                f"{job}. It could not be canceled and may still run: {said}",
+                code="AT-412",
+                job_id=self._job_id,
+                over=False,
             ) from error
-        with suppress(TrainingError), move_on_after(_DRAIN):
+        with suppress(TrainingError, Superseded), move_on_after(_DRAIN):
             await self._follow(follower, None)
         with suppress(TrainingError), move_on_after(_CANCEL):
             status = await self._watcher.client.status(self._job_id)
             if status.state is JobState.SUCCEEDED:  # in the last moment
                 return self._outcome(status)
         raise JobTimedOut(
-            f"{job}, and was canceled. Allow it more time, or find out why it takes so long.", job_id=self._job_id
+            f"{job}, and was canceled. Allow it more time, or find out why it takes so long.",
+            code="AT-411",
+            job_id=self._job_id,
         )
 
     async def save_cursor(self) -> None:
@@ -204,7 +214,7 @@ class _Reporter:
     async def _save(self, key: str, value: Any) -> None:
         try:
             await self._store(key, value)
-        except TrainingError:
+        except Superseded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
             self._log.log(logging.WARNING, f"The XCom {key} could not be stored: {error}")

@@ -50,7 +50,7 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
         StorageError: The model cannot be read, or its folder not be written.
     """
     folder = Path(model)
-    with _in_words(f"The model at {location} could not be published in {folder}"):
+    with _in_words(f"The model at {location} could not be published in {folder}", code="AT-341"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder) as publishing:
             copy = Path(publishing) / "model"
@@ -79,7 +79,7 @@ def withdraw(model: str | Path, version: int) -> int | None:
         StorageError: It cannot be removed.
     """
     folder = Path(model)
-    with _in_words(f"The version {version} could not be removed from {folder}"), _alone(folder):
+    with _in_words(f"The version {version} could not be removed from {folder}", code="AT-342"), _alone(folder):
         others = [other for other in versions(folder) if other != version]
         if not others:
             return None
@@ -98,11 +98,11 @@ def _alone(folder: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _in_words(what: str) -> Iterator[None]:
+def _in_words(what: str, *, code: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{what}: {error}.") from error
+        raise StorageError(f"{what}: {error}.", code=code) from error
 
 
 def _remove(version: Path) -> None:

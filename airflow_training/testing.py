@@ -70,8 +70,13 @@ class TrainingService:
 
         jobs = {job.name: job.job_id for job in self.jobs()}
         if name not in jobs:
+            from airflow_training.exceptions import coded
+
             raise LookupError(
-                f"No job has the name {name!r}. Names of the jobs there are: {', '.join(jobs) or 'none'}."
+                coded(
+                    f"No job has the name {name!r}. Names of the jobs there are: {', '.join(jobs) or 'none'}.",
+                    code="AT-901",
+                )
             )
         return self._files / job_folder(name, jobs[name])
 
@@ -116,7 +121,12 @@ def training_database(pytestconfig: pytest.Config, _training_folder: Path) -> It
         pytestconfig.getini("training_dags") or os.environ.get("AIRFLOW__CORE__DAGS_FOLDER", "dags")
     )
     if not dags.exists():
-        pytest.fail(f"There is no {dags}: training_dags in pytest's settings is the folder of the Dags.", pytrace=False)
+        from airflow_training.exceptions import coded
+
+        missing = coded(
+            f"There is no {dags}: training_dags in pytest's settings is the folder of the Dags.", code="AT-902"
+        )
+        pytest.fail(missing, pytrace=False)
     bundle = {"classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {"path": str(dags)}}
     database = _training_folder / "airflow.db"
     with pytest.MonkeyPatch.context() as environment:

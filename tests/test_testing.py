@@ -168,7 +168,8 @@ def test_where_the_service_is_not_installed_the_test_fails_with_a_sentence(proje
 
     assert done.returncode == 1
     assert re.search(
-        r"needs argon2: install airflow-training with its extra, \[service\]\.\n=+ short test summary", done.stdout
+        r"needs argon2: install airflow-training with its extra, \[service\]\. \[AT-506\] \[AT-724\]\n=+ short test",
+        done.stdout,
     )
 
 

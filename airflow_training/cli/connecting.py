@@ -47,7 +47,7 @@ def connect(connection: str | None, profile: str | None, policy: RetryPolicy | N
     from airflow_training.client.training import TrainingClient
 
     if connection and profile:
-        raise InvalidConnection("A service is named by --connection or by --profile, not by both.")
+        raise InvalidConnection("A service is named by --connection or by --profile, not by both.", code="AT-121")
     if connection:
         return _of_airflow(connection, policy)
     if profile:

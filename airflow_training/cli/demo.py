@@ -57,7 +57,9 @@ def _run(console: Console, *, keep: bool) -> None:
 
     dags = _CHECKOUT / "dags"
     if not (dags / f"{_DAG}.py").is_file():
-        raise TrainingError("The demo needs the Dags of the project's checkout: clone it and run `make demo` there.")
+        raise TrainingError(
+            "The demo needs the Dags of the project's checkout: clone it and run `make demo` there.", code="AT-701"
+        )
     began = time.monotonic()
     with ExitStack() as cleanup:
         folder = cleanup.enter_context(_folder_of_its_own())
@@ -120,7 +122,9 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
             service.check()
             time.sleep(0.5)
     if state != "success":
-        raise TrainingError(f"The run {run} failed. {_failures(airflow, run)}\nAirflow's logs are in {airflow.home}.")
+        raise TrainingError(
+            f"The run {run} failed. {_failures(airflow, run)}\nAirflow's logs are in {airflow.home}.", code="AT-702"
+        )
 
 
 def _failures(airflow: LocalAirflow, run: str) -> str:

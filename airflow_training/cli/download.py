@@ -51,6 +51,7 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
                 raise SavedModelMissing(
                     f"The job {job_id} ({status.state.value}) has left no SavedModel: no saved_model.pb lies in its"
                     " folder. `--all` copies what it has left.",
+                    code="AT-404",
                     job_id=job_id,
                 )
             folder = model

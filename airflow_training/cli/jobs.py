@@ -57,6 +57,7 @@ async def find(client: TrainingClient, job_id: str) -> JobStatus:
         return found
     raise JobLost(
         f"{client.settings.base_url} does not know the job {job_id}: `airflow-training jobs` lists those that it does.",
+        code="AT-406",
         job_id=job_id,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airflow_training.exceptions import TrainingError
+from airflow_training.exceptions import TrainingError, coded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +32,11 @@ def errors_in_a_sentence() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("airflow_training"):
             raise
-        message = f"The training service needs {error.name}: install airflow-training with its extra, [service]."
-        typer.echo(message, err=True)
+        needed = coded(
+            f"The training service needs {error.name}: install airflow-training with its extra, [service].",
+            code="AT-506",
+        )
+        typer.echo(needed, err=True)
         raise typer.Exit(FAILED) from error
     except TrainingError as error:
         typer.echo(str(error), err=True)

@@ -98,21 +98,22 @@ def of_profile(name: str) -> ClientSettings:
     profiles = ConfigParser(interpolation=None, default_section="")
     try:
         if file.stat().st_mode & _READABLE_BY_OTHERS:
-            raise InvalidConnection(f"{file} holds secrets, and others may read it: chmod 600 {file}")
+            raise InvalidConnection(f"{file} holds secrets, and others may read it: chmod 600 {file}", code="AT-124")
         profiles.read_string(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InvalidConnection(f"There is no profile {name!r}: {file} does not exist.") from error
+        raise InvalidConnection(f"There is no profile {name!r}: {file} does not exist.", code="AT-122") from error
     except (OSError, UnicodeError) as error:
-        raise InvalidConnection(f"The profiles cannot be read from {file}: {error}.") from error
+        raise InvalidConnection(f"The profiles cannot be read from {file}: {error}.", code="AT-125") from error
     except Error as error:
         # Its text quotes the line, which may hold a secret.
         line = getattr(error, "lineno", None) or next((n for n, _ in getattr(error, "errors", ())), "?")
         raise InvalidConnection(
-            f"Line {line} of {file} cannot be read: a profile is a line [name], and lines such as client_id = me."
+            f"Line {line} of {file} cannot be read: a profile is a line [name], and lines such as client_id = me.",
+            code="AT-126",
         ) from None
     if not profiles.has_section(name):
         there = ", ".join(profiles.sections()) or "none"
-        raise InvalidConnection(f"There is no profile {name!r} in {file}; there are: {there}.")
+        raise InvalidConnection(f"There is no profile {name!r} in {file}; there are: {there}.", code="AT-123")
     return _read(dict(profiles[name]), f"The profile {name!r} in {file}")
 
 
@@ -121,7 +122,9 @@ def _read(values: Mapping[str, str], where: str, names: Mapping[str, str] | None
         return _Profile.model_validate(values).settings()
     except ValidationError as error:
         mistakes = [_in_words(mistake, names or {}) for mistake in error.errors(include_input=False)]
-        raise InvalidConnection(f"{where} does not name a training service: {'; '.join(mistakes)}.") from None
+        raise InvalidConnection(
+            f"{where} does not name a training service: {'; '.join(mistakes)}.", code="AT-127"
+        ) from None
 
 
 def _in_words(mistake: Any, names: Mapping[str, str]) -> str:

@@ -180,7 +180,7 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
     if certificate and key:
         return Tls(certificate.resolve(), key.resolve())
     if certificate or key:
-        raise TrainingError("TLS takes both: --tls-cert and --tls-key.")
+        raise TrainingError("TLS takes both: --tls-cert and --tls-key.", code="AT-514")
     return None
 
 
@@ -189,17 +189,21 @@ def _ray(runner: str, address: str | None, storage_host: str | None) -> RaySetti
     from airflow_training.service.settings import RaySettings
 
     if (runner == "ray") != bool(address):
-        raise TrainingError("--runner ray and --ray-address go together: give both, or neither.")
+        raise TrainingError("--runner ray and --ray-address go together: give both, or neither.", code="AT-541")
     if not address:
         return None
     if not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", address):
-        raise TrainingError(f"--ray-address takes an address such as http://head:8265, and not {address!r}.")
+        raise TrainingError(
+            f"--ray-address takes an address such as http://head:8265, and not {address!r}.", code="AT-542"
+        )
     try:
         headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
         return RaySettings(address, storage_host, {str(name): str(value) for name, value in headers.items()})
     except (ValueError, AttributeError):
         # Neither the cause nor the text is shown: there may be a password in it.
-        raise TrainingError('RAY_JOB_HEADERS is no JSON object of names and values, such as {"X-Key": "…"}.') from None
+        raise TrainingError(
+            'RAY_JOB_HEADERS is no JSON object of names and values, such as {"X-Key": "…"}.', code="AT-543"
+        ) from None
 
 
 def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:
@@ -209,15 +213,20 @@ def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settin
     if not endpoint:
         return None
     if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w./~-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?", endpoint):
-        raise TrainingError(f"--s3-endpoint takes an address with http:// or https://, and not {endpoint!r}.")
+        raise TrainingError(
+            f"--s3-endpoint takes an address with http:// or https://, and not {endpoint!r}.", code="AT-551"
+        )
     if os.environ.get("AWS_SESSION_TOKEN"):
-        raise TrainingError("--s3-endpoint takes keys that last, and AWS_SESSION_TOKEN is set: jobs outlive its keys.")
+        raise TrainingError(
+            "--s3-endpoint takes keys that last, and AWS_SESSION_TOKEN is set: jobs outlive its keys.", code="AT-552"
+        )
     if not bucket:
-        raise TrainingError("--s3-bucket is empty: name a bucket of the store.")
+        raise TrainingError("--s3-bucket is empty: name a bucket of the store.", code="AT-553")
     keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     if not all(keys):
         raise TrainingError(
-            "--s3-endpoint takes its keys from the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            "--s3-endpoint takes its keys from the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            code="AT-554",
         )
     return S3Settings(endpoint, bucket, prefix, region, *keys)
 

@@ -49,7 +49,7 @@ async def download(
                 else:
                     progress(file.size)
             except OSError as error:
-                raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+                raise StorageError(f"{path} could not be written: {error.strerror or error}.", code="AT-321") from error
             done(path, copied)
 
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
@@ -66,7 +66,7 @@ def _place(root: Path, name: str) -> Path:
     path = root / PurePosixPath(name)
     if ".." in PurePosixPath(name).parts or not path.resolve().is_relative_to(root):
         raise StorageError(
-            f"The job left a file called {name!r}, which would lie outside of {root}: nothing is copied."
+            f"The job left a file called {name!r}, which would lie outside of {root}: nothing is copied.", code="AT-322"
         )
     return path
 

@@ -56,7 +56,8 @@ class ClientSettings:
         if (self.token_auth_method, self.token_http_method) == ("client_secret_post", "GET"):
             raise InvalidConnection(
                 "oauth_http_method GET would put the client secret into a URL: use it with oauth_auth_method"
-                " client_secret_basic."
+                " client_secret_basic.",
+                code="AT-106",
             )
 
     @property
@@ -88,13 +89,16 @@ class ClientSettings:
             if self.cert:
                 context.load_cert_chain(*([self.cert] if isinstance(self.cert, str) else self.cert))
         except OSError as error:
-            raise InvalidConnection(unreadable_certificates(error)) from error
+            raise unreadable_certificates(error) from error
         if self.verify is False:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
 
 
-def unreadable_certificates(error: OSError) -> str:
-    """What to tell of certificates that cannot be read."""
-    return f"The certificates named by `verify` or `cert` of the connection cannot be read: {error.strerror or error}."
+def unreadable_certificates(error: OSError) -> InvalidConnection:
+    """The error where certificates cannot be read."""
+    return InvalidConnection(
+        f"The certificates named by `verify` or `cert` of the connection cannot be read: {error.strerror or error}.",
+        code="AT-107",
+    )

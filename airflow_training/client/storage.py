@@ -198,7 +198,7 @@ class JobStorage:
                             self._store, key, parts(), chunk_size=self.PART_SIZE, max_concurrency=self.PARTS
                         )
             except _ERRORS as error:
-                raise self._failed(f"{file.name} could not be uploaded to", error) from error
+                raise self._failed(f"{file.name} could not be uploaded to", error, code="AT-311") from error
             return size, True
 
     def _open(self, opened: ExitStack, file: Upload, there: ObjectMeta | None) -> tuple[BinaryIO, bytes, bool]:
@@ -233,7 +233,7 @@ class JobStorage:
         try:
             return [entry async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
         except _ERRORS as error:
-            raise self._failed(f"The folder {folder} could not be listed in", error) from error
+            raise self._failed(f"The folder {folder} could not be listed in", error, code="AT-313") from error
 
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Read a file piece by piece."""
@@ -242,12 +242,12 @@ class JobStorage:
             async for piece in answer.stream():
                 yield bytes(piece)
         except _ERRORS as error:
-            raise self._failed(f"The file {key} could not be read from", error) from error
+            raise self._failed(f"The file {key} could not be read from", error, code="AT-314") from error
 
-    def _failed(self, what: str, error: Exception) -> StorageError:
+    def _failed(self, what: str, error: Exception, *, code: str) -> StorageError:
         # The library's text goes on with a dump of its state; its first line says what happened.
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        return StorageError(f"{what} the storage at {self.endpoint}: {said}")
+        return StorageError(f"{what} the storage at {self.endpoint}: {said}", code=code)
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -260,7 +260,7 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 def _unreadable(file: Upload, error: OSError) -> StorageError:
-    return StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.")
+    return StorageError(f"{file.name} could not be uploaded, since it cannot be read: {error}.", code="AT-312")
 
 
 def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientConfig:

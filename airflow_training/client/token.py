@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_training.client.retry import AGAIN, REFUSED, RetryPolicy, TryAgain, retry_after
 from airflow_training.client.settings import ClientSettings, unreadable_certificates
-from airflow_training.exceptions import AuthenticationError, InvalidConnection, InvalidReply, ServiceUnavailable
+from airflow_training.exceptions import AuthenticationError, InvalidReply, ServiceUnavailable
 
 # At DEBUG these write the request with its credentials, and the token that comes back.
 for _talkative in ("requests_oauthlib", "oauthlib"):
@@ -99,7 +99,8 @@ class TokenSource(AuthBase):
             raise ServiceUnavailable(
                 f"No token could be fetched from {self._settings.token_server}: {error.reason}. Check that the"
                 " OAuth2 server runs and that `oauth_token_url` of the connection, or its host and port where it has"
-                " none, point to it."
+                " none, point to it.",
+                code="AT-202",
             ) from error
 
     def _once(self) -> str:
@@ -135,18 +136,20 @@ class TokenSource(AuthBase):
         except RequestException as error:
             raise TryAgain(describe(error)) from error
         except OSError as error:
-            raise InvalidConnection(unreadable_certificates(error)) from error
+            raise unreadable_certificates(error) from error
         except (MissingTokenError, ValueError) as error:
-            said = (
+            no_token = InvalidReply(
                 f"{settings.token_server} did not answer with a token. Check that `oauth_token_url` of the connection"
-                " is the token endpoint of the OAuth2 server."
+                " is the token endpoint of the OAuth2 server.",
+                code="AT-203",
             )
-            raise TryAgain("it answered with something else", error=InvalidReply(said)) from error
+            raise TryAgain("it answered with something else", error=no_token) from error
         except OAuth2Error as error:
             said = str(error.description or error.error).rstrip(".")
             raise AuthenticationError(
                 f"The OAuth2 server at {settings.token_server} refused the client {settings.client_id!r}: {said}."
-                " Check login and password of the connection."
+                " Check login and password of the connection.",
+                code="AT-141",
             ) from error
         return token
 

@@ -99,7 +99,8 @@ class TrainingClient:
             if access.failed or time.monotonic() > deadline:
                 raise StorageError(
                     f"The storage of {self.settings.base_url} is not ready, it is {access.status or 'not there'}:"
-                    f" {access.message or 'the service gives no reason'}. Ask whoever runs the service."
+                    f" {access.message or 'the service gives no reason'}. Ask whoever runs the service.",
+                    code="AT-301",
                 )
             await asyncio.sleep(_STORAGE_INTERVAL)
             access = await self._storage_access("GET")
@@ -158,6 +159,7 @@ class TrainingClient:
             raise JobLost(
                 f"The training service does not know the job {job_id} any more: it may have been removed. Clear the"
                 " task to train again.",
+                code="AT-405",
                 job_id=job_id,
                 over=False,
             )
@@ -246,5 +248,6 @@ def _read(model: type[Model], reply: Reply, document: dict[str, Any]) -> Model:
     except ValidationError as error:
         raise InvalidReply(
             f"{reply.url} answered with an object that is not the job API's {model.__name__}."
-            " Check host, schema and port of the connection."
+            " Check host, schema and port of the connection.",
+            code="AT-222",
         ) from error

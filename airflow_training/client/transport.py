@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http.client import responses
@@ -28,6 +29,7 @@ T = TypeVar("T")
 # Far more than any reply of the API; a reply that is longer is not one of its.
 _LONGEST_REPLY = 16 * 1024 * 1024
 _LONGEST_QUOTE = 300
+_CODE = re.compile(r" \[AT-\d{3}\]$")
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,19 @@ class Reply:
         except (ValueError, KeyError, TypeError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
-        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".") or responses.get(self.status, "no reason given")
+        said = " ".join(text.split())
+        if len(said) > _LONGEST_QUOTE:
+            # By its code, whoever reads the beginning finds what it is about.
+            code = _CODE.search(said)
+            said = said[:_LONGEST_QUOTE] + (f"…{code[0]}" if code else "")
+        return said.rstrip(".") or responses.get(self.status, "no reason given")
 
     def not_the_api(self) -> InvalidReply:
         """The error where somebody else answered."""
         return InvalidReply(
             f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
-            f", {len(self.body)} bytes). Check host, schema and port of the connection."
+            f", {len(self.body)} bytes). Check host, schema and port of the connection.",
+            code="AT-221",
         )
 
 
@@ -151,7 +159,8 @@ class Transport:
                 raise error.error from error
             raise ServiceUnavailable(
                 f"The training service did not answer {method} {url}: {error.reason}. Check that it runs and that"
-                " host, schema and port of the connection point to it."
+                " host, schema and port of the connection point to it.",
+                code="AT-201",
             ) from error
         return answer
 
@@ -184,17 +193,20 @@ def _refusal(method: str, reply: Reply) -> AuthenticationError | RequestRejected
     if reply.status == TOKEN_REFUSED:
         return AuthenticationError(
             f"The training service refused a fresh token for {method} {reply.url}: {reply.said()}."
-            " Check that `oauth_token_url` of the connection belongs to this service."
+            " Check that `oauth_token_url` of the connection belongs to this service.",
+            code="AT-142",
         )
     if location := reply.headers.get("Location"):
         return RequestRejected(
             f"The training service sends {method} {reply.url} on to {location}: put the address that is meant into the"
             " connection.",
             status=reply.status,
+            code="AT-212",
         )
     return RequestRejected(
         f"The training service refused {method} {reply.url} with {reply.status}: {reply.said()}.",
         status=reply.status,
+        code="AT-211",
     )
 
 

@@ -146,7 +146,9 @@ class Watcher:
             except Exception as error:
                 # One who looks after so many does not give up for a mistake of ours.
                 _logger.exception("The news of %d trainings could not be read; they are asked for again.", len(named))
-                await self._consider(ServiceUnavailable(f"The training service could not be watched: {error!r}."))
+                await self._consider(
+                    ServiceUnavailable(f"The training service could not be watched: {error!r}.", code="AT-231")
+                )
             await asyncio.sleep(_SPACING)
 
     def _named(self) -> dict[str, Follower]:
@@ -252,7 +254,7 @@ class Watcher:
         except TrainingError as other:
             self._give_up(other)
         except Exception as other:  # noqa: BLE001 - whatever ails Airflow's database: the jobs are well
-            unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.")
+            unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.", code="AT-232")
             self._give_up(unreadable, patience=self._patience)
 
     def _give_up(self, error: TrainingError, patience: float = 0) -> None:
@@ -269,4 +271,4 @@ def _read_one(follower: Follower, event: WatchEvent) -> Sequence[News] | Service
     try:
         return follower.read(event) if event.known else ()
     except Exception as error:  # noqa: BLE001 - what is wrong with one log is no matter of the other jobs
-        return ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}.")
+        return ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}.", code="AT-233")

@@ -15,7 +15,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_d
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_training.exceptions import InvalidParameters
+from airflow_training.exceptions import InvalidParameters, coded
 from airflow_training.jobs.parameters import variables
 from airflow_training.operators.training import TrainingOperator
 
@@ -112,7 +112,7 @@ def script_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str
     (statement,) = ast.parse(("if True:\n" if source[:1].isspace() else "") + source).body
     definition = statement.body[0] if isinstance(statement, ast.If) else statement
     if not isinstance(definition, ast.FunctionDef):
-        raise TypeError(f"{function.__name__} is no function that a script can be made of")
+        raise TypeError(coded(f"{function.__name__} is no function that a script can be made of", code="AT-011"))
     definition.decorator_list, definition.returns = [], None
     signature = definition.args
     signature.defaults, signature.kw_defaults = [], [None] * len(signature.kwonlyargs)
@@ -157,19 +157,30 @@ def _check(function: Callable[..., Any]) -> None:
     """Refuse, when the Dag is read, what no script can be made of; raises TypeError."""
     name, parameters = function.__name__, inspect.signature(function).parameters
     if not name.isidentifier() or inspect.iscoroutinefunction(function):
-        raise TypeError(f"@task.training needs a plain function, which {name} is not")
+        raise TypeError(coded(f"@task.training needs a plain function, which {name} is not", code="AT-012"))
     for parameter in parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"{name} runs on the training service, so each of its arguments needs a name: {parameter}")
+            raise TypeError(
+                coded(
+                    f"{name} runs on the training service, so each of its arguments needs a name: {parameter}",
+                    code="AT-013",
+                )
+            )
         if parameter.name in KNOWN_CONTEXT_KEYS:
             raise TypeError(
-                f"{name} runs on the training service, where Airflow's {parameter.name!r} is not: give it what it needs"
-                " as an argument of another name, such as a template"
+                coded(
+                    f"{name} runs on the training service, where Airflow's {parameter.name!r} is not: give it what it"
+                    " needs as an argument of another name, such as a template",
+                    code="AT-014",
+                )
             )
         if parameter.name.upper() in _TAKEN:
             raise TypeError(
-                f"the argument {parameter.name!r} of {name} would be the variable {parameter.name.upper()} of the job:"
-                " give it another name"
+                coded(
+                    f"the argument {parameter.name!r} of {name} would be the variable {parameter.name.upper()} of the"
+                    " job: give it another name",
+                    code="AT-015",
+                )
             )
 
 

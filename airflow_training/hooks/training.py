@@ -91,7 +91,8 @@ class TrainingHook(HttpHook):
             if not pattern.startswith(("http://", "https://")):
                 raise InvalidConnection(
                     f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
-                    f" {pattern!r}."
+                    f" {pattern!r}.",
+                    code="AT-105",
                 )
             return pattern.replace("{job_id}", job_id)
         return f"{self._client(connection, version, None).settings.api_url}/jobs/{job_id}"
@@ -103,7 +104,8 @@ class TrainingHook(HttpHook):
         except AirflowNotFoundException as error:
             raise InvalidConnection(
                 f"There is no connection {self.training_conn_id!r}: create it under Admin, Connections, with the type"
-                f" {self.hook_name}."
+                f" {self.hook_name}.",
+                code="AT-101",
             ) from error
 
     def _client(self, connection: Connection, version: str | None, policy: RetryPolicy | None) -> TrainingClient:
@@ -135,7 +137,9 @@ class TrainingHook(HttpHook):
             )
             if not value
         ]:
-            raise InvalidConnection(f"The connection {connection.conn_id!r} has no {', no '.join(missing)}.")
+            raise InvalidConnection(
+                f"The connection {connection.conn_id!r} has no {', no '.join(missing)}.", code="AT-102"
+            )
         auth_method = _one_of(TokenAuthMethod, extra, "oauth_auth_method", connection)
         http_method = _one_of(TokenHttpMethod, extra, "oauth_http_method", connection)
         self._set_base_url(connection)
@@ -179,7 +183,8 @@ def _one_of(choices: Any, extra: Mapping[str, Any], name: str, connection: Conne
     value = extra.get(name) or allowed[0]
     if value not in allowed:
         raise InvalidConnection(
-            f"{name} of the connection {connection.conn_id!r} must be {' or '.join(allowed)}, not {value!r}."
+            f"{name} of the connection {connection.conn_id!r} must be {' or '.join(allowed)}, not {value!r}.",
+            code="AT-103",
         )
     return value
 
@@ -189,5 +194,6 @@ def _seconds(value: Any, connection: Connection) -> float:
         return float(value) if value else ClientSettings.timeout
     except (TypeError, ValueError) as error:
         raise InvalidConnection(
-            f"timeout of the connection {connection.conn_id!r} must be a number of seconds, not {value!r}."
+            f"timeout of the connection {connection.conn_id!r} must be a number of seconds, not {value!r}.",
+            code="AT-104",
         ) from error

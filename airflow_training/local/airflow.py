@@ -76,7 +76,7 @@ class LocalAirflow(AirflowApi):
             check=False,
         )
         if done.returncode:
-            raise LocalProcessError(f"airflow {' '.join(arguments)} failed: {done.stdout[-2000:]}")
+            raise LocalProcessError(f"airflow {' '.join(arguments)} failed: {done.stdout[-2000:]}", code="AT-711")
         return done.stdout
 
     def start(self) -> None:

@@ -57,7 +57,9 @@ class AirflowApi:
             self._log_in()
             reply = self._request(method, path, body, params)
         if not reply.ok:
-            raise LocalProcessError(f"Airflow answered {method} {path} with {reply.status_code}: {reply.text[:500]}")
+            raise LocalProcessError(
+                f"Airflow answered {method} {path} with {reply.status_code}: {reply.text[:500]}", code="AT-712"
+            )
         return reply.json() if reply.content else None
 
     def _request(self, method: str, path: str, body: Any, params: Mapping[str, Any]) -> requests.Response:
@@ -65,7 +67,7 @@ class AirflowApi:
             return self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=60)
         except requests.RequestException as error:
             self.check()
-            raise LocalProcessError(f"Airflow did not answer {method} {path}: {error}") from error
+            raise LocalProcessError(f"Airflow did not answer {method} {path}: {error}", code="AT-713") from error
 
     def connect(self, conn_id: str, service_url: str, credentials: Credentials) -> None:
         """Create the connection to a training service."""
@@ -88,7 +90,7 @@ class AirflowApi:
         def known() -> bool:
             found = self.api("GET", "/dags", dag_id_pattern=dag_id)["dags"]
             if not found and (errors := self.api("GET", "/importErrors")["import_errors"]):
-                raise LocalProcessError(f"A Dag could not be read: {errors[0]['stack_trace']}")
+                raise LocalProcessError(f"A Dag could not be read: {errors[0]['stack_trace']}", code="AT-714")
             return bool(found)
 
         wait_until(known, f"The Dag {dag_id}", timeout=timeout, interval=0.5)

@@ -57,7 +57,7 @@ class LocalProcess:
     def pid(self) -> int:
         """Its process id."""
         if self._process is None:
-            raise LocalProcessError(f"{self.name} was not started.")
+            raise LocalProcessError(f"{self.name} was not started.", code="AT-721")
         return self._process.pid
 
     def stop(self, grace: float = _GRACE) -> None:
@@ -81,7 +81,8 @@ class LocalProcess:
         if self._process is not None and (status := self._process.poll()) is not None:
             raise LocalProcessError(
                 f"{self.name} ended by itself with status {status}. Its output is in {self.output} and ends with:\n"
-                f"{self.tail()}"
+                f"{self.tail()}",
+                code="AT-722",
             )
 
     def tail(self, lines: int = 15) -> str:
@@ -120,7 +121,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, timeout: float, inte
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise LocalProcessError(f"{what} did not come within {timeout:g} s.")
+            raise LocalProcessError(f"{what} did not come within {timeout:g} s.", code="AT-723")
         time.sleep(interval)
 
 

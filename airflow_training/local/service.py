@@ -92,7 +92,7 @@ class LocalService:
         environment = {**os.environ, **self._database}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
-            raise LocalProcessError(f"The client {client_id} could not be added: {done.stderr.strip()}")
+            raise LocalProcessError(f"The client {client_id} could not be added: {done.stderr.strip()}", code="AT-724")
         answer = json.loads(done.stdout)
         return Credentials(answer["client_id"], answer["client_secret"])
 

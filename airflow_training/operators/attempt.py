@@ -25,6 +25,7 @@ from airflow_training.exceptions import (
     StorageError,
     TaskInterrupted,
     TrainingError,
+    coded,
 )
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.description import JobDescription
@@ -107,11 +108,11 @@ class Attempt:
         """
         if isinstance(error, (JobError, TaskInterrupted)):
             return error
-        return FollowingFailed(f"{error} {self._see_to(claim)}")
+        return self._see_to(claim, error)
 
     def without_trigger(self, reason: str) -> TrainingError:
         """See to the job whose trigger died."""
-        error = FollowingFailed(f"The trigger that followed the training job died ({reason}).")
+        error = FollowingFailed(f"The trigger that followed the training job died ({reason}).", code="AT-436")
         claim = self._store.read()
         return self.not_followed(claim, error) if claim and not claim.over else error
 
@@ -140,8 +141,12 @@ class Attempt:
             return
         if self._cancel_on_kill and asyncio.run(cancel(claim)):
             claim = self._over(claim)
-        text = f"The task was ended, it is {state}; {self._end(claim)}"
-        raise JobCanceled(text, job_id=claim.job_id, over=claim.over)
+        raise JobCanceled(
+            f"The task was ended, it is {state}; {self._end(claim)}",
+            code="AT-421",
+            job_id=claim.job_id,
+            over=claim.over,
+        )
 
     @contextmanager
     def over_after_its_end(self, claim: Claim) -> Iterator[None]:
@@ -153,20 +158,30 @@ class Attempt:
                 self._over(claim)
             raise
 
-    def _see_to(self, claim: Claim) -> str:
+    def _see_to(self, claim: Claim, error: TrainingError) -> FollowingFailed:
         job = f"the job {claim.job_id}"
         if self._retry_goes_on():
-            return f"The retry goes on with {job}."
+            return FollowingFailed(f"{error} The retry goes on with {job}.", code="AT-431")
         if not self._cancel_on_kill:
-            return f"No retry goes on with {job}; it is left alone, as cancel_on_kill=False asks for."
+            return FollowingFailed(
+                f"{error} No retry goes on with {job}; it is left alone, as cancel_on_kill=False asks for.",
+                code="AT-432",
+            )
         try:
             known = asyncio.run(cancel(claim))
-        except TrainingError as error:
-            return f"No retry goes on with {job}, and it could not be canceled and may still run: {error}"
+        except TrainingError as other:
+            return FollowingFailed(
+                f"{error} No retry goes on with {job}, and it could not be canceled and may still run: {other}",
+                code="AT-433",
+            )
         if not known:
-            return f"No retry goes on with {job}, which the service does not know."
+            return FollowingFailed(
+                f"{error} No retry goes on with {job}, which the service does not know.", code="AT-434"
+            )
         self._over(claim)
-        return f"No retry goes on with {job}, so it was canceled; clear the task to train again."
+        return FollowingFailed(
+            f"{error} No retry goes on with {job}, so it was canceled; clear the task to train again.", code="AT-435"
+        )
 
     def _retry_goes_on(self) -> bool:
         return self._durable and self._ti.try_number <= self._store.max_tries
@@ -187,12 +202,18 @@ class Attempt:
             if isinstance(error, AirflowTaskTimeout):
                 if not claim:
                     raise
-                text = f"The execution_timeout passed; {self._end(claim)}"
-                raise JobTimedOut(text, job_id=claim.job_id, over=claim.over) from None
+                raise JobTimedOut(
+                    f"The execution_timeout passed; {self._end(claim)}",
+                    code="AT-413",
+                    job_id=claim.job_id,
+                    over=claim.over,
+                ) from None
             if claim and claim.over:
-                raise JobCanceled(f"The task was ended; {self._end(claim)}", job_id=claim.job_id) from None
+                raise JobCanceled(
+                    f"The task was ended; {self._end(claim)}", code="AT-422", job_id=claim.job_id
+                ) from None
             end = self._end(claim) if claim else "no training job was submitted."
-            raise TaskInterrupted(f"The worker was told to end the task; {end}") from None
+            raise TaskInterrupted(f"The worker was told to end the task; {end}", code="AT-423") from None
 
     def _end(self, claim: Claim) -> str:
         became = "was canceled" if claim.over else "has ended" if self._job_ended else "may still run"
@@ -294,7 +315,8 @@ class Attempt:
                         self._claimed = self._over(claim)
                 except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
                     why = error or "no answer in time"
-                    self._log.warning("The job %s could not be canceled: %s", claim.job_id, why)
+                    told = coded(f"The job {claim.job_id} could not be canceled: {why}", code="AT-415")
+                    self._log.warning("%s", told)
             raise
 
     def _goes_on(self) -> bool:

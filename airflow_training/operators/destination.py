@@ -70,7 +70,9 @@ def copy_model(location: str, destination: str, job_id: str, ended: threading.Ev
             _copy_to_store(source, target, ended)
     except Exception as error:  # each store has errors of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StorageError(f"The model at {location} could not be copied to {destination}: {reason}.") from error
+        raise StorageError(
+            f"The model at {location} could not be copied to {destination}: {reason}.", code="AT-331"
+        ) from error
 
 
 def _copy_to_disk(source: ObjectStoragePath, target: Path, job_id: str, ended: threading.Event) -> None:
@@ -81,7 +83,7 @@ def _copy_to_disk(source: ObjectStoragePath, target: Path, job_id: str, ended: t
     for left in (incoming, replaced):
         shutil.rmtree(left, ignore_errors=True)
     if _holds_something_else(target):
-        raise StorageError("it holds other files")
+        raise FileExistsError("it holds other files")
     for name, file in files_below(source).items():
         (incoming / name).parent.mkdir(parents=True, exist_ok=True)
         _copy(file, ObjectStoragePath(f"file://{incoming / name}"), ended)
@@ -111,5 +113,5 @@ def _copy(file: ObjectStoragePath, to: ObjectStoragePath, ended: threading.Event
     with file.open("rb") as read, to.open("wb") as write:
         while piece := read.read(_PIECE):
             if ended.is_set():
-                raise StorageError("the task has ended")
+                raise InterruptedError("the task has ended")
             write.write(piece)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from airflow_training import stats
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import JobLost, TrainingError
+from airflow_training.exceptions import JobLost, TrainingError, coded
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.status import JobState, JobStatus
 from airflow_training.operators.claim import Claim, ClaimStore
@@ -85,7 +85,8 @@ class Reattachment:
             # The service of an earlier connection may be gone for good; this try has one of its own.
             if claim.training_conn_id == self._training_conn_id:
                 raise
-            self._say(f"The job {claim.job_id} of an earlier try could not be canceled: {error}", logging.WARNING)
+            told = coded(f"The job {claim.job_id} of an earlier try could not be canceled: {error}", code="AT-416")
+            self._say(told, logging.WARNING)
         else:
             self._say(f"Canceled the job {claim.job_id} of an earlier try, to start a new one")
 

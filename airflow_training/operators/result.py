@@ -52,11 +52,14 @@ def check_success(outcome: Outcome) -> None:
         return
     job = f"The training job {status.name} ({status.job_id})"
     if status.state is JobState.CANCELED:
-        raise JobCanceled(f"{job} was canceled: {status.message or 'no reason given'}.", job_id=status.job_id)
+        raise JobCanceled(
+            f"{job} was canceled: {status.message or 'no reason given'}.", code="AT-402", job_id=status.job_id
+        )
     end = "\n".join(outcome.last_lines)
     raise JobFailed(
         f"{job} failed: {status.message or 'the service gives no reason'}. Mend what the end of its log tells, then"
-        f" clear the task to train again:\n{end}",
+        f" clear the task to train again.\n{end}",
+        code="AT-401",
         job_id=status.job_id,
     )
 
@@ -78,6 +81,7 @@ def saved_model(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequ
             f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
             f" lies below {folder}, outside of the data it was given. The script must save its model in its working"
             " directory.",
+            code="AT-403",
             job_id=status.job_id,
         )
     return found

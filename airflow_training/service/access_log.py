@@ -93,7 +93,8 @@ def open_access_log(place: Path) -> None:
         )
     except OSError as error:
         raise ServiceNotStarted(
-            f"The access log {place} cannot be written to ({error.strerror}): name a file in a folder that is there."
+            f"The access log {place} cannot be written to ({error.strerror}): name a file in a folder that is there.",
+            code="AT-504",
         ) from error
     handler.setFormatter(_JsonLines())
     _logger.handlers = [handler]

@@ -66,7 +66,8 @@ def read_plan(text: str) -> tuple[str, Amount]:
         return name.strip(), Amount(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
     except (ValueError, KeyError):
         raise ServiceNotStarted(
-            f"The resource plan {text!r} cannot be read: write it like large=cpus:8,memory:32000,gpus:1, memory in MB."
+            f"The resource plan {text!r} cannot be read: write it like large=cpus:8,memory:32000,gpus:1, memory in MB.",
+            code="AT-531",
         ) from None
 
 
@@ -90,6 +91,7 @@ def wanted(execution: Execution, plans: Mapping[str, Amount], capacity: Amount) 
                 f"The resource plan {plan!r} is not known here, but {', '.join(sorted(plans))}: name one of these, or"
                 f" have the service started with --resource-plan {plan}=cpus:1,memory:4096,gpus:0.",
                 status=422,
+                code="AT-625",
             )
         return plans[plan]
     resources = execution.resources or Resources()

@@ -159,7 +159,8 @@ class _S3Buckets:
         settings = self._settings
         return StorageAway(
             f"The S3 store {settings.endpoint} with the bucket {settings.bucket} cannot be used:"
-            f" {str(error).splitlines()[0]}"
+            f" {str(error).splitlines()[0]}",
+            code="AT-302",
         )
 
     def _prefix(self, tenant: str) -> str:

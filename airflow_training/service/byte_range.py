@@ -36,6 +36,7 @@ def file_response(path: Path, range_header: str | None, media_type: str, headers
             416,
             f"There is nothing at byte {start} yet: the log has {size} bytes.",
             {"Content-Range": f"bytes */{size}"},
+            code="AT-614",
         )
     headers["Content-Length"] = str(end - start)
     headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"

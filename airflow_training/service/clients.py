@@ -91,11 +91,14 @@ class Clients:
             if not _NAME.fullmatch(name):
                 raise ClientNotChanged(
                     f"The {what} must be 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first,"
-                    f" not {name!r}."
+                    f" not {name!r}.",
+                    code="AT-561",
                 )
         scope = sorted(set(scope))
         if unknown := [name for name in scope if name not in SCOPES]:
-            raise ClientNotChanged(f"There is no scope {unknown[0]!r}: choose from {' and '.join(SCOPES)}.")
+            raise ClientNotChanged(
+                f"There is no scope {unknown[0]!r}: choose from {' and '.join(SCOPES)}.", code="AT-562"
+            )
         added = Credentials(client_id, _secret(secret), tenant)
         row = self._hashed(added.client_secret)
         client = Client(client_id=client_id, tenant=tenant, scope=" ".join(scope), created=now(), **row)
@@ -104,12 +107,15 @@ class Clients:
                 session.add(client)
         except IntegrityError:
             if secret is None:
-                raise ClientNotChanged(f"The client {client_id!r} is there already: choose another id.") from None
+                raise ClientNotChanged(
+                    f"The client {client_id!r} is there already: choose another id.", code="AT-564"
+                ) from None
             known = self.authenticate(client_id, secret)
             if not known or (known.tenant, known.scope) != (tenant, frozenset(scope)):
                 raise ClientNotChanged(
                     f"The client {client_id!r} is there already, with another secret, tenant or scope: rotate it, or"
-                    " remove it first."
+                    " remove it first.",
+                    code="AT-565",
                 ) from None
         return added
 
@@ -174,9 +180,11 @@ def _secret(given: str | None) -> str:
     if given is None:
         return secrets.token_urlsafe(32)
     if not _SECRET.fullmatch(given):
-        raise ClientNotChanged("A client secret has 32 to 255 characters of ASCII, and no spaces.")
+        raise ClientNotChanged("A client secret has 32 to 255 characters of ASCII, and no spaces.", code="AT-563")
     return given
 
 
 def _unknown(client_id: str) -> ClientNotChanged:
-    return ClientNotChanged(f"There is no client {client_id!r}: `airflow-training clients list` shows those there are.")
+    return ClientNotChanged(
+        f"There is no client {client_id!r}: `airflow-training clients list` shows those there are.", code="AT-566"
+    )

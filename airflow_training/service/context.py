@@ -69,7 +69,9 @@ def _client(
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
         _refuse(
-            401, "The request needs an access token in the header Authorization: Bearer; get one from /oauth/token."
+            401,
+            "The request needs an access token in the header Authorization: Bearer; get one from /oauth/token.",
+            code="AT-601",
         )
     claims = service.tokens.read(token.strip())
     client = service.clients.current(claims.client_id, claims.generation) if claims else None
@@ -77,6 +79,7 @@ def _client(
         _refuse(
             401,
             "The access token is not valid, or not any more: get a new one from /oauth/token.",
+            code="AT-602",
             error="invalid_token",
         )
     request.state.client_id = client.client_id
@@ -84,6 +87,7 @@ def _client(
         _refuse(
             403,
             f"The access token does not allow this: it lacks the scope {missing.pop()}.",
+            code="AT-603",
             error="insufficient_scope",
             scope=needed.scope_str,
         )
@@ -99,9 +103,9 @@ def check_again(request: Request, service: Service) -> None:
     _client(request, service, SecurityScopes([READ]), request.headers.get("Authorization"))
 
 
-def _refuse(status: int, message: str, **challenge: str) -> NoReturn:
+def _refuse(status: int, message: str, *, code: str, **challenge: str) -> NoReturn:
     facts = ", ".join(f'{name}="{value}"' for name, value in {"realm": "training", **challenge}.items())
-    raise ApiError(status, message, {"WWW-Authenticate": f"Bearer {facts}"})
+    raise ApiError(status, message, {"WWW-Authenticate": f"Bearer {facts}"}, code=code)
 
 
 async def _body(request: Request) -> bytes:
@@ -110,10 +114,13 @@ async def _body(request: Request) -> bytes:
         async for piece in request.stream():
             body += piece
             if len(body) > LARGEST_BODY:
-                why = f"The body is larger than {LARGEST_BODY} bytes: upload files to the storage instead."
-                raise ApiError(413, why)
+                raise ApiError(
+                    413,
+                    f"The body is larger than {LARGEST_BODY} bytes: upload files to the storage instead.",
+                    code="AT-631",
+                )
     except ClientDisconnect as error:
-        raise ApiError(400, "The connection ended before the body did.") from error
+        raise ApiError(400, "The connection ended before the body did.", code="AT-632") from error
     return body
 
 

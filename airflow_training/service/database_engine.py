@@ -44,7 +44,8 @@ def postgresql(url: str) -> URL:
     if read is None or read.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ServiceNotStarted(
             f"The database URL cannot be read: write it like {_FORM}, with %40 for an @ and %2F for a / in the"
-            " password."
+            " password.",
+            code="AT-521",
         )
     return read.set(drivername="postgresql+psycopg", query={**_PATIENCE, **read.query})
 
@@ -63,7 +64,8 @@ def make_engine(url: str | URL) -> Engine:
         return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
     except ImportError as error:
         raise ServiceNotStarted(
-            'PostgreSQL needs its driver psycopg: pip install "airflow-training[service,postgresql]".'
+            'PostgreSQL needs its driver psycopg: pip install "airflow-training[service,postgresql]".',
+            code="AT-522",
         ) from error
 
 
@@ -80,7 +82,8 @@ def usable(engine: Engine) -> Iterator[None]:
         engine.dispose()
         raise ServiceNotStarted(
             f"The database {name_of(engine)} cannot be used ({reason(error)}): see that it is there, and that the"
-            " service may make tables in it."
+            " service may make tables in it.",
+            code="AT-523",
         ) from error
 
 
@@ -102,7 +105,8 @@ def _sqlite(url: URL) -> Engine:
             Path(url.database).touch(mode=0o600)
         except OSError as error:
             raise ServiceNotStarted(
-                f"The database {url.database} cannot be made or written to: {error.strerror}. Choose another folder."
+                f"The database {url.database} cannot be made or written to: {error.strerror}. Choose another folder.",
+                code="AT-524",
             ) from error
     engine = create_engine(url)
     event.listen(engine, "connect", _configure_sqlite)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
+from airflow_training.exceptions import coded
 from airflow_training.service.database_engine import name_of, usable
 from airflow_training.service.errors import ServiceNotStarted
 
@@ -56,7 +57,8 @@ class DatabaseLock:
                 if time.monotonic() > deadline:
                     raise ServiceNotStarted(
                         f"The database {name_of(self._engine)} is in use by another training service: stop that one,"
-                        " or choose another database."
+                        " or choose another database.",
+                        code="AT-525",
                     )
                 time.sleep(0.1)
         event.listen(self._engine, "connect", self._check)
@@ -71,8 +73,11 @@ class DatabaseLock:
             # What is connected still is so without the lock.
             self._engine.dispose()
             raise DisconnectionError(
-                f"The database {name_of(self._engine)} was taken by another training service while it was out of"
-                " reach: stop one of the two."
+                coded(
+                    f"The database {name_of(self._engine)} was taken by another training service while it was out of"
+                    " reach: stop one of the two.",
+                    code="AT-527",
+                )
             )
 
     def stop(self) -> None:

@@ -19,14 +19,18 @@ def read_description(body: bytes) -> JobDescription:
         description = JobDescription.from_wire(read_document(body))
     except ValidationError as error:
         listed = "; ".join(mistakes_in(error))
-        raise InvalidDescription(f"The job description is not valid: {listed}.", status=422) from None
+        raise InvalidDescription(f"The job description is not valid: {listed}.", status=422, code="AT-621") from None
     except ValueError as error:
-        raise InvalidDescription(f"The job description {error}.", status=400) from None
+        raise InvalidDescription(f"The job description {error}.", status=400, code="AT-622") from None
     if "\0" in description.execution.command:
-        raise InvalidDescription("The job description has a NUL character in execution.command.", status=422)
+        raise InvalidDescription(
+            "The job description has a NUL character in execution.command.", status=422, code="AT-623"
+        )
     try:
         description.model_dump_json()
     except ValueError:
         # JSON can write one half of a surrogate pair; no file, no database and no process can hold it.
-        raise InvalidDescription("The job description holds half a character (a surrogate).", status=422) from None
+        raise InvalidDescription(
+            "The job description holds half a character (a surrogate).", status=422, code="AT-624"
+        ) from None
     return description

@@ -4,12 +4,16 @@
 TrainingError
 ├── ServiceNotStarted  the service cannot serve as it was asked to
 ├── StorageAway        the S3 store that keeps the files cannot be used now
-├── RayAway            the Ray cluster does not answer, or not now
-├── RayRefused         the Ray cluster does not take what it was asked for
 ├── ClientNotChanged   an OAuth2 client cannot be added, removed or changed as it was asked
 ├── InvalidDescription the body of a submit is not a job, or not one that can run here
 └── ApiError           a request is answered with an error; carries its HTTP status
+
+Exception
+├── RayAway            the Ray cluster does not answer, or not now
+└── RayRefused         the Ray cluster does not take what it was asked for
 ```
+
+What Ray says has no code: it is told as a part of what a job waits for, or failed of.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ class StorageAway(TrainingError):
     """The S3 store that keeps the files cannot be used now."""
 
 
-class RayAway(TrainingError):
+class RayAway(Exception):
     """Ray does not answer, or not now; the text says why."""
 
 
-class RayRefused(TrainingError):
+class RayRefused(Exception):
     """Ray does not take what it was asked for; the text says why.
 
     Attributes:
@@ -54,9 +58,9 @@ class InvalidDescription(TrainingError):
         status: 400 where it cannot be read, 422 where it was read and is no job.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, code: str) -> None:
         self.status = status
-        super().__init__(message)
+        super().__init__(message, code=code)
 
 
 class ApiError(TrainingError):
@@ -67,7 +71,7 @@ class ApiError(TrainingError):
         headers: Headers of the reply.
     """
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str) -> None:
         self.status = status
         self.headers = dict(headers or {})
-        super().__init__(message)
+        super().__init__(message, code=code)

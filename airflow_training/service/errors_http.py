@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from airflow_training.exceptions import coded
 from airflow_training.service.database_engine import AWAY, reason
 from airflow_training.service.errors import ApiError, InvalidDescription
 
@@ -84,22 +85,24 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         what = f"{request.method} {request.url.path}"
-        message = {
-            404: f"There is nothing at {request.url.path}: the job API begins with /api/v2/.",
-            405: f"{what} is not possible; the header Allow tells what is.",
-        }.get(error.status_code, f"{what} failed: {error.detail}.")
+        if error.status_code == 404:
+            message = coded(f"There is nothing at {request.url.path}: the job API begins with /api/v2/.", code="AT-641")
+        elif error.status_code == 405:
+            message = coded(f"{what} is not possible; the header Allow tells what is.", code="AT-642")
+        else:
+            message = coded(f"{what} failed: {error.detail}.", code="AT-643")
         headers = {**(error.headers or {}), **({"Allow": _allowed(request)} if error.status_code == 405 else {})}
         return error_response(error.status_code, message, headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
         listed = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
-        return error_response(422, f"The request is not valid: {listed}.")
+        return error_response(422, coded(f"The request is not valid: {listed}.", code="AT-633"))
 
     def _no_database(request: Request, error: Exception) -> JSONResponse:
         what = f"{request.method} {request.url.path}"
         _logger.error("%s failed, the database does not answer: %s", what, reason(error))
-        return error_response(503, "The database of the service does not answer now: try again.")
+        return error_response(503, coded("The database of the service does not answer now: try again.", code="AT-644"))
 
     for away in AWAY:
         app.add_exception_handler(away, _no_database)
@@ -107,4 +110,6 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def _bug(request: Request, error: Exception) -> JSONResponse:
         _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(500, "The service failed to answer this request; its log tells why.")
+        return error_response(
+            500, coded("The service failed to answer this request; its log tells why.", code="AT-645")
+        )

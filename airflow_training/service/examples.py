@@ -22,7 +22,10 @@ ANSWERS: dict[str, Any] = {
         "expires_in": 43200,
         "scope": "jobs:read jobs:write",
     },
-    "TokenError": {"error": "invalid_client", "error_description": "The client id or the client secret is wrong."},
+    "TokenError": {
+        "error": "invalid_client",
+        "error_description": "The client id or the client secret is wrong. [AT-651]",
+    },
     "StorageAccess": {
         "status": "Ready",
         "message": "",
@@ -32,7 +35,12 @@ ANSWERS: dict[str, Any] = {
     },
     "JobStatus": _JOB,
     "JobList": {"jobs": [_JOB]},
-    "ErrorDocument": {"error": {"code": "404", "message": "The job 6f2c1c5e is not known."}},
+    "ErrorDocument": {
+        "error": {
+            "code": "404",
+            "message": "There is no job 6f2c1c5e: it was not submitted, or has been removed. [AT-611]",
+        }
+    },
     "Health": {"status": "ok", "database": "ok", "storage": "ok", "runner": "ok"},
 }
 """By the name of the schema."""

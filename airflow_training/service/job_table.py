@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, defer, sessionmaker
 
+from airflow_training.exceptions import coded
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState, JobStatus
 from airflow_training.service.amount import Amount
@@ -68,7 +69,9 @@ class JobTable:
                 mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
                 if (session.scalar(mine) or 0) >= LONGEST_QUEUE and not session.get(Job, key):
                     raise ApiError(
-                        429, f"{LONGEST_QUEUE} jobs are waiting already: submit again when some have started."
+                        429,
+                        f"{LONGEST_QUEUE} jobs are waiting already: submit again when some have started.",
+                        code="AT-613",
                     )
                 session.add(job)
         except IntegrityError:
@@ -76,7 +79,9 @@ class JobTable:
                 there = session.get_one(Job, key)
             if there.description != document:
                 raise ApiError(
-                    409, f"The id {key.job_id} is taken by a job with another description: submit with a new id."
+                    409,
+                    f"The id {key.job_id} is taken by a job with another description: submit with a new id.",
+                    code="AT-612",
                 ) from None
             return self.status(key), False
         return self.status(key), True
@@ -90,7 +95,9 @@ class JobTable:
         with self._sessions() as session:
             job = session.get(Job, key)
             if not job:
-                raise ApiError(404, f"There is no job {key.job_id}: it was not submitted, or has been removed.")
+                raise ApiError(
+                    404, f"There is no job {key.job_id}: it was not submitted, or has been removed.", code="AT-611"
+                )
             ahead = select(func.count()).select_from(Job).where(*self._in_the_queue, Job.submitted < job.submitted)
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
 
@@ -257,7 +264,7 @@ class JobTable:
         try:
             description = JobDescription.from_wire(json.loads(job.description))
         except ValidationError:
-            reason = "this version of the service does not take its description: submit it again"
+            reason = coded("this version of the service does not take its description: submit it again", code="AT-466")
             self.record(key, Progress(JobState.FAILED, reason, finished=now()))
             return None
         asked = Amount(job.cpus, job.memory, job.gpus)

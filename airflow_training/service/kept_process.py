@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json, write_json
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +64,10 @@ class KeptProcess:
         if self._failures < self._BAD_LUCK:
             return ""
         lines = self._log_file.read_text(errors="replace").split("\n")
-        return f"{self._name} cannot be started: {next(filter(None, reversed(lines)), 'it gives no reason')}"
+        return coded(
+            f"{self._name} cannot be started: {next(filter(None, reversed(lines)), 'it gives no reason')}",
+            code="AT-303",
+        )
 
     def start(self) -> None:
         """Start it."""

@@ -29,12 +29,13 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except socket.gaierror as error:
         raise ServiceNotStarted(
-            f"{host!r} is no address of this machine: choose another, such as 127.0.0.1."
+            f"{host!r} is no address of this machine: choose another, such as 127.0.0.1.", code="AT-511"
         ) from error
     except OSError as error:
         raise ServiceNotStarted(
             f"The service cannot listen on {host} port {port} ({error.strerror}): stop what uses the port, or choose"
-            " another, 0 for any that is free."
+            " another, 0 for any that is free.",
+            code="AT-512",
         ) from error
     return listener
 
@@ -60,7 +61,7 @@ def own_address(towards: str, port: int) -> str:
             return own
     except OSError as error:
         raise ServiceNotStarted(
-            f"{towards} is not known on this network ({error.strerror}): name it otherwise."
+            f"{towards} is not known on this network ({error.strerror}): name it otherwise.", code="AT-513"
         ) from error
 
 

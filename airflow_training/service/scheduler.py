@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from airflow_training.exceptions import coded
 from airflow_training.jobs.status import JobState
 from airflow_training.service.database import now
 from airflow_training.service.database_engine import AWAY, reason
@@ -133,7 +134,8 @@ class Scheduler:
         try:
             self._runner.start(order)
         except OSError as error:
-            self._end(order.key, Progress(JobState.FAILED, f"the job could not be started: {error}", finished=now()))
+            why = coded(f"the job could not be started: {error}", code="AT-461")
+            self._end(order.key, Progress(JobState.FAILED, why, finished=now()))
 
     def _look(self, key: JobKey) -> None:
         progress = self._runner.look(key)

@@ -120,14 +120,16 @@ def _towards(ray: RaySettings, settings: ServiceSettings) -> str:
     """The name by which the nodes of Ray reach the storage."""
     if not settings.storage_port:
         raise ServiceNotStarted(
-            "Jobs on Ray come back to the storage after a restart of the service: give it a port, --storage-port 8901."
+            "Jobs on Ray come back to the storage after a restart of the service: give it a port, --storage-port 8901.",
+            code="AT-544",
         )
     cluster = urlsplit(ray.address)
     own = ray.storage_host or own_address(cluster.hostname or "", cluster.port or 8265)
     if is_loopback(settings.host) and not is_loopback(own):
         raise ServiceNotStarted(
             f"Jobs on Ray at {ray.address} cannot reach the storage, which listens on {settings.host}: add --host"
-            " 0.0.0.0."
+            " 0.0.0.0.",
+            code="AT-545",
         )
     return own
 
@@ -154,7 +156,7 @@ def _check(tls: Tls) -> None:
         no_pair = isinstance(error, ssl.SSLError)
         reason = "they do not belong together, or are not PEM without a passphrase" if no_pair else error.strerror
         raise ServiceNotStarted(
-            f"The certificate {tls.certificate} with the key {tls.key} cannot be used: {reason}."
+            f"The certificate {tls.certificate} with the key {tls.key} cannot be used: {reason}.", code="AT-515"
         ) from error
 
 
@@ -166,7 +168,8 @@ def _held(data: DataFolder) -> Iterator[None]:
         except BlockingIOError:
             raise ServiceNotStarted(
                 f"The data folder {data.root} is in use by another training service: stop that one, or choose"
-                " another folder."
+                " another folder.",
+                code="AT-503",
             ) from None
         yield
 

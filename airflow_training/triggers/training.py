@@ -23,9 +23,10 @@ from airflow_training.exceptions import (
     ServiceError,
     ServiceUnavailable,
     TrainingError,
+    coded,
 )
 from airflow_training.jobs.limits import Limits
-from airflow_training.reporting import CURSOR_KEY, report
+from airflow_training.reporting import CURSOR_KEY, Superseded, report
 from airflow_training.triggers.log_delivery import log_is_read
 from airflow_training.triggers.watchers import shared_watcher
 
@@ -114,7 +115,7 @@ class TrainingTrigger(BaseTrigger):
                     cursor=cursor,
                 )
             event = {"job_id": self.job_id, **outcome.to_dict()}
-        except _Superseded:
+        except Superseded:
             event = {"job_id": self.job_id}
         except TrainingError as error:
             event = failure_event(self.job_id, error)
@@ -141,7 +142,10 @@ class TrainingTrigger(BaseTrigger):
                     stats.canceled()
         except (TrainingError, TimeoutError) as error:
             said = str(error) or "the service does not answer."
-            self.log.error("The training job %s could not be canceled and may still run: %s", self.job_id, said)
+            told = coded(
+                f"The training job {self.job_id} could not be canceled and may still run: {said}", code="AT-414"
+            )
+            self.log.error("%s", told)
         else:
             self.log.info("Canceled the training job %s, since its task was ended", self.job_id)
 
@@ -166,7 +170,7 @@ class TrainingTrigger(BaseTrigger):
     async def _store(self, key: str, value: Any) -> None:
         # Not before each: it takes as long as the storing. A cursor says which job it is of.
         if key != CURSOR_KEY and await self._is_superseded():
-            raise _Superseded
+            raise Superseded
         await XCom.aset(key, value, **self._task())
 
     async def _cursor(self) -> Any:
@@ -188,23 +192,19 @@ class TrainingTrigger(BaseTrigger):
         return {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "map_index": map_index}
 
 
-class _Superseded(TrainingError):
-    """The task has gone on with another job."""
-
-
 def failure_event(job_id: str, error: TrainingError) -> dict[str, Any]:
     """Write an error as an event: the worker that resumes raises it again."""
     over = {"over": error.over} if isinstance(error, JobError) else {}
-    event = {"job_id": job_id, "error": type(error).__name__, "message": str(error), "retryable": error.retryable}
-    return event | over
+    event = {"job_id": job_id, "error": type(error).__name__, "message": error.message, "code": error.code}
+    return event | {"retryable": error.retryable} | over
 
 
 def error_of(event: dict[str, Any]) -> TrainingError:
     """Make the error again that `failure_event` wrote."""
     name, message = event["error"], event["message"]
     if job_error := {kind.__name__: kind for kind in (JobLost, JobTimedOut)}.get(name):
-        return job_error(message, job_id=event["job_id"], over=event["over"])
+        return job_error(message, code=event["code"], job_id=event["job_id"], over=event["over"])
     plain = (ServiceUnavailable, InvalidReply, AuthenticationError, InvalidConnection)
-    error = {kind.__name__: kind for kind in plain}.get(name, ServiceError)(message)
+    error = {kind.__name__: kind for kind in plain}.get(name, ServiceError)(message, code=event["code"])
     error.retryable = event["retryable"]
     return error

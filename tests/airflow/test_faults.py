@@ -52,7 +52,7 @@ def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, pro
     kind, text = training.failure(1)
     assert kind == "FollowingFailed"
     assert "Not today" in text
-    assert text.endswith(f"The retry goes on with the job {training.jobs[0].job_id}.")
+    assert text.endswith(f"The retry goes on with the job {training.jobs[0].job_id}. [AT-431]")
 
 
 def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train, proxy: Proxy) -> None:
@@ -63,7 +63,7 @@ def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train,
 
     training.end("failed")
     assert [job.state.value for job in training.jobs] == ["CANCELED"]
-    assert training.failure()[1].endswith("so it was canceled; clear the task to train again.")
+    assert training.failure()[1].endswith("so it was canceled; clear the task to train again. [AT-435]")
 
 
 def test_a_wrong_secret_is_one_clear_error_and_no_storm(
@@ -76,7 +76,7 @@ def test_a_wrong_secret_is_one_clear_error_and_no_storm(
     training.end("failed")
     kind, text = training.failure()
     assert kind == "AirflowFailException", "no retry can heal it"
-    assert text.endswith("Check login and password of the connection.")
+    assert text.endswith("Check login and password of the connection. [AT-141]")
     assert len(proxy.seen) <= 2
     assert [job.job_id for job in training.jobs] == []
     for place in places(airflow, training):

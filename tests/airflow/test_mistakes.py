@@ -14,16 +14,20 @@ pytestmark = pytest.mark.xdist_group("airflow")
 
 DAG = "mistakes"
 SENTENCES = {
-    "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\.$",
+    "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\. \[AT-141\]$",
     "no-service": r"No token could be fetched from http://127\.0\.0\.1:\d+: Connection refused\. Check that the OAuth2",
     "no-connection": r"There is no connection 'training_not_there': create it",
-    "unknown-script": r"1 mistake: script is not there: .*/no_such_script\.py does not exist\.$",
+    "unknown-script": r"1 mistake: script is not there: .*/no_such_script\.py does not exist\. \[AT-001\]$",
     "many-mistakes": (
         r"3 mistakes: resources\.cpus must be a whole number, 1 or more, not 'many'; "
-        r"python_major_version must be 2 or 3, not 4; data 'a\.csv' is not there: .*no_such\.csv does not exist\.$"
+        r"python_major_version must be 2 or 3, not 4; "
+        r"data 'a\.csv' is not there: .*no_such\.csv does not exist\. \[AT-001\]$"
     ),
-    "exits-3": r"The training job exits-3 .* failed: .* status 3\. Mend .* clear the task .*:\n(.*\n)*the last line$",
-    "no-model": r"succeeded but left no SavedModel.*The script must save its model in its working directory\.$",
+    "exits-3": (
+        r"The training job exits-3 .* failed: .* status 3 \[AT-451\]\. Mend .* clear the task .*\. \[AT-401\]\n"
+        r"(.*\n)*the last line$"
+    ),
+    "no-model": r"succeeded but left no SavedModel.*The script must save .* in its working directory\. \[AT-403\]$",
     "no-model-in-the-worker": r"succeeded but left no SavedModel",
 }
 NEVER_SENT = ("wrong-secret", "no-service", "no-connection", "unknown-script", "many-mistakes")

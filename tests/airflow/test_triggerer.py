@@ -140,8 +140,8 @@ def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train
     retry.end()
 
     assert [job.state.value for job in once.jobs] == ["CANCELED"]
-    assert once.failure()[1].endswith("was canceled; clear the task to train again.")
+    assert once.failure()[1].endswith("was canceled; clear the task to train again. [AT-435]")
     assert [job.state.value for job in retry.jobs] == ["SUCCEEDED"]
     kind, text = retry.failure(1)
     assert kind == "FollowingFailed"
-    assert text.endswith(f"The retry goes on with the job {retry.jobs[0].job_id}.")
+    assert text.endswith(f"The retry goes on with the job {retry.jobs[0].job_id}. [AT-431]")

@@ -66,6 +66,13 @@ async def test_a_refusal_is_final_and_told_in_the_services_words(status: int) ->
     assert len(faulty.requests) == 1
 
 
+async def test_a_long_refusal_is_cut_and_keeps_its_code() -> None:
+    faulty = FaultyService(answers=[answer(422, f'{{"error": {{"message": "{"a mistake; " * 100}[AT-621]"}}}}')])
+    async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:
+        with pytest.raises(RequestRejected, match=r"with 422: (a mistake; )+a m… \[AT-621\]\. \[AT-211\]$"):
+            await client.jobs()
+
+
 async def test_a_refused_token_is_renewed_once() -> None:
     faulty = FaultyService(answers=[answer(401), JOBS], tokens=[token("old"), token("new")])
     async with faulty.running() as settings, TrainingClient(settings, QUICK) as client:

@@ -84,7 +84,7 @@ async def test_what_was_told_before_an_error_is_taken_and_may_be_the_end() -> No
     turns.tell(goes_on, [News(ENDED, [LogRecord("two")], 0)])
 
     for follower in (ended, goes_on):
-        follower.fail(ServiceUnavailable("gone"))
+        follower.fail(ServiceUnavailable("gone", code="AT-201"))
 
     await all_taken(ended)
     with pytest.raises(ServiceUnavailable):

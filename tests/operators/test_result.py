@@ -39,7 +39,7 @@ def test_a_training_does_not_fail_for_its_metrics(
     task: TrainingOperator, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(*_: Any) -> None:
-        raise StorageError("The storage is full.")
+        raise StorageError("The storage is full.", code="AT-314")
 
     monkeypatch.setattr(attempt, "kept_metrics", full)
 

@@ -38,7 +38,7 @@ def test_a_job_without_an_image_is_refused(tenant: Tenant) -> None:
     job = {"job": {"name": "job", "execution": {"command": "true", "completionTime": "1h"}}}
     reply = tenant.http.post("jobs/no-image", json=job)
     assert reply.status_code == 422
-    assert reply.json()["error"]["message"].endswith("set image, such as python:3.11.")
+    assert reply.json()["error"]["message"].endswith("set image, such as python:3.11. [AT-627]")
 
 
 def test_an_image_that_is_no_name_of_one_is_refused(tenant: Tenant) -> None:
@@ -187,7 +187,7 @@ def test_a_job_outlives_a_restart_of_the_engine(tenant: Tenant, podman: Podman) 
     wait_for(lambda: "before" in tenant.log(job_id), "the job to run")
     podman.stop()
     podman.start()
-    assert tenant.wait(job_id)["message"] == "the command exited with status 4"
+    assert tenant.wait(job_id)["message"] == "the command exited with status 4 [AT-451]"
     assert tenant.log(job_id).splitlines()[-1] == "after"
     assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
 

@@ -86,7 +86,7 @@ def test_requirements_that_cannot_be_installed_are_reported_by_the_commands_own_
     job_id = str(uuid4())
     (tenant.folder(job_id) / "requirements.txt").write_text("./no-such-package\n")
     tenant.submit("pip3 install -r requirements.txt && echo never", job_id)
-    assert tenant.wait(job_id)["message"] == "the command exited with status 1"
+    assert tenant.wait(job_id)["message"] == "the command exited with status 1 [AT-451]"
     log = tenant.whole_log(job_id)
     assert "[service] That failed; the command goes on" in log
     assert "ERROR: " in log.split("[service] Running: ")[1]
@@ -95,14 +95,14 @@ def test_requirements_that_cannot_be_installed_are_reported_by_the_commands_own_
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("exit 3", "the command exited with status 3"),
-        ("kill -9 $$", "the command was killed by signal 9 (SIGKILL)"),
-        ("kill -40 $$", "the command was killed by signal 40 (a real-time signal)"),
+        ("exit 3", "the command exited with status 3 [AT-451]"),
+        ("kill -9 $$", "the command was killed by signal 9 (SIGKILL) [AT-451]"),
+        ("kill -40 $$", "the command was killed by signal 40 (a real-time signal) [AT-451]"),
         (
             "sh -c 'kill -9 $$'; exit $?",
-            "the command exited with status 137: a program of it was killed by signal 9 (SIGKILL)",
+            "the command exited with status 137: a program of it was killed by signal 9 (SIGKILL) [AT-451]",
         ),
-        ("no-such-program-anywhere", "the command exited with status 127"),
+        ("no-such-program-anywhere", "the command exited with status 127 [AT-451]"),
     ],
     ids=["status", "killed", "by a real-time signal", "program killed", "unknown program"],
 )

@@ -42,7 +42,7 @@ def test_a_service_that_is_killed_again_and_again_loses_no_job(
     for job_id, status in jobs.items():
         ended = own_tenant.wait(job_id)
         assert ended["status"] == ("FAILED" if status else "SUCCEEDED"), ended
-        assert ended["message"] == (f"the command exited with status {status}" if status else "")
+        assert ended["message"] == (f"the command exited with status {status} [AT-451]" if status else "")
         assert own_tenant.log(job_id) == "".join(f"line {i}\n" for i in range(1, 6))
         records = own_tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
         assert [json.loads(record)["line"] for record in records][-5:] == [f"line {i}" for i in range(1, 6)]
@@ -54,11 +54,12 @@ def test_a_job_that_failed_is_run_again_as_often_as_it_may(tenant: Tenant) -> No
     job_id = tenant.submit(FAILS_ONCE, retries=2)
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert tenant.log(job_id) == "first\nagain\n"
-    assert "Attempt 1 failed: the command exited with status 3. It is run again, attempt 2 of 3." in tenant.whole_log(
-        job_id
+    assert (
+        "Attempt 1 failed: the command exited with status 3 [AT-451]. It is run again, attempt 2 of 3."
+        in tenant.whole_log(job_id)
     )
     for_good = tenant.submit("echo tried; exit 3", retries=1)
-    assert tenant.wait(for_good)["message"] == "the command exited with status 3"
+    assert tenant.wait(for_good)["message"] == "the command exited with status 3 [AT-451]"
     assert tenant.log(for_good) == "tried\ntried\n"
 
 
@@ -84,8 +85,8 @@ def test_a_job_that_was_cut_off_is_reported_or_run_again(
 
     status = own_tenant.wait(job_id)
     why = {
-        "the supervisor is killed": "the job's supervisor was ended while the job ran",
-        "the machine reboots": "the machine was started anew while the job ran",
+        "the supervisor is killed": "the job's supervisor was ended while the job ran [AT-464]",
+        "the machine reboots": "the machine was started anew while the job ran [AT-463]",
     }[how]
     if retries:
         assert status["status"] == "SUCCEEDED"

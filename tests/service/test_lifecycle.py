@@ -34,9 +34,9 @@ def test_jobs_survive_a_restart_of_the_service(own_service: RunningService, own_
     wait_for((state / "exit.json").exists, "the end of a job while no service runs")
     own_service.start()
     assert own_tenant.wait(goes_on, "RUNNING", "FAILED") == before
-    assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7"
+    assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7 [AT-451]"
     (own_tenant.work(goes_on) / "go").touch()
-    assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7"
+    assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7 [AT-451]"
     for job_id in (goes_on, ends_meanwhile):
         *numbers, last = own_tenant.log(job_id).split()
         assert (numbers, last) == ([str(i) for i in range(1, len(numbers) + 1)], "end")
@@ -55,7 +55,7 @@ def test_a_job_whose_supervisor_was_killed_is_reported_honestly(
     own_service.start()
     status = own_tenant.wait(job_id)
     assert status["status"] == "FAILED"
-    assert status["message"] == "the job's supervisor was ended while the job ran"
+    assert status["message"] == "the job's supervisor was ended while the job ran [AT-464]"
     assert status["startTime"]
     wait_for(lambda: not command.is_running() or command.status() == psutil.STATUS_ZOMBIE, "the end of the command")
 
@@ -114,7 +114,7 @@ def test_a_killed_service_starts_again_on_the_ports_that_were_given(tmp_path: Pa
 def test_two_services_on_one_folder_are_refused(service: RunningService) -> None:
     assert refusal(service.data) == (
         f"The data folder {service.data} is in use by another training service: stop that one, or choose another"
-        " folder.\n"
+        " folder. [AT-503]\n"
     )
 
 

@@ -70,7 +70,7 @@ def responsive(service: RunningService) -> Iterator[None]:
 def test_a_memory_hog_is_ended_and_told(service: RunningService, tenant: Tenant, command: str) -> None:
     with responsive(service):
         status = tenant.wait(tenant.submit(command, resources={"memory": 300}))
-    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB")
+    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB [AT-452]")
 
 
 def test_a_fork_bomb_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
@@ -79,8 +79,8 @@ def test_a_fork_bomb_is_ended_and_told(service: RunningService, tenant: Tenant) 
         status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
     assert status["message"] in {
-        f"too many processes: {limits.PROCESSES} and more",
-        f"out of memory: used {4000 // 2} of {4000 // 2} MB",
+        f"too many processes: {limits.PROCESSES} and more [AT-455]",
+        f"out of memory: used {4000 // 2} of {4000 // 2} MB [AT-452]",
     }
     folder = str(tenant.work(job_id))
     assert not [one for one in psutil.process_iter(["cwd"]) if (one.info["cwd"] or "").startswith(folder)]
@@ -106,7 +106,7 @@ def test_a_job_that_fills_its_disk_is_ended_and_told(service: RunningService, te
         status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
     assert status["message"].startswith("out of disk: used ")
-    assert status["message"].endswith(" of 20 MB")
+    assert status["message"].endswith(" of 20 MB [AT-453]")
     # As much as it may have is kept, and the rest is named.
     assert (tenant.folder(job_id) / "file10").exists()
     assert "is not in the bucket: the files of the job are larger than --job-disk allows." in tenant.whole_log(job_id)
@@ -115,7 +115,7 @@ def test_a_job_that_fills_its_disk_is_ended_and_told(service: RunningService, te
 def test_a_job_that_runs_for_too_long_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
     job_id = tenant.submit("trap '' TERM; echo up; while :; do sleep 1; done", completionTime="1s", retries=3)
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime")
+    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime [AT-456]")
     assert tenant.log(job_id).splitlines().count("up") == 1, "it is not run again, since it would take as long again"
 
 

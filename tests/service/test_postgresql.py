@@ -28,7 +28,7 @@ from tests.service.support import POSTGRESQL, RunningService, Tenant, on, wait_f
 UNTIL_TOLD = "while ! test -e go; do sleep 0.02; done; exit 7"
 CANNOT_BE_READ = (
     "The database URL cannot be read: write it like postgresql+psycopg://user:password@host:5432/database, with %40"
-    " for an @ and %2F for a / in the password."
+    " for an @ and %2F for a / in the password. [AT-521]"
 )
 
 
@@ -46,7 +46,7 @@ def test_the_service_goes_on_when_the_database_is_back(
         reply = httpx.get(f"{own_service.url}/healthz")
         assert (reply.status_code, reply.json()["database"]) == (503, "failed")
         reply = own_tenant.http.get(f"jobs/{goes_on}")
-        message = "The database of the service does not answer now: try again."
+        message = "The database of the service does not answer now: try again. [AT-644]"
         assert (reply.status_code, reply.json()) == (503, {"error": {"code": "503", "message": message}})
         assert httpx.get(f"{own_service.url}/metrics").status_code == 503
         (own_tenant.work(ends_meanwhile) / "go").touch()
@@ -55,12 +55,12 @@ def test_the_service_goes_on_when_the_database_is_back(
     finally:
         postgresql.start()
 
-    assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7"
+    assert own_tenant.wait(ends_meanwhile)["message"] == "the command exited with status 7 [AT-451]"
     assert own_tenant.status(goes_on) == before
     wait_for(lambda: httpx.get(f"{own_service.url}/healthz").is_success, "the health of the service")
     assert own_tenant.wait(own_tenant.submit("true"))["status"] == "SUCCEEDED"
     (own_tenant.work(goes_on) / "go").touch()
-    assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7"
+    assert own_tenant.wait(goes_on)["message"] == "the command exited with status 7 [AT-451]"
     done = command("prune", "--keep-days", "0", *own_service.options_of_commands)
     assert (done.stdout, done.stderr) == ("3 jobs were removed.\n", "")
     assert own_tenant.http.get("jobs").json() == {"jobs": []}
@@ -75,7 +75,7 @@ def test_two_services_on_one_database_are_refused(own_service: RunningService, t
     where, name = own_service.database_url.rpartition("@")[2].split("/")
     assert done.stderr == (
         f"The database postgresql+psycopg://training:***@{where}/{name} is in use by another training service: stop"
-        " that one, or choose another database.\n"
+        " that one, or choose another database. [AT-525]\n"
     )
 
     own_service.process.kill()
@@ -206,7 +206,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence(postgresql: PostgreSQL, 
     shown = f"postgresql+psycopg://training:***@{url.rpartition('@')[2]}"
     assert str(refused.value) == (
         f"The database {shown} cannot be used ({why}): see that it is there, and that the service may make"
-        " tables in it."
+        " tables in it. [AT-523]"
     )
 
 
@@ -219,7 +219,9 @@ def test_a_command_ends_with_the_sentence(postgresql: PostgreSQL) -> None:
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ServiceNotStarted, match=r"pip install \"airflow-training\[service,postgresql\]\"\.$"):
+    with pytest.raises(
+        ServiceNotStarted, match=r"pip install \"airflow-training\[service,postgresql\]\"\. \[AT-522\]$"
+    ):
         open_database(read("postgresql://training@host/training"))
 
 

@@ -78,7 +78,7 @@ def test_bytes_arrive_as_they_were_written(tenant: Tenant) -> None:
 
 def test_a_command_that_a_signal_ends_says_so(tenant: Tenant) -> None:
     job_id = tenant.submit("kill -SEGV $$")
-    assert tenant.wait(job_id)["message"] == "the command was killed by signal 11 (SIGSEGV)"
+    assert tenant.wait(job_id)["message"] == "the command was killed by signal 11 (SIGSEGV) [AT-451]"
 
 
 def test_a_job_that_fills_its_disk_is_ended_and_told(tenant: Tenant) -> None:
@@ -133,7 +133,10 @@ def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayClu
     submission = ray_job(ray, tenant, job_id)["submission_id"]
     httpx.post(f"{ray.address}/api/jobs/{submission}/stop").raise_for_status()
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "the job was stopped in Ray, and not by this service")
+    assert (status["status"], status["message"]) == (
+        "FAILED",
+        "the job was stopped in Ray, and not by this service [AT-486]",
+    )
     assert (tenant.folder(job_id) / "written").exists()
 
 

@@ -104,7 +104,7 @@ def test_a_job_gets_its_files_and_arguments_and_leaves_its_model_in_the_bucket(t
 def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> None:
     job_id = submit(tenant, "echo 1 > checkpoint; echo last words >&2; exit 3")
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "the command exited with status 3")
+    assert (status["status"], status["message"]) == ("FAILED", "the command exited with status 3 [AT-451]")
     assert tenant.log(job_id) == "last words\n"
     assert (tenant.folder(job_id) / "checkpoint").read_text() == "1\n"
 
@@ -132,14 +132,14 @@ def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -
 def test_a_job_that_runs_for_too_long_is_ended_and_told(tenant: Tenant) -> None:
     job_id = submit(tenant, "echo up; while :; do sleep 0.05; done", completionTime="2s")
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime")
+    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime [AT-456]")
     assert tenant.log(job_id).splitlines()[0] == "up"
 
 
 def test_a_job_that_needs_too_much_memory_is_ended_and_told(tenant: Tenant) -> None:
     job_id = submit(tenant, HOG, resources={"memory": 300})
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB")
+    assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB [AT-452]")
     assert (tenant.folder(job_id) / "begun").exists()
 
 
@@ -169,7 +169,10 @@ def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
         assert status["status"] == "SUCCEEDED"
         assert tenant.log(job_id) == "half\nagain\n"
     else:
-        assert (status["status"], status["message"]) == ("FAILED", "the job's supervisor was ended while the job ran")
+        assert (status["status"], status["message"]) == (
+            "FAILED",
+            "the job's supervisor was ended while the job ran [AT-464]",
+        )
     assert (tenant.folder(job_id) / "before").exists()
 
 

@@ -37,8 +37,8 @@ class Stage:
         self.canceled: list[JobKey] = []
         self.gpus: dict[str, tuple[str, ...]] = {}
 
-    def objection(self, description: JobDescription) -> str:
-        return ""
+    def objection(self, description: JobDescription) -> None:
+        return None
 
     def start(self, order: Order) -> None:
         if order.key.job_id == "unlucky":

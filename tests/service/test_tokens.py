@@ -226,9 +226,18 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
     ("arguments", "sentence"),
     [
         (("add", "--tenant", "../x"), "The tenant must be 1 to 63 letters, digits, "),
-        (("add", "--scope", "jobs:all"), "There is no scope 'jobs:all': choose from jobs:read and jobs:write.\n"),
-        (("rotate", "nobody"), "There is no client 'nobody': `airflow-training clients list` shows those there are.\n"),
-        (("remove", "nobody"), "There is no client 'nobody': `airflow-training clients list` shows those there are.\n"),
+        (
+            ("add", "--scope", "jobs:all"),
+            "There is no scope 'jobs:all': choose from jobs:read and jobs:write. [AT-562]\n",
+        ),
+        (
+            ("rotate", "nobody"),
+            "There is no client 'nobody': `airflow-training clients list` shows those there are. [AT-566]\n",
+        ),
+        (
+            ("remove", "nobody"),
+            "There is no client 'nobody': `airflow-training clients list` shows those there are. [AT-566]\n",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(service: RunningService, arguments: Sequence[str], sentence: str) -> None:
@@ -242,7 +251,7 @@ def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
     clients(service, "add", "twice")
     done = command("clients", "add", "twice", *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "The client 'twice' is there already: choose another id.\n"
+    assert done.stderr == "The client 'twice' is there already: choose another id. [AT-564]\n"
 
 
 @on_both
@@ -273,7 +282,7 @@ def test_a_secret_that_is_none_is_refused(service: RunningService, tmp_path: Pat
     given.write_bytes(secret)
     done = command("clients", "add", "--secret-file", str(given), *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "A client secret has 32 to 255 characters of ASCII, and no spaces.\n"
+    assert done.stderr == "A client secret has 32 to 255 characters of ASCII, and no spaces. [AT-563]\n"
 
 
 def clients(service: RunningService, *arguments: str) -> str:

@@ -34,7 +34,7 @@ def test_a_line_and_the_end_are_told_to_who_waits_for_them(tenant: Tenant) -> No
         assert asked.result()[job_id].status
     follower.ask_until(lambda: follower.sees(job_id, "FAILED"), "the end")
     assert follower.statuses[job_id] == tenant.status(job_id)
-    assert follower.statuses[job_id]["message"] == "the command exited with status 7"
+    assert follower.statuses[job_id]["message"] == "the command exited with status 7 [AT-451]"
     assert follower.complete(job_id)
     assert follower.ask(wait=0) == {}
 

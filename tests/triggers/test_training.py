@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,20 +77,20 @@ def test_a_trigger_can_be_made_again_elsewhere(trigger: TrainingTrigger) -> None
 @pytest.mark.parametrize(
     "error",
     [
-        JobLost("lost", job_id=JOB_ID),
-        JobTimedOut("late", job_id=JOB_ID, over=False),
-        ServiceUnavailable("away"),
-        InvalidReply("nonsense"),
-        AuthenticationError("who?"),
-        InvalidConnection("no host"),
-        RequestRejected("no", status=403),
+        JobLost("lost", code="AT-405", job_id=JOB_ID),
+        JobTimedOut("late", code="AT-412", job_id=JOB_ID, over=False),
+        ServiceUnavailable("away", code="AT-201"),
+        InvalidReply("nonsense", code="AT-221"),
+        AuthenticationError("who?", code="AT-141"),
+        InvalidConnection("no host", code="AT-102"),
+        RequestRejected("no\nand more", status=403, code="AT-211"),
     ],
 )
 def test_an_error_in_the_triggerer_is_the_same_error_on_the_worker(error: TrainingError) -> None:
-    again = error_of(failure_event(JOB_ID, error))
+    again = error_of(json.loads(json.dumps(failure_event(JOB_ID, error))))
 
     assert type(again) is (ServiceError if isinstance(error, RequestRejected) else type(error))
-    assert str(again) == str(error)
+    assert (str(again), again.code) == (str(error), error.code)
     assert again.retryable == error.retryable
     assert getattr(again, "over", None) == getattr(error, "over", None)
 

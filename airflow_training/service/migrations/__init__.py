@@ -53,7 +53,8 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             there = MigrationContext.configure(connection).get_current_revision()
             raise ServiceNotStarted(
                 f"The database {name_of(engine)} was made by a newer version of airflow-training (its schema is"
-                f" {there}, ours {newest}): install that version, or choose another data folder or database."
+                f" {there}, ours {newest}): install that version, or choose another data folder or database.",
+                code="AT-526",
             ) from error
 
 

@@ -182,7 +182,8 @@ def _acceptable(description: JobDescription, service: Service) -> Amount:
             f"The job asks for {asked.gpus} gpus, and this service has {gpus}: ask for fewer, or have it started with"
             f" --gpus {asked.gpus} on a machine that has them.",
             status=422,
+            code="AT-626",
         )
     if objection := service.runner.objection(description):
-        raise InvalidDescription(objection, status=422)
+        raise objection
     return asked

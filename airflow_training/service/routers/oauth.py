@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from airflow_training.exceptions import coded
 from airflow_training.service.clients import KnownClient
 from airflow_training.service.context import Body, ServiceParts
 from airflow_training.service.errors_http import refusals
@@ -49,9 +50,9 @@ class TokenError(BaseModel):
 
 
 class _Refused(Exception):
-    def __init__(self, error: _Error, why: str) -> None:
+    def __init__(self, error: _Error, why: str, *, code: str) -> None:
         self.error = error
-        super().__init__(why)
+        super().__init__(coded(why, code=code))
 
 
 _FORM = {
@@ -97,7 +98,7 @@ async def token(request: Request, body: Body, service: ServiceParts) -> JSONResp
         client_id, secret = _credentials(request, parameters)
         client = await to_thread.run_sync(service.clients.authenticate, client_id, secret, limiter=_checks)
         if client is None:
-            raise _Refused("invalid_client", "The client id or the client secret is wrong.")
+            raise _Refused("invalid_client", "The client id or the client secret is wrong.", code="AT-651")
         request.state.client_id = client.client_id
         scope = _scope(parameters.get("scope", ""), client)
         access_token = await to_thread.run_sync(service.tokens.issue, client, scope)
@@ -114,7 +115,9 @@ def _scope(asked: str, client: KnownClient) -> frozenset[str]:
     """What the token is good for: all that the client may do, or less where it asks for less."""
     scope = frozenset(asked.split()) or client.scope
     if scope - client.scope:
-        raise _Refused("invalid_scope", f"The client has no other scopes than {' '.join(sorted(client.scope))}.")
+        raise _Refused(
+            "invalid_scope", f"The client has no other scopes than {' '.join(sorted(client.scope))}.", code="AT-652"
+        )
     return scope
 
 
@@ -122,18 +125,22 @@ def _form(body: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=20)
     except ValueError:
-        raise _Refused("invalid_request", "The body is not a form (application/x-www-form-urlencoded).") from None
+        raise _Refused(
+            "invalid_request", "The body is not a form (application/x-www-form-urlencoded).", code="AT-653"
+        ) from None
 
 
 def _parameters(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     parameters = dict(pairs)
     if len(parameters) < len(pairs):
-        raise _Refused("invalid_request", "A parameter is given more than once.")
+        raise _Refused("invalid_request", "A parameter is given more than once.", code="AT-654")
     grant_type = parameters.get("grant_type")
     if not grant_type:
-        raise _Refused("invalid_request", "The parameter grant_type is missing: it must be client_credentials.")
+        raise _Refused(
+            "invalid_request", "The parameter grant_type is missing: it must be client_credentials.", code="AT-655"
+        )
     if grant_type != "client_credentials":
-        raise _Refused("unsupported_grant_type", "The parameter grant_type must be client_credentials.")
+        raise _Refused("unsupported_grant_type", "The parameter grant_type must be client_credentials.", code="AT-656")
     return parameters
 
 
@@ -141,16 +148,24 @@ def _credentials(request: Request, parameters: dict[str, str]) -> tuple[str, str
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     in_form = "client_secret" in parameters
     if scheme and in_form:
-        raise _Refused("invalid_request", "The credentials are given twice, in the header and in the form.")
+        raise _Refused(
+            "invalid_request", "The credentials are given twice, in the header and in the form.", code="AT-657"
+        )
     if in_form and request.method == "POST":
         return parameters.get("client_id", ""), parameters["client_secret"]
     if scheme.lower() != "basic":
-        raise _Refused("invalid_client", "Client id and client secret are missing: send them as HTTP Basic or as form.")
+        raise _Refused(
+            "invalid_client",
+            "Client id and client secret are missing: send them as HTTP Basic or as form.",
+            code="AT-658",
+        )
     try:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:  # no ASCII, no base64, no UTF-8
-        raise _Refused("invalid_client", "The header Authorization is not HTTP Basic.") from None
+        raise _Refused("invalid_client", "The header Authorization is not HTTP Basic.", code="AT-659") from None
     client_id = unquote_plus(client_id)
     if parameters.get("client_id", client_id) != client_id:
-        raise _Refused("invalid_request", "The form has another client id than the header Authorization.")
+        raise _Refused(
+            "invalid_request", "The form has another client id than the header Authorization.", code="AT-660"
+        )
     return client_id, unquote_plus(secret)

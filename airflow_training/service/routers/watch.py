@@ -99,7 +99,7 @@ def _read(body: bytes) -> Watch:
         listed = [f"{_place(mistake['loc'])}: {mistake['msg']}" for mistake in mistakes[:_MISTAKES]]
         if len(mistakes) > _MISTAKES:
             listed.append(f"and {len(mistakes) - _MISTAKES} mistakes more")
-        raise ApiError(422, f"The request is not valid: {'; '.join(listed)}.") from None
+        raise ApiError(422, f"The request is not valid: {'; '.join(listed)}.", code="AT-633") from None
 
 
 def _place(parts: tuple[int | str, ...]) -> str:

@@ -54,5 +54,5 @@ class ClientWatch(Watch):
 def said(ended: Ended) -> Ended:
     """How a client ended; why is in `overstepped` already, where the client could say it."""
     if ended.status and not ended.stopped and not ended.overstepped:
-        raise PlaceFailed("the client of what the job runs on failed; the log tells why")
+        raise PlaceFailed("the client of what the job runs on failed; the log tells why", code="AT-459")
     return ended

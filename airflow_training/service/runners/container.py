@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
+from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.supervised import SupervisedRunner
 
@@ -22,13 +23,17 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}")
 class ContainerRunner(SupervisedRunner):
     """Runs each job in a container of the image that it names."""
 
-    def objection(self, description: JobDescription) -> str:
+    def objection(self, description: JobDescription) -> InvalidDescription | None:
         """Refuse what names no image."""
         image = description.execution.image
         if image and _REFERENCE.fullmatch(image) and ".." not in image:
-            return ""
+            return None
         named = f"names the image {image!r}, which is no name of one" if image else "names no image"
-        return f"The job {named}, and jobs run in containers here: set image, such as python:3.11."
+        return InvalidDescription(
+            f"The job {named}, and jobs run in containers here: set image, such as python:3.11.",
+            status=422,
+            code="AT-627",
+        )
 
     def _place(self, order: Order) -> dict[str, Any]:
         labels = {"tenant": order.key.tenant, "job": order.key.job_id, "state": str(self._state(order.key))}

@@ -22,6 +22,7 @@ from docker.utils import parse_repository_tag
 from requests import RequestException
 from urllib3.exceptions import HTTPError
 
+from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json
 from airflow_training.service.runners.client_notes import note_failure, note_waiting
 from airflow_training.service.runners.container_inside import (
@@ -39,7 +40,7 @@ from airflow_training.service.runners.container_state import (
     note_made,
     was_made,
 )
-from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES
+from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES, out_of_memory
 from airflow_training.service.runners.state_folder import SPECIFICATION, name_of
 
 # Seconds after which an engine that is away is asked again.
@@ -98,7 +99,7 @@ class _Job:
             status = self._follow(engine, container, output)
             self._tell_want_of_memory(container)
         except APIError as error:
-            raise _Failed(f"the container could not be started: {_reason(error)}") from error
+            raise _Failed(coded(f"the container could not be started: {_reason(error)}", code="AT-473")) from error
         finally:
             self._remove(engine)
         return status
@@ -128,14 +129,17 @@ class _Job:
         try:
             for event in engine.api.pull(repository, tag or "latest", stream=True, decode=True):
                 if "error" in event:
-                    raise _Failed(f"the image {self._image} cannot be pulled: {event['error']}")
+                    raise self._not_pulled(event["error"])
                 if line := _progress(event):
                     _say(line)
             # An engine may say nothing of what went wrong.
             engine.images.get(self._image)
         except APIError as error:
-            raise _Failed(f"the image {self._image} cannot be pulled: {_reason(error)}") from error
+            raise self._not_pulled(_reason(error)) from error
         note_waiting(self._state, "")
+
+    def _not_pulled(self, reason: str) -> _Failed:
+        return _Failed(coded(f"the image {self._image} cannot be pulled: {reason}", code="AT-471"))
 
     def _create(self, engine: docker.DockerClient) -> Container:
         limits = self._specification["limits"]
@@ -179,7 +183,7 @@ class _Job:
                 log_config=LogConfig(type="none"),
             )
         except APIError as error:
-            raise _Failed(f"the container could not be made: {_reason(error)}") from error
+            raise _Failed(coded(f"the container could not be made: {_reason(error)}", code="AT-472")) from error
 
     def _follow(self, engine: docker.DockerClient, container: Container, output: Iterator[bytes]) -> int:
         """Hand the output on to the end of the container, and return its exit status."""
@@ -196,7 +200,7 @@ class _Job:
                     return int(container.wait(timeout=_END)["StatusCode"])
                 return int(container.attrs["State"]["ExitCode"])
             except NotFound:
-                raise _Failed("the container was removed while the job ran") from None
+                raise _Failed(coded("the container was removed while the job ran", code="AT-474")) from None
             except _AWAY:
                 time.sleep(_PAUSE)
                 engine = self._engine()
@@ -218,7 +222,7 @@ class _Job:
             container.reload()
         if container.attrs["State"].get("OOMKilled") or wanted_memory(self._state):
             memory = self._specification["limits"]["memory"]
-            raise _Failed(f"out of memory: used {memory} of {memory} MB")
+            raise _Failed(out_of_memory(memory, memory))
 
     def _remove(self, engine: docker.DockerClient) -> None:
         """Remove the container by force; one that has ended and cannot be removed is left where it is."""
@@ -281,7 +285,7 @@ def main() -> int:
     except _Failed as failed:
         reason = str(failed)
     except (DockerException, *_AWAY) as error:
-        reason = f"the container engine failed: {_reason(error)}"
+        reason = coded(f"the container engine failed: {_reason(error)}", code="AT-475")
     with contextlib.suppress(OSError):
         note_failure(state, reason)
     return 1

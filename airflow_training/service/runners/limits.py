@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 
+from airflow_training.exceptions import coded
 from airflow_training.service.runners.cgroup import Cgroup
 
 _MEGABYTE = 1024 * 1024
 
-OUT_OF_TIME = "ran for its completionTime"
+OUT_OF_TIME = coded("ran for its completionTime", code="AT-456")
 
 PROCESSES = 4096
 """Processes and threads that a job may have at a time: room for a hundred data loaders, too little for a fork bomb."""
@@ -117,10 +118,12 @@ class Watch:
         try:
             used = _size(self._folder) // _MEGABYTE
         except _TooDeep:
-            return "out of disk: a path in its folder is longer than can be looked at"
+            return coded("out of disk: a path in its folder is longer than can be looked at", code="AT-454")
         ended = time.monotonic()
         self._next_disk = ended + max(_DISK_INTERVAL, _DISK_SHARE * (ended - began))
-        return f"out of disk: used {used} of {self._limits.disk} MB" if used > self._limits.disk else ""
+        if used <= self._limits.disk:
+            return ""
+        return coded(f"out of disk: used {used} of {self._limits.disk} MB", code="AT-453")
 
 
 class ProcessWatch(Watch):
@@ -166,18 +169,23 @@ class ProcessWatch(Watch):
         limit = self._limits.memory
         if self._group:
             if self._group.ran_out_of_memory:
-                return f"out of memory: used {limit} of {limit} MB"
+                return out_of_memory(limit, limit)
             return _too_many if self._group.ran_out_of_processes else ""
         processes = find()
         if len(processes) > PROCESSES:
             return _too_many
         # What processes share counts once, which is slow to find out, and needed only near the limit.
         if _memory(processes, exact=False) > limit and (used := _memory(processes, exact=True)) > limit:
-            return f"out of memory: used {used} of {limit} MB"
+            return out_of_memory(used, limit)
         return ""
 
 
-_too_many = f"too many processes: {PROCESSES} and more"
+def out_of_memory(used: int, limit: int) -> str:
+    """Say that a job used more megabytes than it may."""
+    return coded(f"out of memory: used {used} of {limit} MB", code="AT-452")
+
+
+_too_many = coded(f"too many processes: {PROCESSES} and more", code="AT-455")
 
 
 def _processes_for(number: int) -> int:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from airflow_training.jobs.description import JobDescription
+from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.runners.python_version import missing_python
 from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.supervised import SupervisedRunner
@@ -14,14 +15,16 @@ from airflow_training.service.runners.supervised import SupervisedRunner
 class ProcessRunner(SupervisedRunner):
     """Runs jobs as processes, each on a copy of the files that were uploaded."""
 
-    def objection(self, description: JobDescription) -> str:
+    def objection(self, description: JobDescription) -> InvalidDescription | None:
         """Refuse what needs a Python that this machine has not."""
         if not (version := missing_python(description.execution)):
-            return ""
-        return (
+            return None
+        return InvalidDescription(
             f"The job wants Python {version}, and jobs run as processes here, with Python {sys.version_info.major}."
             f"{sys.version_info.minor}: change the script, or have whoever runs the service use the container runner,"
-            " where the image brings its Python."
+            " where the image brings its Python.",
+            status=422,
+            code="AT-629",
         )
 
     def _place(self, order: Order) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.service.buckets import Buckets
-from airflow_training.service.errors import StorageAway
+from airflow_training.service.errors import InvalidDescription, StorageAway
 from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.supervised import SupervisedRunner
 from airflow_training.service.settings import BUCKET, DataFolder, RaySettings
@@ -35,13 +35,15 @@ class RayRunner(SupervisedRunner):
         self._storage = storage
         self._keys_file: Path = data.storage_keys
 
-    def objection(self, description: JobDescription) -> str:
+    def objection(self, description: JobDescription) -> InvalidDescription | None:
         """Refuse what was written for the Python of old, which Ray has not."""
         if description.execution.python_major_version != 2:
-            return ""
-        return (
+            return None
+        return InvalidDescription(
             "The job wants Python 2, and jobs run on Ray here, with Python 3: change the script, or have whoever runs"
-            " the service use the container runner, where the image brings its Python."
+            " the service use the container runner, where the image brings its Python.",
+            status=422,
+            code="AT-628",
         )
 
     def _place(self, order: Order) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from airflow_training.exceptions import coded
 from airflow_training.service.errors import RayAway, RayRefused
 from airflow_training.service.files import PACKAGE_PARENT, read_json
 from airflow_training.service.lent_keys import lend, take_back
@@ -77,7 +78,7 @@ class _Job:
         self._listen()
         note = RayNote.of_this_attempt(self._state)
         if not note:
-            raise _Failed("the note of what the job is on Ray is gone from its state folder")
+            raise _Failed(coded("the note of what the job is on Ray is gone from its state folder", code="AT-481"))
         async for frame in self._frames(note):
             _hand_on(frame)
             if "ended" in frame or "failed" in frame:
@@ -157,7 +158,7 @@ class _Job:
             }
             await self._patiently(lambda: self._ray.submit(note.submission_id, job))
         except RayRefused as error:
-            raise _Failed(f"Ray does not take the job: {error}") from error
+            raise _Failed(coded(f"Ray does not take the job: {error}", code="AT-482")) from error
         note = note.with_submitted()
         note.write(self._state)
         return note
@@ -177,7 +178,12 @@ class _Job:
     async def _look(self, note: RayNote) -> RayJob:
         job = await self._patiently(lambda: self._ray.job(note.submission_id))
         if job is None:
-            raise _Failed("Ray does not know the job any more: its head was started anew, or somebody deleted the job")
+            raise _Failed(
+                coded(
+                    "Ray does not know the job any more: its head was started anew, or somebody deleted the job",
+                    code="AT-483",
+                )
+            )
         return job
 
     async def _frames(self, note: RayNote) -> AsyncIterator[dict[str, Any]]:
@@ -226,7 +232,7 @@ class _Job:
         if ended["overstepped"]:
             raise _Failed(ended["overstepped"])
         if ended["stopped"] and not self._stopping.is_set():
-            raise _Failed("the job was stopped in Ray, and not by this service")
+            raise _Failed(coded("the job was stopped in Ray, and not by this service", code="AT-486"))
         return int(ended["status"])
 
     async def _patiently(self, request: Callable[[], Awaitable[_T]]) -> _T:
@@ -261,13 +267,13 @@ def _package(job: dict[str, Any]) -> bytes:
 
 def _why_lost(job: RayJob) -> str:
     if job.status == "STOPPED":
-        return "the job was stopped in Ray"
+        return coded("the job was stopped in Ray", code="AT-485")
     # It may end with the last lines of the log, which are frames.
     lines = [line.strip() for line in job.message.splitlines() if not read_frame(line)]
     FrameWriter(sys.stdout.write, len(job.message) * 2).say("\n".join(lines))
     # Ray begins with what it noticed, and tells the reason further down: `The actor died because its node has died.`
     reason = next((line for line in lines if " because " in line), lines[0] if lines else f"it is {job.status} there")
-    return f"Ray lost the job: {reason.partition(', last available logs')[0][:300]}"
+    return coded(f"Ray lost the job: {reason.partition(', last available logs')[0][:300]}", code="AT-484")
 
 
 def _hand_on(frame: dict[str, Any]) -> None:

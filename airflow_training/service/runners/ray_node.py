@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners.environment import clean_environment
 from airflow_training.service.runners.limits import Watch
@@ -48,8 +49,11 @@ class _Courier:
         watch = self._place.watch()
         try:
             ended = self._run(watch)
-        except (PlaceFailed, OSError, subprocess.SubprocessError) as error:
+        except PlaceFailed as error:
             self._frames.tell(failed=str(error))
+            return 1
+        except (OSError, subprocess.SubprocessError) as error:
+            self._frames.tell(failed=coded(f"the command could not be started: {error}", code="AT-457"))
             return 1
         finally:
             watch.close()

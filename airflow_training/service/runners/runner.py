@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
 from airflow_training.service.amount import Amount
+from airflow_training.service.errors import InvalidDescription
 
 
 class JobKey(NamedTuple):
@@ -62,8 +63,8 @@ class Runner(Protocol):
     The scheduler calls it from one thread. No method waits for a job.
     """
 
-    def objection(self, description: JobDescription) -> str:
-        """Tell why a job cannot run here, in a sentence for its client; an empty text where it can."""
+    def objection(self, description: JobDescription) -> InvalidDescription | None:
+        """Tell why a job cannot run here; None where it can."""
 
     def start(self, order: Order) -> None:
         """Start a job; safe to repeat, after a restart of the service too: no job is ever run twice."""

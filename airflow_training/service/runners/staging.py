@@ -62,7 +62,7 @@ class Staging:
         if ended.overstepped or ended.stopped:
             return ended
         if ended.status:
-            raise PlaceFailed("the job's files could not be copied from the bucket; the log tells why")
+            raise PlaceFailed("the job's files could not be copied from the bucket; the log tells why", code="AT-458")
         return None
 
     def send(self, say: Callable[[str], None]) -> None:

@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from airflow_training.exceptions import coded
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.limits import read_duration
 from airflow_training.jobs.status import JobState
 from airflow_training.service.buckets import Buckets
 from airflow_training.service.database import now
+from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.files import PACKAGE_PARENT, read_json, write_json
 from airflow_training.service.runners import supervisor
 from airflow_training.service.runners.environment import clean_environment
@@ -68,8 +70,8 @@ class SupervisedRunner(ABC):
         self._launched: dict[JobKey, float] = {}
 
     @abstractmethod
-    def objection(self, description: JobDescription) -> str:
-        """Tell why a job cannot run here, in a sentence for its client; an empty text where it can."""
+    def objection(self, description: JobDescription) -> InvalidDescription | None:
+        """Tell why a job cannot run here; None where it can."""
 
     @abstractmethod
     def _place(self, order: Order) -> dict[str, Any]:
@@ -192,7 +194,9 @@ class SupervisedRunner(ABC):
             if not taken_up or not specification:
                 if (state / CANCEL).exists():
                     return Progress(JobState.CANCELED, "canceled on request", finished=now())
-                why = "the job's supervisor could not be started; the log of the service tells why"
+                why = coded(
+                    "the job's supervisor could not be started; the log of the service tells why", code="AT-462"
+                )
                 return Progress(JobState.FAILED, why, finished=now())
             # Where it is less, the one that was to take it up did not come that far.
             # Where the disk is full, the next one ends what was left, and comes again.
@@ -211,9 +215,9 @@ def _what_is_left(state: Path, specification: dict[str, Any], taken_up: dict[str
     if (state / OUTCOME).exists() or (specification["goes_on"] and left["ended_soon"] < _MOST_IN_A_ROW):
         return left
     if taken_up["boot"] != boot_id():
-        why = "the machine was started anew while the job ran"
+        why = coded("the machine was started anew while the job ran", code="AT-463")
     else:
-        why = "the job's supervisor was ended while the job ran"
+        why = coded("the job's supervisor was ended while the job ran", code="AT-464")
     canceled = (state / CANCEL).exists()
     if not canceled and taken_up["attempt"] <= specification["retries"]:
         attempt = taken_up["attempt"] + 1

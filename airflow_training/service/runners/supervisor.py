@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import Watch
@@ -127,7 +128,8 @@ class Supervisor:
             except PlaceFailed as error:
                 outcome, final = _failed(None, str(error)), False
             except (OSError, subprocess.SubprocessError) as error:
-                outcome, final = _failed(None, f"the command could not be started: {error}"), True
+                why = coded(f"the command could not be started: {error}", code="AT-457")
+                outcome, final = _failed(None, why), True
             finally:
                 watch.close()
             if final or self._attempt >= self._attempts:
@@ -162,7 +164,7 @@ class Supervisor:
             return _failed(ended.status, ended.overstepped), watch.time_is_up
         if ended.status == 0:
             return {"state": "SUCCEEDED", "exit_code": 0, "message": ""}, True
-        return _failed(ended.status, f"the command {in_words(ended.status)}"), False
+        return _failed(ended.status, coded(f"the command {in_words(ended.status)}", code="AT-451")), False
 
     def _do(self, program: Program, watch: Watch) -> Ended:
         if self._tree.stopping:
@@ -179,7 +181,8 @@ class Supervisor:
     def _stopped(self, status: int | None) -> tuple[dict[str, Any], bool]:
         if (self._state / CANCEL).exists():
             return {"state": "CANCELED", "exit_code": status, "message": "canceled on request"}, True
-        return _failed(status, "the job's supervisor was told to stop, as by a machine that shuts down"), False
+        why = coded("the job's supervisor was told to stop, as by a machine that shuts down", code="AT-465")
+        return _failed(status, why), False
 
 
 def in_words(status: int) -> str:
