@@ -46,10 +46,10 @@ def check_python(block: Block, folder: Path) -> None:
     if block.page == RECIPES:  # pieces of files, see below
         return
     compile(block.text, str(block), "exec")
-    if "from airflow.sdk import DAG" in block.text:
+    if "from airflow.sdk import" in block.text or block.text.startswith("TrainingOperator(\n"):
         file = folder / "dag.py"
         file.write_text(block.text)
-        runpy.run_path(str(file))
+        runpy.run_path(str(file), {"TrainingOperator": TrainingOperator})
 
 
 def check_yaml(block: Block, folder: Path) -> None:
@@ -61,6 +61,7 @@ def check_yaml(block: Block, folder: Path) -> None:
 def check_job_file(text: str, folder: Path) -> None:
     """A job file, whose files are there."""
     at = folder / "jobs/job.yaml"
+    at.parent.mkdir()
     for place in yaml.safe_load(text)["files"].values():
         file = at.parent / place
         file.parent.mkdir(parents=True, exist_ok=True)
