@@ -1,5 +1,5 @@
-# Everything happens in .venv, .demo (the demo), .matrix (other Pythons) and .bench (the benchmarks): `make clean` leaves
-# no trace.
+# Everything happens in .venv, .demo (the demo), .matrix (other Pythons), .bench (the benchmarks), .docs and site (the
+# pages): `make clean` leaves no trace.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,7 +11,7 @@ endif
 
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-matrix bench pictures stack lint format constraints clean
+.PHONY: help install engines demo test test-matrix bench docs pictures stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +56,19 @@ pictures: install ## Take the pictures of the docs again, from a running Airflow
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' --group pictures
 	$(BIN)/python docs/pictures/take.py
 
+# Not --quiet: warnings that are not shown are not counted either. The variable spares us an announcement of Material's.
+docs: .docs/installed ## The pages of docs/ as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
+	@echo "The pages are there: site/index.html"
+
+# An environment of its own: it reads the package and does not import it, so it needs no Airflow, and who runs the tests
+# does not need it.
+.docs/installed: .venv/installed
+	@echo "Installing into .docs, once ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .docs
+	@$(BIN)/uv pip install --quiet --python .docs/bin/python --group docs
+	@touch $@
+
 stack: engines ## Bring up docker-compose.yaml with Podman, and train in it (Debian, as root)
 	@tests/stack/images
 	$(BIN)/python -m pytest -m stack tests/stack
@@ -76,4 +89,4 @@ constraints: install ## Choose new versions of everything, for all supported Pyt
 
 clean: ## Remove what was installed and what the demo left
 	find airflow_training benchmarks dags tests -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf .venv .demo .matrix .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .demo .matrix .bench .docs site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -73,7 +73,7 @@ def withdraw(model: str | Path, version: int) -> int | None:
         version: The version, which may be gone already.
 
     Returns:
-        The version that is served now; None where there is no other: the one that was to go then stays.
+        The version that is served now; None where there is no other, and the one that was to go stays.
 
     Raises:
         StorageError: It cannot be removed.

@@ -18,7 +18,7 @@ with DAG(
     dag_id="train_many",
     schedule=None,
     params={"models": Param(50, type="integer", minimum=1, maximum=1000, description="How many models are trained.")},
-    # As many trainings are on their way at a time.
+    # As many upload or hand on at a time; those that are deferred do not count.
     max_active_tasks=200,
     tags=["training"],
     doc_md=__doc__,

@@ -12,8 +12,7 @@ from textwrap import dedent
 import pytest
 
 from airflow_training.local.process import processes_in
-
-PROJECT = Path(__file__).parent.parent
+from tests.pages import DOCS, PROJECT
 
 DAG = """
     from airflow.sdk import DAG
@@ -125,6 +124,21 @@ def test_a_dag_of_ones_own_trains_in_a_test(project: UserProject) -> None:
     assert "3 passed" in done.stdout
     assert not project.left_behind()
     assert not list(project.home.rglob("*.db")), "the user's own database is left alone"
+
+
+def test_the_example_of_the_page_is_a_project_whose_test_passes(tmp_path: Path) -> None:
+    project = UserProject(tmp_path)
+    page = (DOCS / "testing.md").read_text()
+    # Before the next heading: below it, files are other ones.
+    files = re.findall(r"^.*?`([\w/]+\.\w+)`.*:\n\n```\w+\n((?:.*\n)*?)```", page.split("\n## ")[0], re.MULTILINE)
+    for name, text in files:
+        project.write(name, text)
+
+    done = project.pytest()
+
+    assert [name for name, _ in files] == ["dags/nightly.py", "dags/train.py", "pytest.ini", "tests/test_nightly.py"]
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_tests_that_run_side_by_side_have_a_service_each(project: UserProject) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.pages import DOCS, answers
 from tests.service.support import RunningService, Tenant
 
-DOCS = Path(__file__).parents[2] / "docs"
 JOB_API = (DOCS / "job-api.md").read_text()
 SERVICE = (DOCS / "service.md").read_text()
 
@@ -45,12 +45,6 @@ def test_the_job_api_answers_what_its_page_says(service: RunningService, tenant:
     assert len(printed) == len(EXAMPLES)
     for (block, _, answer), output in zip(EXAMPLES, printed, strict=True):
         assert answers(answer, output), f"{block}\nprinted\n{output}\nand the page says\n{answer}"
-
-
-def answers(page: str, output: str) -> bool:
-    """Whether an output is what the page says: word for word, but for spaces and for what `…` stands for."""
-    parts = (re.escape("".join(part.split())) for part in page.split("…"))
-    return re.fullmatch(".*".join(parts), "".join(output.split())) is not None
 
 
 def test_the_blocks_of_the_page_are_all_tried() -> None:
