@@ -152,7 +152,7 @@ def check_command(words: list[str], folder: Path, *, named_only: bool = False) -
     """
     program, *arguments = words
     if Path(program).name == "airflow-training":
-        check_our_command(arguments, folder)
+        check_our_command(arguments, folder, named_only=named_only)
     elif Path(program).name == "airflow" and arguments != ["standalone"]:
         assert airflow_knows([*arguments, *(["--help"] if named_only else [])])
     elif program == "make":
@@ -170,7 +170,7 @@ def airflow_knows(arguments: list[str]) -> bool:
     return True
 
 
-def check_our_command(arguments: list[str], folder: Path) -> None:
+def check_our_command(arguments: list[str], folder: Path, *, named_only: bool) -> None:
     secret = folder / "secret"
     secret.touch()
     # The value may be a file that has to be there.
@@ -184,7 +184,9 @@ def check_our_command(arguments: list[str], folder: Path) -> None:
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
         assert arguments[0] in command.commands, f"there is no command {arguments[0]}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
-    if arguments in (["--help"], ["--install-completion"]) or (hasattr(command, "commands") and not arguments):
+    if arguments in (["--help"], ["--install-completion"]):
+        return
+    if not arguments and (named_only or hasattr(command, "commands")):
         return
     context = command.make_context(command.name, arguments)
     context.close()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PROJECT = Path(__file__).parents[2]
 _DOCS = _PROJECT / "docs"
-_LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<target>[^\s()#:]+)(?P<anchor>#[^\s()]*)?\)")
+_LINK = re.compile(r"(?<!!)\[(?P<text>[^\[\]]+)\]\((?P<target>[^\s()#:]+)(?P<anchor>#[^\s()]*)?\)")
 _LANGUAGES = {".py": "python", ".yaml": "yaml"}
 
 _source_of: dict[str, Path] = {}

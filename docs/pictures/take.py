@@ -118,7 +118,7 @@ def graph(demo: Demo) -> None:
     for button in ("Expand all task groups", "Collapse Details Panel"):
         demo.page.get_by_role("button", name=button).first.click()
     demo.page.get_by_text("smoke_test").first.wait_for()
-    with demo.window(460):
+    with demo.window(640):
         demo.page.get_by_role("button", name="Fit View").first.click()
         demo.take("graph", ".react-flow")
 
