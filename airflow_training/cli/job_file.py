@@ -46,7 +46,10 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
         InvalidParameters: With every mistake in it; what the job API would pass over is one too.
     """
     try:
-        read = _JobFile.model_validate(read_document(file.read_bytes()), extra="forbid")
+        document = read_document(file.read_bytes())
+        if not isinstance(document, dict):
+            raise InvalidParameters([f"{file} must hold `job`, with a description, and may hold `files`"])
+        read = _JobFile.model_validate(document, extra="forbid")
     except OSError as error:
         raise InvalidParameters([f"{file} cannot be read: {error.strerror}"]) from error
     except ValidationError as error:
@@ -56,7 +59,7 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
     found: dict[str, Path] = {}
     mistakes: list[str] = []
     for name, place in read.files.items():
-        path = file.parent / place
+        path = file.parent / Path(place).expanduser()
         if not path.exists():
             mistakes.append(f"files.{name}: {path} does not exist")
         for below, local in _files(name, path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
+
 import typer
 
 from airflow_training.cli import clients
@@ -21,6 +24,15 @@ app = typer.Typer(
 )
 _JOBS = "Jobs, without Airflow"
 _SERVICE = "Run a training service"
+
+
+@app.callback()
+def _show_what_can_be_shown() -> None:
+    # A job writes what it likes; a terminal that does not know a character must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
 
 app.command()(demo)
 app.command()(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -196,7 +197,8 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
     [
         (None, "cannot be read: No such file"),
         ("job: [", "is neither YAML nor JSON"),
-        ("", "job"),
+        ("", "must hold `job`"),
+        ("- a list", "must hold `job`"),
         (
             "job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfiles: {a: nowhere}",
             "nowhere does not exist",
@@ -215,3 +217,19 @@ def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
 
     assert (done.code, done.out) == (1, "")
     assert said in done.err
+
+
+def test_a_terminal_that_does_not_know_a_character_still_shows_the_log(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "printf 'loss \\342\\206\\223\\n'; echo after"))
+    wait(command, job_id, "SUCCEEDED")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_training.cli.main", "logs", job_id],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == ["loss ?", "after"]
