@@ -7,7 +7,7 @@ import json
 import typer
 
 from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.output import FAILED, JsonOption
+from airflow_training.cli.output import FAILED, JsonOption, printable_lines
 
 
 def check(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
@@ -18,7 +18,7 @@ def check(connection: ConnectionOption = None, profile: ProfileOption = None, as
     for works, said in checking.check(lambda: connect(connection, profile, checking.QUICK)):
         steps.append({"works": works, "said": said})
         if not as_json:
-            typer.echo(f"{'ok' if works else 'failed':<8}{said}", err=not works)
+            typer.echo(f"{'ok' if works else 'failed':<8}{printable_lines(said)}", err=not works)
     if as_json:
         typer.echo(json.dumps(steps))
     if not steps[-1]["works"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show, show_one
+from airflow_training.cli.output import JsonOption, errors_of_the_service_in_a_sentence, show, show_one
 from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, open_database_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a client; a new secret is shown this once only."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         from airflow_training.service.clients import SCOPES
 
         secret = _read(secret_file)
@@ -59,7 +59,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Give a client another secret; a new one is shown this once only. The old one ends at once, and its tokens too."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         secret = _read(secret_file)
         rotated = _clients(data, database_url).rotate(client_id, secret)
         _show(rotated, with_secret=secret is None, as_json=as_json)
@@ -68,7 +68,7 @@ def rotate(
 @app.command()
 def remove(client_id: ClientId, data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None) -> None:
     """Remove a client, with its tokens; the jobs and files of its tenant stay."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         _clients(data, database_url).remove(client_id)
         typer.echo(f"The client {client_id} is removed.")
 
@@ -76,7 +76,7 @@ def remove(client_id: ClientId, data: DataOption = DEFAULT_DATA, database_url: D
 @app.command("list")
 def list_(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List the clients."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         facts = [
             {
                 "client_id": client.client_id,

@@ -63,6 +63,16 @@ def _of_airflow(connection: str | None, policy: RetryPolicy | None) -> TrainingC
     # As `airflow connections test` does: without it, only tasks are given the connections of Airflow's database.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
 
+    from airflow_training.cli.profiles import profiles_file
     from airflow_training.hooks.training import TrainingHook
 
-    return TrainingHook(connection or TrainingHook.default_conn_name).client(policy=policy)
+    try:
+        return TrainingHook(connection or TrainingHook.default_conn_name).client(policy=policy)
+    except InvalidConnection as error:
+        if connection or error.code != "AT-101":
+            raise
+        raise InvalidConnection(
+            f"No training service is named: use --connection or --profile, set TRAINING_URL, write a profile [default]"
+            f" into {profiles_file()}, or create Airflow's connection {TrainingHook.default_conn_name}.",
+            code="AT-128",
+        ) from error

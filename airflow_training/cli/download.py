@@ -28,7 +28,7 @@ def download(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the SavedModel of a job to this machine, of several the newest. What is there already is kept."""
+    """Copy the SavedModel of a job to this machine, of several the newest. What is the same there is kept."""
     with errors_in_a_sentence():
         facts = asyncio.run(_download(connect(connection, profile), str(job_id), target, everything=everything))
         show_one(facts, as_json=as_json)

@@ -41,19 +41,28 @@ def follow(connect: Callable[[RetryPolicy], TrainingClient], job_id: str, timest
     from airflow_training.client.retry import RetryPolicy
     from airflow_training.jobs.status import JobState
 
-    policy = RetryPolicy(budget=_PATIENCE)
+    patient = RetryPolicy(budget=_PATIENCE)
 
     def take(news: News) -> None:
         write(news.records, timestamps, as_json=as_json)
 
     try:
-        status = asyncio.run(_follow(lambda: connect(policy), job_id, take))
+        # A service that cannot be reached at first is told of soon.
+        asyncio.run(_begin(connect(RetryPolicy()), job_id))
+        status = asyncio.run(_follow(lambda: connect(patient), job_id, take))
     except KeyboardInterrupt:
         typer.echo(f"The job {job_id} runs on: `airflow-training cancel {job_id}` ends it.", err=True)
         raise typer.Exit(130) from None
     _tell(status)
     if status.state is not JobState.SUCCEEDED:
         raise typer.Exit(JOB_FAILED)
+
+
+async def _begin(client: TrainingClient, job_id: str) -> None:
+    async with client:
+        known = await find(client, job_id)
+    if not known.state.ended:
+        _tell(known)
 
 
 async def _follow(connect: Callable[[], TrainingClient], job_id: str, take: Callable[[News], None]) -> JobStatus:
@@ -64,8 +73,6 @@ async def _follow(connect: Callable[[], TrainingClient], job_id: str, take: Call
 
     async with Watcher(connect(), once_more, patience=_PATIENCE) as watcher:
         known = await find(watcher.client, job_id)
-        if not known.state.ended:
-            _tell(known)
         silent = False
         with watcher.follower(job_id, 0, take) as follower:
             while not follower.ended:
@@ -74,7 +81,9 @@ async def _follow(connect: Callable[[], TrainingClient], job_id: str, take: Call
                     known = follower.status
                     if not known.state.ended:
                         _tell(known)
-                was_silent, silent = silent, time.monotonic() - follower.last_heard > _SILENCE
+                # One whose lines wait to be shown is not asked for.
+                unheard = time.monotonic() - follower.last_heard > _SILENCE and not follower.busy
+                was_silent, silent = silent, unheard
                 if silent != was_silent:
                     said = "does not answer, and is asked again" if silent else "answers again"
                     typer.echo(f"{watcher.client.settings.base_url} {said}.", err=True)
@@ -101,4 +110,5 @@ def write(records: Iterable[LogRecord], timestamps: bool, *, as_json: bool) -> N
 def _tell(status: JobStatus) -> None:
     """Say where a job stands, beside its log."""
     reason = f": {printable(status.message)}" if status.message else ""
-    typer.echo(f"The job {printable(status.name)} ({status.job_id}) is {status.state.value}{reason}", err=True)
+    job = f"The job {printable(status.name)} ({printable(status.job_id)})"
+    typer.echo(f"{job} is {status.state.value}{reason}", err=True)

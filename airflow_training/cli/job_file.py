@@ -18,22 +18,23 @@ files:                          # name in the job folder: file or folder here, f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.document import mistakes_in, read_document
-from airflow_training.jobs.parameters import FileName
+from airflow_training.jobs.parameters import FileName, check_file_name
 
 
 class _JobFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     job: JobDescription
-    files: dict[FileName, str] = Field(default_factory=dict)
+    files: dict[FileName, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
 
 
 def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
@@ -45,37 +46,73 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
     Raises:
         InvalidParameters: With every mistake in it; what the job API would pass over is one too.
     """
-    try:
-        document = read_document(file.read_bytes())
-        if not isinstance(document, dict):
-            raise InvalidParameters([f"{file} must hold `job`, with a description, and may hold `files`"])
-        read = _JobFile.model_validate(document, extra="forbid")
-    except OSError as error:
-        raise InvalidParameters([f"{file} cannot be read: {error.strerror}"]) from error
-    except ValidationError as error:
-        raise InvalidParameters(mistakes_in(error, frozenset(_JobFile.model_fields))) from None
-    except ValueError as error:
-        raise InvalidParameters([f"{file} {error}"]) from None
-    found: dict[str, Path] = {}
+    document = _document(file)
+    files = document.get("files")
+    places = files if isinstance(files, dict) else {}
     mistakes: list[str] = []
-    for name, place in read.files.items():
-        path = file.parent / Path(place).expanduser()
-        if not path.exists():
-            mistakes.append(f"files.{name}: {path} does not exist")
-        for below, local in _files(name, path):
-            if below in found:
-                mistakes.append(f"files.{below}: is given more than once")
-            found[below] = local
+    found: dict[str, Path] = {}
+    for name, place in places.items():
+        # What is no text is told of below.
+        if isinstance(place, str):
+            below, mistake = _found(str(name), file.parent, place)
+            mistakes += [mistake] if mistake else []
+            mistakes += [f"files.{twice}: is given more than once" for twice in sorted(found.keys() & below.keys())]
+            found |= below
+    try:
+        description = _JobFile.model_validate(document, extra="forbid").job
+    except ValidationError as error:
+        around = frozenset([*_JobFile.model_fields, *map(str, places)])
+        raise InvalidParameters([*mistakes_in(error, around), *mistakes]) from None
     if mistakes:
         raise InvalidParameters(mistakes)
-    return read.job, found
+    return description, found
 
 
-def _files(name: str, path: Path) -> Iterator[tuple[str, Path]]:
-    """The files behind one entry: itself, or all that a folder holds."""
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = read_document(file.read_bytes())
+    except OSError as error:
+        raise InvalidParameters([f"{file} cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise InvalidParameters([f"{file} {error}"]) from None
+    if not isinstance(document, dict):
+        raise InvalidParameters([f"{file} must hold `job`, with a description, and may hold `files`"])
+    return document
+
+
+def _found(name: str, folder: Path, place: str) -> tuple[dict[str, Path], str]:
+    """The files behind one entry, and the mistake in it, if there is one."""
+    try:
+        return _files(name, folder / Path(place).expanduser()), ""
+    except (OSError, ValueError, RuntimeError) as error:
+        return {}, f"files.{name}: {error}"
+
+
+def _files(name: str, path: Path) -> dict[str, Path]:
+    """The file, or all that a folder holds; raises ValueError or OSError where one of them cannot be uploaded."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
     if not path.is_dir():
-        yield name, path
-        return
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            yield f"{name}/{file.relative_to(path).as_posix()}", file
+        return {name: _regular(path)}
+    found: dict[str, Path] = {}
+    for folder, below, files in os.walk(path, onerror=_raise):
+        if linked := [link for link in below if Path(folder, link).is_symlink()]:
+            # It may lead anywhere, also to where it lies.
+            raise ValueError(f"{Path(folder, linked[0])} is a link to a folder: give that folder a name of its own")
+        for file in files:
+            local = Path(folder, file)
+            below_name = f"{name}/{local.relative_to(path).as_posix()}"
+            found[check_file_name(below_name)] = _regular(local)
+    if not found:
+        raise ValueError(f"{path} is an empty folder")
+    return found
+
+
+def _regular(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
+    return path
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show, show_one
+from airflow_training.cli.output import JsonOption, errors_in_a_sentence, printable_lines, show, show_one
 from airflow_training.exceptions import JobLost
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def cancel(
 ) -> None:
     """End jobs; one that has ended stays as it is."""
     with errors_in_a_sentence():
-        for job_id in job_ids:
-            typer.echo(asyncio.run(_cancel(connect(connection, profile), str(job_id))))
+        asyncio.run(_cancel_all(connect(connection, profile), [str(job_id) for job_id in job_ids]))
 
 
 async def find(client: TrainingClient, job_id: str) -> JobStatus:
@@ -74,12 +73,24 @@ async def _find(client: TrainingClient, job_id: str) -> JobStatus:
         return await find(client, job_id)
 
 
-async def _cancel(client: TrainingClient, job_id: str) -> str:
+async def _cancel_all(client: TrainingClient, job_ids: list[str]) -> None:
     async with client:
-        found = await find(client, job_id)
-        if found.state.ended:
-            return f"The job {job_id} had ended: {found.state.value}."
-        await client.cancel(job_id)
+        outcomes = await asyncio.gather(*(_cancel(client, job_id) for job_id in job_ids), return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    for said in outcomes:
+        if isinstance(said, str):
+            typer.echo(said)
+    for error in errors[1:]:
+        typer.echo(printable_lines(error), err=True)
+    if errors:
+        raise errors[0]
+
+
+async def _cancel(client: TrainingClient, job_id: str) -> str:
+    found = await find(client, job_id)
+    if found.state.ended:
+        return f"The job {job_id} had ended: {found.state.value}."
+    await client.cancel(job_id)
     return f"The job {job_id} is canceled."
 
 
@@ -115,7 +126,7 @@ def _local(time: datetime | None) -> str:
 
 def _took(status: JobStatus) -> str:
     """How long it took, or takes since it was started."""
-    if not status.start_time:
+    if not status.start_time or (status.state.ended and not status.finish_time):
         return ""
     took = (status.finish_time or datetime.now(timezone.utc)) - status.start_time
     return str(timedelta(seconds=max(0, round(took.total_seconds()))))

@@ -51,8 +51,10 @@ async def _read(client: TrainingClient, job_id: str) -> AsyncIterator[list[LogRe
     chunk = await client.log(job_id, 0)
     decoder, end, offset = LogDecoder(ndjson=chunk.ndjson), chunk.size, 0
     while chunk.content:
-        yield decoder.feed(chunk.content)
-        offset += len(chunk.content)
+        # What was written since would end within a record.
+        content = chunk.content if end is None else chunk.content[: end - offset]
+        yield decoder.feed(content)
+        offset += len(content)
         if end is not None and offset >= end:
             break
         chunk = await client.log(job_id, offset)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airflow_training.exceptions import TrainingError, coded
+from airflow_training.exceptions import TrainingError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,21 +26,27 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 @contextmanager
 def errors_in_a_sentence() -> Iterator[None]:
-    """End the command with one sentence where the user can put it right: also where the service is not installed."""
+    """End the command with one sentence where the user can put it right."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("airflow_training"):
-            raise
-        needed = coded(
-            f"The training service needs {error.name}: install airflow-training with its extra, [service].",
-            code="AT-506",
-        )
-        typer.echo(needed, err=True)
-        raise typer.Exit(FAILED) from error
     except TrainingError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(printable_lines(error), err=True)
         raise typer.Exit(FAILED) from error
+
+
+@contextmanager
+def errors_of_the_service_in_a_sentence() -> Iterator[None]:
+    """The same for commands of the training service, which need not be installed."""
+    with errors_in_a_sentence():
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("airflow_training"):
+                raise
+            raise TrainingError(
+                f"The training service needs {error.name}: install airflow-training with its extra, [service].",
+                code="AT-506",
+            ) from error
 
 
 def console(*, err: bool = False) -> Console:
@@ -62,7 +68,12 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if not rows:
         typer.echo("There are none.", err=True)
         return
-    table = Table(*(_words(name) for name in rows[0]), box=None)
+    table = Table(box=None)
+    for number, name in enumerate(rows[0]):
+        # The first is what the other commands want: it is whole on a terminal of any width.
+        table.add_column(_words(name), no_wrap=number == 0, overflow="fold")
+        if number == 0:
+            table.columns[0].min_width = max(len(printable(row[name])) for row in rows)
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row.values()))
     console().print(table)
@@ -81,6 +92,11 @@ def printable(value: Any) -> str:
     """Write a value for a terminal, which must not take a part of it for a command."""
     text = "" if value is None else str(value)
     return text if text.isprintable() else "".join(_printable(text))
+
+
+def printable_lines(value: Any) -> str:
+    """Write several lines for a terminal."""
+    return "\n".join(map(printable, str(value).split("\n")))
 
 
 def _printable(text: str) -> Iterable[str]:

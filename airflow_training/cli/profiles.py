@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from configparser import ConfigParser, Error
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from requests import Session
 
 from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
@@ -28,20 +29,26 @@ def _truth(value: Any) -> Any:
     return _TRUTH.get(str(value).lower(), value)
 
 
+def _address(url: str) -> str:
+    # It reads the port, which may be none.
+    _ = urlsplit(url).port
+    return url
+
+
 class _Profile(BaseModel):
     """A training service, in the words of Airflow's connection."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: str = Field(pattern=r"^https?://[^\s/@?#]+/?$")
+    url: Annotated[str, AfterValidator(_address)] = Field(pattern=r"^https?://[^\s/@?#]+/?$")
     client_id: str = Field(min_length=1)
     client_secret: str = Field(min_length=1)
-    oauth_token_url: str = Field("", pattern=r"^(https?://[^\s@]+)?$")
+    oauth_token_url: Annotated[str, AfterValidator(_address)] = Field("", pattern=r"^(https?://[^\s@]+)?$")
     oauth_auth_method: TokenAuthMethod = "client_secret_basic"
     oauth_http_method: TokenHttpMethod = "POST"
     api_version: str = Field("v2", pattern=r"^[\w.-]+$")
     verify: Annotated[bool | str, BeforeValidator(_truth)] = True
-    timeout: float = Field(60.0, gt=0)
+    timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
 
     def settings(self) -> ClientSettings:
         # The environment's proxies and certificates, as `requests` reads them.
@@ -81,11 +88,12 @@ def of_environment() -> ClientSettings | None:
 def has_default_profile() -> bool:
     """Whether there is a profile for who names none; a file that cannot be read is told of by `of_profile`."""
     try:
-        return f"[{PROFILE_BY_DEFAULT}]" in profiles_file().read_text(encoding="utf-8").splitlines()
+        lines = profiles_file().read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return False
     except (OSError, UnicodeError):
         return True
+    return f"[{PROFILE_BY_DEFAULT}]" in map(str.strip, lines)
 
 
 def of_profile(name: str) -> ClientSettings:

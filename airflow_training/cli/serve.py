@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from airflow_training.cli.output import errors_in_a_sentence
+from airflow_training.cli.output import errors_of_the_service_in_a_sentence
 from airflow_training.exceptions import TrainingError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the training service until it is interrupted; jobs that run then go on."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         from airflow_training.service import server
         from airflow_training.service.settings import RunnerName, ServiceSettings
 

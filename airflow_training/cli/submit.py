@@ -63,6 +63,8 @@ async def _submit(
                 shown.file_done(f"Uploaded {upload.name} ({size:,} bytes)")
 
             await storage.upload(job_folder(description.name, job_id), uploads, done, shown.bytes_done)
+        # Whatever becomes of the answer, the job can be found.
+        typer.echo(f"Submitting the job {job_id}", err=True)
         return await client.submit(job_id, description)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from airflow_training.cli.output import errors_in_a_sentence
+from airflow_training.cli.output import errors_of_the_service_in_a_sentence
 from airflow_training.cli.serve import (
     DEFAULT_DATA,
     MOST_DAYS,
@@ -24,7 +24,7 @@ def prune(
     database_url: DatabaseOption = None,
 ) -> None:
     """Remove old jobs of the training service: status, log and folder, and so their models. It may run meanwhile."""
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         from airflow_training.service import housekeeping
         from airflow_training.service.buckets import buckets_of
         from airflow_training.service.job_table import JobTable
@@ -43,7 +43,7 @@ def revoke_tokens(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption 
     Clients get new ones by themselves. Keys are replaced by themselves too, each 30 days; this is for a key that
     somebody has seen.
     """
-    with errors_in_a_sentence():
+    with errors_of_the_service_in_a_sentence():
         from airflow_training.service.tokens import Tokens
 
         Tokens(open_database_of(data, database_url), lifetime=0).rotate(revoke=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
+from tempfile import mkstemp
+from typing import BinaryIO
 
 from airflow_training.client.etag import matches
 from airflow_training.client.storage import JobStorage, StoredFile
 from airflow_training.exceptions import StorageError
 
-# What is being copied has this at the end of its name: nobody takes it for the whole file.
-_INCOMPLETE = ".incomplete"
+# A temporary file is for its owner alone.
+_MODE = 0o644
 _AT_ONCE = 4
 
 
@@ -64,7 +67,11 @@ def _places(target: Path, folder: str, files: Sequence[StoredFile]) -> list[tupl
 def _place(root: Path, name: str) -> Path:
     # A job chooses the names of its files, and may choose "../../.bashrc"; a link that lies here leads out as well.
     path = root / PurePosixPath(name)
-    if ".." in PurePosixPath(name).parts or not path.resolve().is_relative_to(root):
+    try:
+        within = ".." not in PurePosixPath(name).parts and path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads to itself
+        within = False
+    if not within:
         raise StorageError(
             f"The job left a file called {name!r}, which would lie outside of {root}: nothing is copied.", code="AT-322"
         )
@@ -79,14 +86,30 @@ def _is_here(path: Path, file: StoredFile) -> bool:
 
 
 async def _copy(storage: JobStorage, file: StoredFile, path: Path, progress: Callable[[int], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_name(path.name + _INCOMPLETE)
+    incomplete, content = await asyncio.to_thread(_begin, path)
     try:
-        with incomplete.open("wb") as content:
-            async with aclosing(storage.read(file.key)) as pieces:
-                async for piece in pieces:
-                    await asyncio.to_thread(content.write, piece)
-                    progress(len(piece))
-        incomplete.replace(path)
+        async with aclosing(storage.read(file.key)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(content.write, piece)
+                progress(len(piece))
+        await asyncio.to_thread(_finish, incomplete, content, path)
     finally:
-        incomplete.unlink(missing_ok=True)
+        await asyncio.to_thread(_remove, incomplete, content)
+
+
+def _begin(path: Path) -> tuple[Path, BinaryIO]:
+    """Open a file beside one, of a name that nobody else has: a job leaves files of any name, and so does the user."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}-")
+    return Path(name), os.fdopen(descriptor, "wb")
+
+
+def _finish(incomplete: Path, content: BinaryIO, path: Path) -> None:
+    content.close()
+    incomplete.chmod(_MODE)
+    incomplete.replace(path)
+
+
+def _remove(incomplete: Path, content: BinaryIO) -> None:
+    content.close()
+    incomplete.unlink(missing_ok=True)

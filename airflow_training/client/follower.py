@@ -131,6 +131,9 @@ class Follower:
         self._pieces -= 1
         was_busy = self.busy
         self.untaken -= news.size
+        if was_busy and not self.busy:
+            # Nobody asked for it meanwhile: that it heard nothing says nothing of the service.
+            self.last_heard = time.monotonic()
         # Where there is too much for all together, those are asked for who have taken everything.
         if (was_busy and not self.busy) or (news.size and not self.untaken):
             self._wake()

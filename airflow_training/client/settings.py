@@ -36,7 +36,8 @@ class ClientSettings:
         timeout: Seconds to wait for a reply.
 
     Raises:
-        InvalidConnection: A GET was asked to carry the credentials in a form, which is to say in its URL.
+        InvalidConnection: An address cannot be read; or a GET was asked to carry the credentials in a form, which is
+            to say in its URL.
     """
 
     base_url: str
@@ -53,6 +54,8 @@ class ClientSettings:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
+        _check_address("Host, schema and port", self.base_url)
+        _check_address("oauth_token_url", self.token_url)
         if (self.token_auth_method, self.token_http_method) == ("client_secret_post", "GET"):
             raise InvalidConnection(
                 "oauth_http_method GET would put the client secret into a URL: use it with oauth_auth_method"
@@ -94,6 +97,17 @@ class ClientSettings:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _check_address(name: str, url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        # Neither the cause nor the address is shown: there may be a password in it.
+        raise InvalidConnection(
+            f"{name} of the connection cannot be read as an address such as https://training.example.com:8443.",
+            code="AT-108",
+        ) from None
 
 
 def unreadable_certificates(error: OSError) -> InvalidConnection:

@@ -52,7 +52,7 @@ class Reply:
         """The body as a JSON object; raises InvalidReply where it is none."""
         try:
             document = json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.not_the_api() from error
         if not isinstance(document, dict):
             raise self.not_the_api()
@@ -63,7 +63,7 @@ class Reply:
         try:
             error = json.loads(self.body)["error"]
             text = str(error["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
         said = " ".join(text.split())

@@ -203,6 +203,7 @@ class Watcher:
         begin = follower.tail.offset
         async with aclosing(poll(self.client, self._statuses, follower.job_id, follower.tail)) as all_news:
             async for news in all_news:
+                follower.last_heard = time.monotonic()
                 self._turns.tell(follower, list(news.pieces(begin)))
                 await follower.all_taken()
                 begin = news.offset
@@ -259,8 +260,10 @@ class Watcher:
 
     def _give_up(self, error: TrainingError, patience: float = 0) -> None:
         last = time.monotonic() - patience
-        for follower in [follower for follower in self._followers if follower.last_heard <= last]:
-            self._lose(follower, error)
+        for follower in list(self._followers):
+            # One that is busy was not asked for, so it heard nothing.
+            if follower.last_heard <= last and not (patience and follower.busy):
+                self._lose(follower, error)
 
 
 def _read(events: list[tuple[Follower, WatchEvent]]) -> list[Sequence[News] | ServiceUnavailable]:

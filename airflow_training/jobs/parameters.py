@@ -97,7 +97,8 @@ def _check_requirements(text: str) -> str:
     return text
 
 
-def _check_file_name(name: str) -> str:
+def check_file_name(name: str) -> str:
+    """Return the name of a file in the job folder; raises ValueError where there can be none of that name."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
         raise ValueError(f"{name!r} is not a file name: use a relative path such as 'data/train.csv', without '..'")
@@ -146,7 +147,7 @@ Scalar: TypeAlias = Annotated[
     StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul), AfterValidator(_of_a_fit_length)
 ]
 WholeNumber = Annotated[int, BeforeValidator(_not_a_truth_value)]
-FileName = Annotated[str, AfterValidator(_check_file_name)]
+FileName = Annotated[str, AfterValidator(check_file_name)]
 
 
 class _Vocabulary(BaseModel):

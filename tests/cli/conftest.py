@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tests.cli.commands import Command, run
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: ClientSettings) -> Command:
     """Runs a command that finds the service in the environment, and no profile of whoever runs the tests."""
+    for name in os.environ:
+        if name.startswith("TRAINING_"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("TRAINING_URL", settings.base_url)
     monkeypatch.setenv("TRAINING_CLIENT_ID", settings.client_id)

@@ -15,6 +15,7 @@ import pytest
 from airflow_training.local.service import LocalService
 from tests.cli.commands import Command, job_file
 
+NAMES = ("a", "a.incomplete", ".a-", ".a")
 MODEL = "mkdir -p model/1 && cp given.txt model/1/saved_model.pb"
 
 
@@ -184,10 +185,11 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
 
     assert done.code == 1
     for mistake in (
-        "job.name",
+        "job.name: string should match",
         "completionTime: field required",
         "completiontime: is unknown",
-        "'../out' is not a file",
+        "files.../out: '../out' is not a file name",
+        f"files.in: {tmp_path / 'nowhere'} does not exist",
     ):
         assert mistake in done.err
 
@@ -204,12 +206,23 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
             "nowhere does not exist",
         ),
         ("job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfile: {a: b}", "file: is unknown"),
+        ("files: {a: 5}", "files.a: input should be a valid string"),
+        ("files: {a: ''}", "files.a: string should have at least 1 character"),
+        ("files: {a: ~nobody-is-called-so/x}", "files.a: Could not determine home directory"),
+        (f"files: {{a: {'x' * 300}}}", "files.a: [Errno 36] File name too long"),
+        ("files: {a: empty}", "empty is an empty folder"),
+        ("files: {a: linked}", "linked/to is a link to a folder"),
+        ("files: {a: pipe}", "pipe is no file"),
     ],
 )
 def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
     command: Command, tmp_path: Path, content: str | None, said: str
 ) -> None:
     file = tmp_path / "job.yaml"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "to").symlink_to(tmp_path / "empty")
+    os.mkfifo(tmp_path / "pipe")
     if content is not None:
         file.write_text(content)
 
@@ -233,3 +246,56 @@ def test_a_terminal_that_does_not_know_a_character_still_shows_the_log(command: 
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-2:] == ["loss ?", "after"]
+
+
+def test_the_log_of_a_job_that_writes_on_is_shown_in_whole_lines(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "while true; do seq 1000000 1000200; done"))
+    wait(command, job_id, "RUNNING")
+
+    for _ in range(5):
+        shown = command("logs", job_id)
+        numbers = [line for line in shown.out.splitlines() if "[service]" not in line]
+        assert all(line.isdecimal() and len(line) == 7 for line in numbers)
+    assert len(shown.out) > 64 * 1024
+    command("cancel", job_id)
+
+
+def test_an_unknown_job_keeps_no_other_from_being_canceled(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "sleep 600"))
+
+    done = command("cancel", str(uuid4()), job_id)
+
+    assert done.code == 1
+    assert "does not know the job" in done.err
+    assert wait(command, job_id, "CANCELED")
+
+
+def test_ids_are_whole_on_a_narrow_terminal(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, "true"))
+    words = [sys.executable, "-m", "airflow_training.cli.main", "jobs"]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(words, stdout=theirs, stdin=theirs, env={**os.environ, "COLUMNS": "60"}) as process:
+        os.close(theirs)
+        shown = b"".join(iter(lambda: read_terminal(ours), b""))
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert job_id in shown.decode()
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how Linux tells that nobody writes any more
+        return b""
+
+
+def test_files_of_any_name_are_downloaded_beside_each_other(command: Command, tmp_path: Path) -> None:
+    job_id = submit(command, job_file(tmp_path, f"mkdir out; for i in {' '.join(NAMES)}; do echo $i > out/$i; done"))
+    wait(command, job_id, "SUCCEEDED")
+
+    done = command("download", job_id, str(tmp_path / "here"), "--all")
+
+    assert done.code == 0, done.err
+    files = (tmp_path / "here" / "out").iterdir()
+    assert {file.name: file.read_text().strip() for file in files} == {name: name for name in NAMES}

@@ -81,6 +81,9 @@ def test_a_file_that_others_may_read_is_refused(command: Command, write: Write, 
         ("[mine]\nurl = http://a\nclient_id = me\nclient_secret = s3cr3t\nsecret = s3cr3t\n", "secret is unknown"),
         ("[mine]\nurl = http://a\nclient_id = me\nclient_secret s3cr3t\n", "Line 4 of"),
         ("client_secret = s3cr3t\n", "Line 1 of"),
+        ("[mine]\nurl = http://a:port\nclient_id = me\nclient_secret = s3cr3t\n", "url must be an address such as"),
+        ("[mine]\nurl = http://[::1\nclient_id = me\nclient_secret = s3cr3t\n", "url must be an address such as"),
+        ("[mine]\nurl=http://a\nclient_id=me\nclient_secret=s3cr3t\ntimeout=inf\n", "timeout must be a number of"),
         (
             "[mine]\nurl=http://a\nclient_id=me\nclient_secret=s3cr3t\noauth_http_method=GET\n"
             "oauth_auth_method=client_secret_post\n",

@@ -176,6 +176,18 @@ async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(w
     assert proxy.count("GET", "/jobs/[^/]+$") < proxy.count("GET", "/jobs$")
 
 
+async def test_who_is_polled_for_knows_that_the_service_answers(watcher: Watcher, proxy: Proxy) -> None:
+    proxy.inject("POST", "/watch", NO_WATCH, times=999)
+    job_id = await start(watcher, COUNT)
+
+    with watcher.follower(job_id, 0, Told()) as follower:
+        began = follower.last_heard
+        while not follower.ended:
+            await follower.changed()
+
+    assert follower.last_heard > began
+
+
 async def test_credentials_that_were_renewed_are_used(settings: ClientSettings) -> None:
     wrong = replace(settings, client_secret="wr0ng")
     async with watching(settings) as right:
