@@ -48,8 +48,8 @@ def follow(connect: Callable[[RetryPolicy], TrainingClient], job_id: str, timest
 
     try:
         # A service that cannot be reached at first is told of soon.
-        asyncio.run(_begin(connect(RetryPolicy()), job_id))
-        status = asyncio.run(_follow(lambda: connect(patient), job_id, take))
+        known = asyncio.run(_begin(connect(RetryPolicy()), job_id))
+        status = asyncio.run(_follow(lambda: connect(patient), job_id, known, take))
     except KeyboardInterrupt:
         typer.echo(f"The job {job_id} runs on: `airflow-training cancel {job_id}` ends it.", err=True)
         raise typer.Exit(130) from None
@@ -58,21 +58,23 @@ def follow(connect: Callable[[RetryPolicy], TrainingClient], job_id: str, timest
         raise typer.Exit(JOB_FAILED)
 
 
-async def _begin(client: TrainingClient, job_id: str) -> None:
+async def _begin(client: TrainingClient, job_id: str) -> JobStatus:
     async with client:
         known = await find(client, job_id)
     if not known.state.ended:
         _tell(known)
+    return known
 
 
-async def _follow(connect: Callable[[], TrainingClient], job_id: str, take: Callable[[News], None]) -> JobStatus:
+async def _follow(
+    connect: Callable[[], TrainingClient], job_id: str, known: JobStatus, take: Callable[[News], None]
+) -> JobStatus:
     from airflow_training.client.watcher import Watcher
 
     async def once_more() -> TrainingClient:
         return await asyncio.to_thread(connect)
 
     async with Watcher(connect(), once_more, patience=_PATIENCE) as watcher:
-        known = await find(watcher.client, job_id)
         silent = False
         with watcher.follower(job_id, 0, take) as follower:
             while not follower.ended:

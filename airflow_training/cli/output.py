@@ -69,11 +69,11 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         typer.echo("There are none.", err=True)
         return
     table = Table(box=None)
-    for number, name in enumerate(rows[0]):
-        # The first is what the other commands want: it is whole on a terminal of any width.
-        table.add_column(_words(name), no_wrap=number == 0, overflow="fold")
-        if number == 0:
-            table.columns[0].min_width = max(len(printable(row[name])) for row in rows)
+    first, *others = rows[0]
+    # What the other commands want: it is whole on a terminal of any width.
+    table.add_column(_words(first), no_wrap=True, min_width=max(len(printable(row[first])) for row in rows))
+    for name in others:
+        table.add_column(_words(name), overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row.values()))
     console().print(table)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import typer
+
 from airflow_training.cli.output import console, printable
 
 
@@ -52,4 +54,4 @@ class _Lines:
         pass
 
     def file_done(self, what: str) -> None:
-        console(err=True).print(printable(what), markup=False)
+        typer.echo(printable(what), err=True)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
-from tempfile import mkstemp
 from typing import BinaryIO
+from uuid import uuid4
 
 from airflow_training.client.etag import matches
 from airflow_training.client.storage import JobStorage, StoredFile
 from airflow_training.exceptions import StorageError
 
-# A temporary file is for its owner alone.
-_MODE = 0o644
 _AT_ONCE = 4
 
 
@@ -86,30 +83,29 @@ def _is_here(path: Path, file: StoredFile) -> bool:
 
 
 async def _copy(storage: JobStorage, file: StoredFile, path: Path, progress: Callable[[int], None]) -> None:
-    incomplete, content = await asyncio.to_thread(_begin, path)
+    content = await asyncio.to_thread(_begin, path)
     try:
         async with aclosing(storage.read(file.key)) as pieces:
             async for piece in pieces:
                 await asyncio.to_thread(content.write, piece)
                 progress(len(piece))
-        await asyncio.to_thread(_finish, incomplete, content, path)
+        await asyncio.to_thread(_finish, content, path)
     finally:
-        await asyncio.to_thread(_remove, incomplete, content)
+        await asyncio.to_thread(_remove, content)
 
 
-def _begin(path: Path) -> tuple[Path, BinaryIO]:
+def _begin(path: Path) -> BinaryIO:
     """Open a file beside one, of a name that nobody else has: a job leaves files of any name, and so does the user."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}-")
-    return Path(name), os.fdopen(descriptor, "wb")
+    # One that tempfile makes is for its owner alone, whatever the umask says.
+    return path.with_name(f".{uuid4().hex}").open("xb")
 
 
-def _finish(incomplete: Path, content: BinaryIO, path: Path) -> None:
+def _finish(content: BinaryIO, path: Path) -> None:
     content.close()
-    incomplete.chmod(_MODE)
-    incomplete.replace(path)
+    Path(content.name).replace(path)
 
 
-def _remove(incomplete: Path, content: BinaryIO) -> None:
+def _remove(content: BinaryIO) -> None:
     content.close()
-    incomplete.unlink(missing_ok=True)
+    Path(content.name).unlink(missing_ok=True)

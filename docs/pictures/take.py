@@ -7,7 +7,6 @@ they belong together.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -147,8 +146,7 @@ def main() -> None:
         page.wait_for_load_state("networkidle")
         demo = Demo(airflow, page)
         for take in PICTURES:
-            if not sys.argv[1:] or take.__name__ in sys.argv[1:]:
-                take(demo)
+            take(demo)
 
 
 if __name__ == "__main__":

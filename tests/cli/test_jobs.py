@@ -99,14 +99,15 @@ def test_a_log_is_followed_over_a_restart_of_the_service(
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert following.stdout
-    for line in following.stdout:
-        if line == "one\n":
-            break
-    service.stop()
-    go_on.touch()
-    service.start()
-    out, _ = following.communicate(timeout=60)
+    try:
+        assert following.stdout
+        next(line for line in following.stdout if line == "one\n")
+        service.stop()
+        go_on.touch()
+        service.start()
+        out, _ = following.communicate(timeout=60)
+    finally:
+        following.kill()
 
     assert following.returncode == 0
     assert [line for line in out.splitlines() if "[service]" not in line] == ["two"]
