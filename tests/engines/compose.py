@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _COMPOSE = "localhost/airflow-training-compose:13"
 
 # In no registry of packages: tests/stack/images cannot make it.
 _UNTRIED = {"tensorflow-serving"}
+_WELL = {"healthy", "exit 0"}
 # Everything begins at once, on as few cores as there are.
 _PATIENCE = 600
 
@@ -58,9 +60,9 @@ class Stack:
     def wait_for_health(self) -> None:
         """Wait until every health check has found its container well, and what does its work once has done it."""
         try:
-            wait_until(lambda: set(self.health().values()) <= {"healthy", "exit 0"}, "", timeout=_PATIENCE, interval=1)
+            wait_until(lambda: set(self.health().values()) <= _WELL, "", timeout=_PATIENCE, interval=1)
         except LocalProcessError:
-            raise AssertionError(f"Not healthy: {self.health()}") from None
+            raise AssertionError("\n\n".join(["Not healthy:", *map(self._told, self.containers())])) from None
 
     def down(self) -> None:
         """Remove it, with its volumes."""
@@ -100,14 +102,28 @@ class Stack:
             return f"exit {state['ExitCode']}"
         return str(state.get("Health", {}).get("Status", "no health check"))
 
+    def _told(self, container: Container) -> str:
+        """What is known of a container that may not be well."""
+        state = self._state(container)
+        if state in _WELL:
+            return f"{container.name}: {state}"
+        checks = container.attrs["State"].get("Health", {}).get("Log") or []
+        last = container.logs(tail=15).decode(errors="replace")
+        return f"{container.name}: {state}, checks {checks[-2:]}, last lines:\n{last}"
+
     def _check_health(self) -> None:
         """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
-        while not self._ended.wait(3):
-            # Containers may go while they are listed, and a check of one that is restarted may never end.
-            with suppress(DockerException, RequestException, subprocess.TimeoutExpired):
-                for container in self.containers():
-                    check = ["podman", "healthcheck", "run", str(container.id)]
-                    subprocess.run(check, env=environment(), capture_output=True, check=False, timeout=45)
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            while not self._ended.wait(3):
+                # Containers may go while they are listed.
+                with suppress(DockerException, RequestException):
+                    list(pool.map(self._check, self.containers()))
+
+    def _check(self, container: Container) -> None:
+        # Of one that is restarted it may never end, and the others are to have theirs nevertheless.
+        with suppress(subprocess.TimeoutExpired):
+            check = ["podman", "healthcheck", "run", str(container.id)]
+            subprocess.run(check, env=environment(), capture_output=True, check=False, timeout=45)
 
 
 def processes(container: Container) -> dict[str, psutil.Process]:
