@@ -1,0 +1,122 @@
+// Charts, drawn by uPlot: what is given here is what it needs to know.
+
+import { number } from "./format.js";
+import { onTheme } from "./theme.js";
+
+const HEIGHT = 220;
+const drawn = new Set();
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colours = () => Array.from({ length: 8 }, (_, index) => colour(`--line-${index + 1}`));
+
+// Redrawn in the colours of the theme, and as wide as there is room.
+onTheme(() => requestAnimationFrame(() => drawn.forEach((chart) => chart.redraw())));
+const widths = new ResizeObserver((entries) => {
+  for (const { target, contentRect } of entries) target.chart?.plot.setSize({ width: contentRect.width, height: HEIGHT });
+});
+
+// A chart in the element `host`. What it shows:
+// { title, x: "epoch", y: "MB", time: whether x is a time, lines: [{ name, points: [[x, y], …], dashed }] }
+class Chart {
+  constructor(host) {
+    this.host = host;
+    host.chart = this;
+    drawn.add(this);
+    widths.observe(host);
+  }
+
+  show(what) {
+    const data = aligned(what.lines);
+    const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map((line) => line.name)]);
+    if (this.shape === shape) {
+      this.plot.setData(data);
+    } else {
+      this.plot?.destroy();
+      this.plot = new uPlot(options(what, this.host.clientWidth), data, this.host);
+      this.shape = shape;
+    }
+    this.what = what;
+    const picture = this.host.querySelector(".u-wrap");
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-label", inWords(what));
+  }
+
+  redraw() {
+    if (!this.plot) return;
+    this.shape = null;
+    this.show(this.what);
+  }
+
+  remove() {
+    this.plot?.destroy();
+    widths.unobserve(this.host);
+    drawn.delete(this);
+    this.host.remove();
+  }
+}
+
+// The charts of a page's part: those of before are kept, and go on.
+export class Charts {
+  constructor() {
+    this.charts = new Map();
+  }
+
+  // `what` has a `key` each.
+  show(container, what) {
+    const keys = new Set(what.map(({ key }) => key));
+    for (const [key, chart] of this.charts) {
+      if (keys.has(key)) continue;
+      chart.remove();
+      this.charts.delete(key);
+    }
+    for (const one of what) {
+      if (!this.charts.has(one.key)) this.charts.set(one.key, new Chart(container.appendChild(document.createElement("div"))));
+      this.charts.get(one.key).show(one);
+    }
+  }
+}
+
+// uPlot has one column for x, and one for each line.
+function aligned(lines) {
+  const tables = lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)]);
+  return tables.length === 1 ? tables[0] : uPlot.join(tables);
+}
+
+function options({ title, x, y, time, lines }, width) {
+  const palette = colours();
+  const axis = { stroke: colour("--text"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule") } };
+  const value = (_, raw) => (raw === null || raw === undefined ? "–" : number(raw));
+  return {
+    width: Math.max(width, 200),
+    height: HEIGHT,
+    title,
+    cursor: { drag: { x: true, y: false } },
+    scales: { x: { time: Boolean(time) } },
+    axes: [
+      { ...axis, label: x, labelSize: 22, size: 34 },
+      { ...axis, label: y, labelSize: 22, size: 64, values: (_, ticks) => ticks.map((tick) => number(tick)) },
+    ],
+    series: [
+      { label: time ? "time" : x, ...(time ? {} : { value }) },
+      ...lines.map(({ name, dashed }, index) => ({
+        label: name,
+        value,
+        stroke: dashed ? colour("--text-weak") : palette[index % palette.length],
+        width: dashed ? 1 : 2,
+        dash: dashed ? [6, 4] : undefined,
+        spanGaps: true,
+        points: { show: lines[index].points.length <= 60 && !dashed, size: 5 },
+      })),
+    ],
+  };
+}
+
+// What somebody who cannot see it is told.
+function inWords({ title, x, y, lines }) {
+  const told = lines.filter(({ points }) => points.length).map(({ name, points }) => {
+    const values = points.map(([, value]) => value);
+    const [least, greatest] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+    return `${name} from ${number(least)} to ${number(greatest)}, last ${number(values.at(-1))}`;
+  });
+  return `${title}, ${y} by ${x}: ${told.join("; ")}`;
+}

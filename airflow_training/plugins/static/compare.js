@@ -1,0 +1,140 @@
+// Several trainings side by side: their curves over each other, their parameters and metrics in a table.
+
+import { html, nothing, render } from "./vendor/lit-html.js";
+import { Refused, ask, chosen, keepLooking, ref } from "./asking.js";
+import { Charts } from "./charts.js";
+import { families } from "./curves.js";
+import { dateTime, duration, number } from "./format.js";
+import { refusal, silence, sortable, sorted, status, table } from "./parts.js";
+import "./theme.js";
+
+const OFTEN = 5;
+const RARELY = 20;
+// Shown at first; more than MOST at once cannot be told apart.
+const FIRST = 5;
+const MOST = 8;
+
+const page = document.getElementById("page");
+const state = { error: null, found: null, task: ref.task_id ?? "", shown: null, curves: new Map(), by: { column: "", down: false } };
+const charts = new Charts();
+const keyOf = (training) => JSON.stringify(training.ref);
+
+async function look() {
+  try {
+    const query = chosen.length ? { ti: chosen } : { dag_id: ref.dag_id ?? "", ...(state.task ? { task_id: state.task } : {}) };
+    state.found = await ask("trainings", query);
+    state.error = null;
+    const { trainings } = state.found;
+    state.shown ??= new Set(trainings.slice(0, chosen.length ? MOST : FIRST).map(keyOf));
+    await lookAtCurves(trainings.filter((training) => state.shown.has(keyOf(training))));
+  } catch (error) {
+    state.error = error;
+  }
+  draw();
+  if (state.error instanceof Refused && !state.found) return null;
+  return state.found?.trainings.some(({ status: word }) => ["PENDING", "RUNNING"].includes(word)) ? OFTEN : RARELY;
+}
+
+async function lookAtCurves(trainings) {
+  const wanted = trainings.filter((training) => state.curves.get(keyOf(training))?.finalOf !== training.status || training.status === "RUNNING");
+  await Promise.allSettled(
+    wanted.map(async (training) => {
+      const { curves, service } = await ask("metrics", training.ref);
+      if (service.reachable) state.curves.set(keyOf(training), { finalOf: training.status, curves });
+    }),
+  );
+}
+
+function draw() {
+  page.ariaBusy = state.found || state.error ? "false" : "true";
+  const { trainings = [], tasks = [], service } = state.found ?? {};
+  render(
+    html`
+      <div class="head"><h1>Trainings compared</h1>${tasks.length > 1 && !chosen.length ? choice(tasks) : nothing}</div>
+      ${state.error ? refusal(state.error) : nothing} ${silence(service)}
+      ${state.found && !trainings.length ? html`<p>No training has been submitted yet.</p>` : nothing}
+      ${trainings.length ? list(trainings) : nothing}
+      ${trainings.length ? html`<h2>Curves</h2>` : nothing}
+      ${state.found && trainings.length && !lines(trainings).length ? html`<p class="weak">Of those that are chosen there are no curves.</p>` : nothing}
+      <div class="charts" id="curves"></div>
+    `,
+    page,
+  );
+  charts.show(document.getElementById("curves"), families(lines(trainings)));
+}
+
+// The same colour for a training in each of its charts: all of them have all the trainings.
+const lines = (trainings) =>
+  trainings
+    .filter((training) => state.shown.has(keyOf(training)))
+    .flatMap((training) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, label: `${training.label} ${curve.name}` })));
+
+const choice = (tasks) => html`<label>
+  Task
+  <select @change=${(event) => { state.task = event.target.value; state.shown = null; look(); }}>
+    <option value="">all</option>
+    ${tasks.map((task) => html`<option value=${task} ?selected=${task === state.task}>${task}</option>`)}
+  </select>
+</label>`;
+
+function sort(column) {
+  state.by = { column, down: state.by.column === column ? !state.by.down : true };
+  draw();
+}
+
+function toggle(training, on) {
+  if (on) state.shown.add(keyOf(training));
+  else state.shown.delete(keyOf(training));
+  draw();
+  if (on) lookAtCurves([training]).then(draw);
+}
+
+function list(trainings) {
+  const metrics = names(trainings, "metrics");
+  const parameters = names(trainings, "parameters").filter((name) => new Set(trainings.map((one) => one.parameters[name])).size > 1);
+  const columns = new Map([
+    ["label", (one) => one.label],
+    ["status", (one) => one.status],
+    ["submitted", (one) => one.submitted],
+    ["duration", (one) => one.duration],
+    ...metrics.map((name) => [`metric ${name}`, (one) => own(one.metrics, name)]),
+    ...parameters.map((name) => [`parameter ${name}`, (one) => own(one.parameters, name)]),
+  ]);
+  const rows = state.by.column ? sorted(trainings, columns.get(state.by.column) ?? (() => null), state.by.down) : trainings;
+  const head = (column, name, isNumber) => sortable(column, name, state.by, sort, isNumber);
+  return table(
+    "Trainings",
+    html`
+      <th scope="col">Curves</th>
+      ${head("label", "Run")} ${head("status", "Status")} ${head("submitted", "Submitted")} ${head("duration", "Took", true)}
+      ${metrics.map((name) => head(`metric ${name}`, name, true))} ${parameters.map((name) => head(`parameter ${name}`, name))}
+    `,
+    rows.map(
+      (one) => html`<tr>
+        <td>
+          <input
+            type="checkbox"
+            aria-label="Curves of ${one.label}"
+            .checked=${state.shown.has(keyOf(one))}
+            ?disabled=${!state.shown.has(keyOf(one)) && state.shown.size >= MOST}
+            @change=${(event) => toggle(one, event.target.checked)}
+          />
+        </td>
+        <th scope="row">
+          <a href="job?${new URLSearchParams(one.ref)}">${one.label}</a> ${one.deployed ? html`<span class="deployed">deployed</span>` : nothing}
+        </th>
+        <td>${status(one.status)}</td>
+        <td>${dateTime(one.submitted)}</td>
+        <td class="number">${duration(one.duration)}</td>
+        ${metrics.map((name) => html`<td class="number">${number(own(one.metrics, name))}</td>`)}
+        ${parameters.map((name) => html`<td class="value">${own(one.parameters, name) ?? ""}</td>`)}
+      </tr>`,
+    ),
+  );
+}
+
+// A metric may have any name, `__proto__` too.
+const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
+const names = (trainings, kind) => [...new Set(trainings.flatMap((one) => Object.keys(one[kind])))].sort();
+
+keepLooking(look);

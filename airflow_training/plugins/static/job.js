@@ -1,0 +1,247 @@
+// The page of one training.
+
+import { html, nothing, render } from "./vendor/lit-html.js";
+import { Refused, ask, keepLooking, ref } from "./asking.js";
+import { Charts } from "./charts.js";
+import { families } from "./curves.js";
+import { bytes, dateTime, duration, number } from "./format.js";
+import { jobLog } from "./log.js";
+import { refusal, silence, status, table } from "./parts.js";
+import "./theme.js";
+
+// Seconds between two looks: while it runs, and afterwards, when somebody may clear the task.
+const OFTEN = 2;
+const RARELY = 15;
+// More charts than that are shown when somebody asks for them.
+const MOST_CHARTS = 24;
+
+const page = document.getElementById("page");
+const state = { error: null, job: null, metrics: null, usage: null, model: null, all: false };
+const log = jobLog(draw);
+const metricCharts = new Charts();
+const usageCharts = new Charts();
+const ended = (word) => ["SUCCEEDED", "FAILED", "CANCELED"].includes(word);
+
+async function look() {
+  try {
+    const before = state.job?.job;
+    state.job = await ask("job", ref);
+    state.error = null;
+    const { job } = state.job;
+    if (job?.job_id !== before?.job_id) log.forget();
+    if (job) await lookAtTheRest(job, !before || before.status !== job.status);
+  } catch (error) {
+    state.error = error;
+  }
+  draw();
+  if (state.error instanceof Refused) return state.job ? RARELY : null;
+  return ended(state.job?.job?.status) && log.ended ? RARELY : OFTEN;
+}
+
+async function lookAtTheRest(job, changed) {
+  if (!ended(job.status) || changed || !state.metrics?.service.reachable) {
+    // Each by itself: one that cannot be had leaves the others.
+    const [metrics, usage, model] = await Promise.allSettled([
+      ask("metrics", ref),
+      ask("usage", ref),
+      changed || !state.model?.model ? ask("model", ref) : state.model,
+    ]);
+    state.metrics = metrics.value ?? state.metrics;
+    state.usage = usage.value ?? state.usage;
+    state.model = model.value ?? state.model;
+  }
+  await log.look();
+}
+
+function draw() {
+  page.ariaBusy = state.job || state.error ? "false" : "true";
+  const { job, service } = state.job ?? {};
+  document.title = job ? `${job.name} – training` : "Training";
+  render(
+    html`
+      ${state.error ? refusal(state.error) : nothing} ${silence(service)}
+      ${job ? whole(state.job) : nothing} ${state.job && !job ? html`<h1>Training</h1><p>${state.job.why_no_job}</p>` : nothing}
+    `,
+    page,
+  );
+  drawCharts();
+  log.follow();
+}
+
+const whole = (shown) => html`
+  ${head(shown)} ${timeline(shown.job)}
+  ${figures(shown.metrics)}
+  <h2>Metrics</h2>
+  ${metricsNote()}
+  <div class="charts" id="metrics"></div>
+  <h2>Use of the machine</h2>
+  ${usageNote()}
+  <div class="charts" id="usage"></div>
+  ${model(shown)} ${parameters(shown)}
+  <h2>Log</h2>
+  ${log.view(shown.task?.log_url)}
+`;
+
+const head = ({ job, task, may_cancel: mayCancel, connection }) => html`
+  <div class="head">
+    <h1>${job.name}</h1>
+    ${status(job.status)}
+    <span class="links">
+      ${task ? html`<a href=${compareAddress(task)}>Compare runs</a> <a href=${task.log_url} target="_top">Airflow's log</a>` : nothing}
+      ${connection ? html`<a href="jobs?${new URLSearchParams({ conn_id: connection })}">All jobs of ${connection}</a>` : nothing}
+      ${mayCancel ? html`<button type="button" class="act danger" @click=${askToCancel}>Cancel …</button>` : nothing}
+    </span>
+  </div>
+  <p class="weak">Job <code>${job.job_id}</code></p>
+  <dialog aria-labelledby="question" id="cancel">
+    <h2 id="question">Cancel the job ${job.name}?</h2>
+    <p>Its processes are ended, and what it has learned so far is lost. ${task ? "Its task fails." : ""}</p>
+    <form method="dialog" class="bar">
+      <button class="act" autofocus>Let it run</button>
+      <button class="act danger" @click=${cancel}>Cancel the job</button>
+    </form>
+  </dialog>
+`;
+
+const compareAddress = (task) => `compare?${new URLSearchParams({ dag_id: task.dag_id, task_id: task.task_id })}`;
+const askToCancel = () => document.getElementById("cancel").showModal();
+
+async function cancel() {
+  try {
+    await ask("cancel", ref, { method: "POST" });
+  } catch (error) {
+    state.error = error;
+    draw();
+  }
+}
+
+function timeline(job) {
+  const between = (from, to) => (from && to ? (new Date(to) - new Date(from)) / 1000 : null);
+  const now = new Date().toISOString();
+  const waits = job.status === "PENDING";
+  const over = ended(job.status);
+  const steps = [{ name: "Submitted", told: dateTime(job.submitted), kind: "done" }];
+  steps.push({
+    name: waits ? "Waits" : "Waited",
+    told: duration(between(job.submitted, job.started ?? job.finished ?? now)),
+    why: waits ? job.message : "",
+    kind: waits ? "now" : "done",
+  });
+  if (job.started) {
+    const told = over && job.duration !== null ? job.duration : between(job.started, job.finished ?? now);
+    steps.push({ name: over ? "Ran" : "Runs", told: duration(told), why: job.status === "RUNNING" ? job.message : "", kind: over ? "done" : "now" });
+  }
+  if (over) {
+    const name = { SUCCEEDED: "Succeeded", FAILED: "Failed", CANCELED: "Canceled" }[job.status];
+    steps.push({ name, told: dateTime(job.finished), why: job.message, kind: job.status === "SUCCEEDED" ? "done" : "failed" });
+  }
+  return html`<ol class="timeline" aria-label="Timeline">
+    ${steps.map(({ name, told, why, kind }) => html`<li class=${kind}><b>${name}</b>${told} ${why ? html`<span class="weak">${why}</span>` : nothing}</li>`)}
+  </ol>`;
+}
+
+const figures = (metrics) =>
+  Object.keys(metrics).length
+    ? html`<dl class="figures" aria-label="Final metrics">
+        ${Object.entries(metrics).map(([name, value]) => html`<div><dt>${name}</dt><dd>${number(value)}</dd></div>`)}
+      </dl>`
+    : nothing;
+
+function metricsNote() {
+  const { metrics } = state;
+  if (!metrics) return nothing;
+  if (!metrics.supported) return html`<p class="weak">This training service keeps no curves; the log has what the script prints.</p>`;
+  const shown = families(metrics.curves);
+  if (!shown.length) return html`<p class="weak">The script has told no metrics yet: it does by lines such as <code>{"metrics": {"loss": 0.3}, "epoch": 1}</code>.</p>`;
+  if (shown.length <= MOST_CHARTS || state.all) return nothing;
+  return html`<p>${MOST_CHARTS} of ${shown.length} charts are shown. <button type="button" class="act" @click=${() => { state.all = true; draw(); }}>Show all</button></p>`;
+}
+
+function usageNote() {
+  const { usage } = state;
+  if (!usage) return nothing;
+  if (!usage.supported) return html`<p class="weak">This training service does not tell what its jobs use.</p>`;
+  return usage.samples.length ? nothing : html`<p class="weak">Nothing has been measured yet.</p>`;
+}
+
+function drawCharts() {
+  const { metrics, usage } = state;
+  if (!state.job?.job) return;
+  const curves = metrics?.supported ? families(metrics.curves) : [];
+  metricCharts.show(document.getElementById("metrics"), state.all ? curves : curves.slice(0, MOST_CHARTS));
+  usageCharts.show(document.getElementById("usage"), usage?.supported ? usageOverTime(usage) : []);
+}
+
+function usageOverTime({ samples, granted, asked }) {
+  const limit = granted ?? asked;
+  const shown = (key, title, y, name, most) => {
+    const points = samples.filter((sample) => typeof sample[key] === "number").map((sample) => [sample.time, sample[key]]);
+    const lines = [{ name, points }];
+    if (most && points.length) lines.push({ name: `may use (${number(most)})`, points: [points[0], points.at(-1)].map(([x]) => [x, most]), dashed: true });
+    return { key, title, x: "time", y, time: true, lines };
+  };
+  return [
+    shown("cpus", "CPU", "cpus", "cpus used", limit?.cpus),
+    shown("memory", "Memory", "MB", "memory used", limit?.memory),
+    shown("gpus", "GPU", "gpus", "gpus used", limit?.gpus),
+    shown("gpu_memory", "GPU memory", "MB", "GPU memory used"),
+  ].filter(({ lines: [used] }) => used.points.length);
+}
+
+function model({ location }) {
+  const { model: found, supported } = state.model ?? {};
+  if (!found && !location) return nothing;
+  return html`
+    <h2>SavedModel</h2>
+    ${location ? html`<p><code>${location}</code></p>` : nothing}
+    ${found ? signatures(found) : nothing} ${found ? files(found) : nothing}
+    ${!found && supported === false ? html`<p class="weak">This training service does not describe its models.</p>` : nothing}
+  `;
+}
+
+const tensors = (signature, kind, list) =>
+  list.map(
+    ({ name, type, shape }) => html`<tr>
+      <td>${signature}</td>
+      <td>${kind}</td>
+      <td class="value">${name}</td>
+      <td>${type}</td>
+      <td>${shape ? `(${shape.map((size) => size ?? "any").join(" × ")})` : "any"}</td>
+    </tr>`,
+  );
+
+const signatures = ({ signatures: found, reason }) =>
+  found
+    ? html`<h3>Signatures</h3>
+        ${table(
+          "Signatures of the model",
+          ["Signature", "", "Name", "Type", "Shape"].map((name) => html`<th scope="col">${name || html`Input or output`}</th>`),
+          found.map(({ name, inputs, outputs }) => [tensors(name, "input", inputs), tensors(name, "output", outputs)]),
+        )}`
+    : html`<p class="weak">${reason}</p>`;
+
+const files = ({ files: found, folder }) => html`
+  <h3>Files</h3>
+  ${table(
+    "Files of the model",
+    html`<th scope="col">File in ${folder === "." ? "the job's folder" : folder}</th><th scope="col" class="number">Size</th>`,
+    [
+      found.map(({ name, size }) => html`<tr><td class="value">${name}</td><td class="number">${bytes(size)}</td></tr>`),
+      html`<tr><td>All ${number(found.length)}</td><td class="number">${bytes(found.reduce((sum, { size }) => sum + size, 0))}</td></tr>`,
+    ],
+  )}
+`;
+
+const parameters = ({ parameters: shown, inputs }) => html`
+  ${shown.length
+    ? html`<h2>Parameters</h2>
+        ${table(
+          "Parameters",
+          html`<th scope="col">Parameter</th><th scope="col">Value</th>`,
+          shown.map(([name, value]) => html`<tr><td>${name}</td><td class="value">${value}</td></tr>`),
+        )}`
+    : nothing}
+  ${inputs.length ? html`<h2>Inputs</h2><p>${inputs.map((name, index) => html`${index ? ", " : ""}<code>${name}</code>`)}</p>` : nothing}
+`;
+
+keepLooking(look);
