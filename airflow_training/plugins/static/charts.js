@@ -16,7 +16,8 @@ const widths = new ResizeObserver((entries) => {
 });
 
 // A chart in the element `host`. What it shows:
-// { title, x: "epoch", y: "MB", time: whether x is a time, lines: [{ name, points: [[x, y], …], dashed }] }
+// { title, x: "epoch", y: "MB", time: whether x is a time, fromZero: whether y begins at 0, lines: [{ name, points: [[x, y], …], colour, dashed, limit }] },
+// where a line's `colour` is a number, its place among the lines if there is none, and a `limit` is no line of its own.
 class Chart {
   constructor(host) {
     this.host = host;
@@ -27,7 +28,7 @@ class Chart {
 
   show(what) {
     const data = aligned(what.lines);
-    const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map((line) => line.name)]);
+    const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map(({ name, colour: one, points }) => [name, one, points.length <= 60])]);
     if (this.shape === shape) {
       this.plot.setData(data);
     } else {
@@ -70,8 +71,10 @@ export class Charts {
       this.charts.delete(key);
     }
     for (const one of what) {
-      if (!this.charts.has(one.key)) this.charts.set(one.key, new Chart(container.appendChild(document.createElement("div"))));
-      this.charts.get(one.key).show(one);
+      if (!this.charts.has(one.key)) this.charts.set(one.key, new Chart(document.createElement("div")));
+      const chart = this.charts.get(one.key);
+      if (chart.host.parentElement !== container) container.append(chart.host);
+      chart.show(one);
     }
   }
 }
@@ -82,7 +85,11 @@ function aligned(lines) {
   return tables.length === 1 ? tables[0] : uPlot.join(tables);
 }
 
-function options({ title, x, y, time, lines }, width) {
+function showLast(plot) {
+  if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+}
+
+function options({ title, x, y, time, fromZero, lines }, width) {
   const palette = colours();
   const axis = { stroke: colour("--text"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule") } };
   const value = (_, raw) => (raw === null || raw === undefined ? "–" : number(raw));
@@ -91,21 +98,23 @@ function options({ title, x, y, time, lines }, width) {
     height: HEIGHT,
     title,
     cursor: { drag: { x: true, y: false } },
-    scales: { x: { time: Boolean(time) } },
+    scales: { x: { time: Boolean(time) }, y: fromZero ? { range: (_, __, most) => [0, most * 1.1 || 1] } : {} },
     axes: [
-      { ...axis, label: x, labelSize: 22, size: 34 },
-      { ...axis, label: y, labelSize: 22, size: 64, values: (_, ticks) => ticks.map((tick) => number(tick)) },
+      { ...axis, label: x, labelSize: 22, size: time ? 50 : 34 },
+      { ...axis, label: y, labelSize: 26, size: 70, values: (_, ticks) => ticks.map((tick) => number(tick)) },
     ],
+    // What is under the pointer, and else the last values.
+    hooks: { setCursor: [showLast], ready: [showLast], setData: [showLast] },
     series: [
       { label: time ? "time" : x, ...(time ? {} : { value }) },
-      ...lines.map(({ name, dashed }, index) => ({
-        label: name,
+      ...lines.map((line, index) => ({
+        label: line.name,
         value,
-        stroke: dashed ? colour("--text-weak") : palette[index % palette.length],
-        width: dashed ? 1 : 2,
-        dash: dashed ? [6, 4] : undefined,
+        stroke: line.limit ? colour("--text-weak") : palette[(line.colour ?? index) % palette.length],
+        width: line.limit ? 1 : 2,
+        dash: line.limit || line.dashed ? [6, 4] : undefined,
         spanGaps: true,
-        points: { show: lines[index].points.length <= 60 && !dashed, size: 5 },
+        points: { show: line.points.length <= 60 && !line.limit, size: 5 },
       })),
     ],
   };

@@ -3,7 +3,7 @@
 import { html, nothing, render } from "./vendor/lit-html.js";
 import { Refused, ask, chosen, keepLooking, ref } from "./asking.js";
 import { Charts } from "./charts.js";
-import { families } from "./curves.js";
+import { families, family } from "./curves.js";
 import { dateTime, duration, number } from "./format.js";
 import { refusal, silence, sortable, sorted, status, table } from "./parts.js";
 import "./theme.js";
@@ -56,7 +56,7 @@ function draw() {
       ${trainings.length ? list(trainings) : nothing}
       ${trainings.length ? html`<h2>Curves</h2>` : nothing}
       ${state.found && trainings.length && !lines(trainings).length ? html`<p class="weak">Of those that are chosen there are no curves.</p>` : nothing}
-      <div class="charts" id="curves"></div>
+      <div class="charts wide" id="curves"></div>
     `,
     page,
   );
@@ -67,7 +67,7 @@ function draw() {
 const lines = (trainings) =>
   trainings
     .filter((training) => state.shown.has(keyOf(training)))
-    .flatMap((training) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, label: `${training.label} ${curve.name}` })));
+    .flatMap((training, colour) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, colour, label: curve.name === family(curve.name) ? training.label : `${training.label} ${curve.name}` })));
 
 const choice = (tasks) => html`<label>
   Task

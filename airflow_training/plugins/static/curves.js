@@ -3,7 +3,7 @@
 // `loss` and `val_loss`, or those of TensorBoard's folders `train` and `validation`, are of one family.
 export const family = (name) => name.split("/").at(-1).replace(/^val_/, "");
 
-// From { key: [ { name, unit, points } ] } per line: by family and unit, in the order of the names.
+// Charts of the curves, one for each family and unit.
 export function families(curves) {
   const found = new Map();
   for (const curve of curves) {
@@ -17,4 +17,10 @@ export function families(curves) {
   });
 }
 
-const line = ({ label, name, points }) => ({ name: label ?? name, points: points.map(([, step, value]) => [step, value]) });
+// Of trainings that are compared, each has its colour; the curves of its validation are dashed then.
+const line = ({ label, colour, name, points }) => ({
+  name: label ?? name,
+  colour,
+  dashed: colour !== undefined && /(^|\/)val/.test(name),
+  points: points.map(([, step, value]) => [step, value]),
+});

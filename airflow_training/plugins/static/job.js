@@ -177,8 +177,8 @@ function usageOverTime({ samples, granted, asked }) {
   const shown = (key, title, y, name, most) => {
     const points = samples.filter((sample) => typeof sample[key] === "number").map((sample) => [sample.time, sample[key]]);
     const lines = [{ name, points }];
-    if (most && points.length) lines.push({ name: `may use (${number(most)})`, points: [points[0], points.at(-1)].map(([x]) => [x, most]), dashed: true });
-    return { key, title, x: "time", y, time: true, lines };
+    if (most && points.length) lines.push({ name: `may use (${number(most)})`, points: [points[0], points.at(-1)].map(([x]) => [x, most]), limit: true });
+    return { key, title, x: "time", y, time: true, fromZero: true, lines };
   };
   return [
     shown("cpus", "CPU", "cpus", "cpus used", limit?.cpus),
