@@ -9,9 +9,10 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
+VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-matrix bench docs pictures stack lint format constraints clean
+.PHONY: help install engines demo test test-matrix bench docs pictures vendor stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,7 +29,7 @@ install: .venv/installed ## Install the package and its tools into .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-engines: install ## Install PostgreSQL, Podman and Ray, for the tests that need them (Debian, as root)
+engines: install ## Install PostgreSQL, Chromium, Podman and Ray, for the tests that need them (Debian, as root)
 	@tests/engines/install
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[ray]'
 
@@ -54,7 +55,18 @@ bench: .bench/installed ## How fast it is, beside other providers too; ARGS="ser
 pictures: install ## Take the pictures of the docs again, from a running Airflow (Debian, as root)
 	@dpkg --status chromium > /dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' --group pictures
-	$(BIN)/python docs/pictures/take.py
+	$(BIN)/python -m docs.pictures.take
+
+# Their files are in the repository: who installs the package, or a checkout of it, needs no npm.
+vendor: ## Take the scripts that the training page is made with from npm again, in the versions of its package.json
+	@rm -rf .npm && mkdir .npm && cp $(VENDOR)/package.json .npm
+	@cd .npm && npm install --silent --ignore-scripts --no-package-lock
+	@cp .npm/node_modules/uplot/dist/uPlot.iife.min.js $(VENDOR)/uplot.js
+	@cp .npm/node_modules/uplot/dist/uPlot.min.css $(VENDOR)/uplot.css
+	@cp .npm/node_modules/uplot/LICENSE $(VENDOR)/uplot.LICENSE
+	@cp .npm/node_modules/lit-html/lit-html.js $(VENDOR)/lit-html.js
+	@cp .npm/node_modules/lit-html/LICENSE $(VENDOR)/lit-html.LICENSE
+	@rm -rf .npm
 
 # Not --quiet: warnings that are not shown are not counted either. The variable spares us an announcement of Material's.
 docs: .docs/installed ## The pages of docs/ as a site, in site/

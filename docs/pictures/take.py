@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import LocalService
+from tests.engines.browser import running_browser
 
 CHECKOUT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -31,9 +32,6 @@ TALL = 1500
 COLOURS = 128
 # Milliseconds; the first training installs TensorFlow.
 PATIENCE = 300_000
-CHROMIUM = "/usr/bin/chromium"
-# What Chromium would ask the internet for by itself.
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,7 @@ def main() -> None:
         airflow.migrate()
         airflow.start()
         airflow.connect("training_default", service.url, service.add_client("airflow"))
-        browser = cleanup.enter_context(sync_playwright()).chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        cleanup.callback(browser.close)
+        browser = cleanup.enter_context(running_browser())
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SHARPNESS)
         page.goto(airflow.url)
         page.get_by_label("Username").fill(USER)

@@ -56,7 +56,7 @@ async function lookAtTheRest(job, changed) {
 function draw() {
   page.ariaBusy = state.job || state.error ? "false" : "true";
   const { job, service } = state.job ?? {};
-  document.title = job ? `${job.name} – training` : "Training";
+  document.title = job ? `Training ${job.name}` : "Training";
   render(
     html`
       ${state.error ? refusal(state.error) : nothing} ${silence(service)}
