@@ -16,7 +16,7 @@ export function jobLog(draw) {
 
   async function look() {
     try {
-      const reply = await ask("log", { ...ref, after: known.next, tail: known.tail });
+      const reply = await ask("log", { ...ref, after: Math.max(known.next - 1, 0), tail: known.tail });
       const records = reply.reset ? reply.records : [...known.records, ...reply.records];
       known = {
         ...reply,
