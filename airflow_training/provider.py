@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.hooks.training"]}],
         "triggers": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.triggers.training"]}],
         "task-decorators": [{"name": "training", "class-name": "airflow_training.decorators.training.training_task"}],
+        "plugins": [{"name": "training", "plugin-class": "airflow_training.plugins.training.TrainingPlugin"}],
         "extra-links": ["airflow_training.operators.link.TrainingJobLink"],
         "filesystems": ["airflow_training.filesystems.training"],
         "connection-types": [
@@ -67,7 +68,7 @@ def get_provider_info() -> dict[str, Any]:
                     "job_page_url": {
                         "label": "Page of a job",
                         "description": "Where the button of a task leads; {job_id} stands for the job's id."
-                        " The job's status in the job API where it is empty.",
+                        " The page of the task where it is empty.",
                         "schema": {"type": ["string", "null"]},
                     },
                 },
