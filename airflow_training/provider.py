@@ -18,7 +18,6 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.hooks.training"]}],
         "triggers": [{"integration-name": _TRAINING, "python-modules": ["airflow_training.triggers.training"]}],
         "task-decorators": [{"name": "training", "class-name": "airflow_training.decorators.training.training_task"}],
-        "plugins": [{"name": "training", "plugin-class": "airflow_training.plugins.training.TrainingPlugin"}],
         "extra-links": ["airflow_training.operators.link.TrainingJobLink"],
         "filesystems": ["airflow_training.filesystems.training"],
         "connection-types": [

@@ -22,7 +22,7 @@ T = TypeVar("T")
 FRESH = 2.0
 """Seconds for which an answer is given out again, and so that there was none."""
 
-# Bytes of the answers that are kept in case that the service cannot be asked next time; and what an object is taken for.
+# Bytes of the answers that are kept in case that the service cannot be asked next time; what an object is taken for.
 _MOST = 64 * 1024 * 1024
 _OBJECT = 2000
 
