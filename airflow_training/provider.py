@@ -67,7 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                     "job_page_url": {
                         "label": "Page of a job",
                         "description": "Where the button of a task leads; {job_id} stands for the job's id."
-                        " The job's status in the job API where it is empty.",
+                        " The page of the task where it is empty.",
                         "schema": {"type": ["string", "null"]},
                     },
                 },

@@ -26,12 +26,7 @@ from airflow_training.exceptions import JobTimedOut, TrainingError
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.status import JobState, JobStatus
 from airflow_training.task_log import LogWriter, TaskLog, Written
-
-STATUS_KEY = "training_status"
-"""The XCom that holds the status object of the running job."""
-
-CURSOR_KEY = "training_log_cursor"
-"""The XCom that holds how much of which job's log is in the task log, and the metrics that this part of it told."""
+from airflow_training.xcoms import CURSOR_KEY, STATUS_KEY
 
 STATUS_INTERVAL = 60.0
 """Seconds after which the status is published again, changed or not, where few jobs are followed.

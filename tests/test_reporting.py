@@ -17,7 +17,8 @@ from airflow_training.client.watcher import Watcher
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.log import LogRecord
 from airflow_training.jobs.status import JobState, JobStatus
-from airflow_training.reporting import STATUS_KEY, report
+from airflow_training.reporting import report
+from airflow_training.xcoms import STATUS_KEY
 
 pytestmark = pytest.mark.anyio
 

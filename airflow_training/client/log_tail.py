@@ -17,17 +17,18 @@ class LogTail:
 
     Args:
         offset: The byte to begin at.
+        within_a_line: Whether that may be in the middle of a line, whose rest is then left out.
 
     Attributes:
         offset: All bytes before this one were delivered as whole lines.
         read_until: The byte with which the next piece is to begin.
     """
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, *, within_a_line: bool = False) -> None:
         self.offset = offset
         self.read_until = offset
         self._decoder: LogDecoder | None = None
-        self._within_a_line = False
+        self._within_a_line = within_a_line
         self._delivered = 0
 
     def take(self, content: bytes, *, ndjson: bool, size: int | None, more: bool, last: bool) -> list[LogRecord]:

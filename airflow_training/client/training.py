@@ -18,14 +18,18 @@ from airflow_training.client.storage import JobStorage, StorageAccess
 from airflow_training.client.transport import Reply, Transport
 from airflow_training.client.watch_event import WatchCursor, WatchEvent, read_events, watch_body
 from airflow_training.exceptions import InvalidReply, JobLost, RequestRejected, StorageError
+from airflow_training.jobs.curves import JobMetrics
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.log import NDJSON
+from airflow_training.jobs.model_summary import ModelSummary
 from airflow_training.jobs.status import JobStatus
+from airflow_training.jobs.usage import JobUsage
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _NOTHING_NEW = 416
 _NOT_FOUND = 404
+_NO_SUCH_PATH = (404, 405, 501)
 _STORAGE_INTERVAL = 1.0
 _ASK_AGAIN = 1.0
 
@@ -192,6 +196,35 @@ class TrainingClient:
             },
             expect=(200, 206, _NOTHING_NEW, _NOT_FOUND),
         )
+
+    async def metrics(self, job_id: str, points: int = 1000) -> JobMetrics | None:
+        """Tell the curves of a job's metrics, an extension of the job API; None where the service does not know it.
+
+        Args:
+            job_id: The job.
+            points: How many points of each curve to ask for at most, 2 to 10,000.
+        """
+        return await self._extension(JobMetrics, f"/jobs/{job_id}/metrics?points={points}")
+
+    async def usage(self, job_id: str, points: int = 500) -> JobUsage | None:
+        """Tell what a job used of its machine, an extension of the job API; None where the service does not know it.
+
+        Args:
+            job_id: The job.
+            points: How many samples to ask for at most, 2 to 10,000.
+        """
+        return await self._extension(JobUsage, f"/jobs/{job_id}/usage?points={points}")
+
+    async def model(self, job_id: str) -> ModelSummary | None:
+        """Describe the SavedModel that a job left, an extension of the job API; None where there is nothing to tell."""
+        return await self._extension(ModelSummary, f"/jobs/{job_id}/model")
+
+    async def _extension(self, model: type[Model], path: str) -> Model | None:
+        def read(reply: Reply) -> Model | None:
+            # Whatever a service says that was never asked for such a thing.
+            return None if reply.status != 200 else _read(model, reply, reply.json())
+
+        return await self._transport.request("GET", path, read=read, expect=(200, *_NO_SUCH_PATH))
 
     async def watch(
         self, cursors: Mapping[str, WatchCursor], *, wait: float, linger: float, policy: RetryPolicy

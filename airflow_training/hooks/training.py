@@ -75,27 +75,25 @@ class TrainingHook(HttpHook):
             connection = await self.aget_connection(self.training_conn_id)
         return self._client(connection, version, policy)
 
-    def job_page(self, job_id: str, *, version: str | None = None) -> str:
-        """Where people see a job: what the connection's `job_page_url` makes of its id, or its status in the job API.
+    def job_page(self, job_id: str) -> str | None:
+        """The page of a job that the connection names by its `job_page_url`; None where it names none.
 
         Args:
             job_id: The job.
-            version: The API's version, where it is not the connection's.
 
         Raises:
-            InvalidConnection: The connection is not there, or lacks something.
+            InvalidConnection: The connection is not there, or its `job_page_url` is no address.
         """
         with self._known():
             connection = self.get_connection(self.training_conn_id)
-        if pattern := str(connection.extra_dejson.get("job_page_url") or ""):
-            if not pattern.startswith(("http://", "https://")):
-                raise InvalidConnection(
-                    f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
-                    f" {pattern!r}.",
-                    code="AT-105",
-                )
-            return pattern.replace("{job_id}", job_id)
-        return f"{self._client(connection, version, None).settings.api_url}/jobs/{job_id}"
+        pattern = str(connection.extra_dejson.get("job_page_url") or "")
+        if pattern and not pattern.startswith(("http://", "https://")):
+            raise InvalidConnection(
+                f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
+                f" {pattern!r}.",
+                code="AT-105",
+            )
+        return pattern.replace("{job_id}", job_id) or None
 
     @contextmanager
     def _known(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from anyio import fail_after
 
 from airflow_training import stats
+from airflow_training.addresses import TASK_TAB, base_url, task_path
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watcher import Watcher
@@ -35,9 +36,9 @@ from airflow_training.operators.claim import Claim, ClaimStore
 from airflow_training.operators.destination import copy_model
 from airflow_training.operators.interruption import Interruptible
 from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
-from airflow_training.operators.result import RESULT_KEY, Result, check_success, kept_metrics, saved_model
-from airflow_training.reporting import PATIENCE, STATUS_KEY, Outcome, report
-from airflow_training.triggers.training import JOB_ID_KEY
+from airflow_training.operators.result import Result, check_success, kept_metrics, saved_model
+from airflow_training.reporting import PATIENCE, Outcome, report
+from airflow_training.xcoms import CLAIM_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -91,8 +92,11 @@ class Attempt:
             raise self.not_followed(self._claimed, error) from error
 
     def job_page(self, claim: Claim) -> str:
-        """Where people see a job."""
-        return _hook(claim).job_page(claim.job_id, version=claim.version)
+        """Where people see a job: where its connection says, or else the tab of the task in Airflow's UI."""
+        ti = self._ti
+        map_index = ti.map_index if ti.map_index is not None else -1
+        tab = f"{base_url()}{task_path(ti.dag_id, ti.run_id, ti.task_id, map_index)}/plugin/{TASK_TAB}"
+        return _hook(claim).job_page(claim.job_id) or tab
 
     def follow(self, claim: Claim, limits: Limits) -> Outcome:
         """Follow a job to its end, on this worker."""
@@ -241,6 +245,8 @@ class Attempt:
             cancel_on_kill=self._cancel_on_kill,
         ).decide()
         claim = decision if isinstance(decision, Claim) else await self._start(describe, decision)
+        # Before the id, by which it is found.
+        self._ti.xcom_push(CLAIM_KEY, claim.to_xcom())
         self._ti.xcom_push(JOB_ID_KEY, claim.job_id)
         return claim
 

@@ -53,6 +53,11 @@ class Claim:
         """The claim as JSON can hold it."""
         return asdict(self)
 
+    def to_xcom(self) -> dict[str, Any]:
+        """What it takes to ask for the job, and its inputs."""
+        kept = ("job_id", "training_conn_id", "version", "name", "inputs")
+        return {name: value for name, value in self.to_dict().items() if name in kept} | {"inputs": list(self.inputs)}
+
     def accepted(self) -> Claim:
         """The claim once the service has accepted the job."""
         return replace(self, submitted=datetime.now(timezone.utc).isoformat())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TrainingJobLink(BaseOperatorLink):
-    """Leads to the page that the connection's `job_page_url` names, or else to the job API's status of the job."""
+    """Leads to the page that the connection's `job_page_url` names, or else to the tab *Training* of the task."""
 
     name = "Training job"
 

@@ -18,9 +18,6 @@ from airflow_training.reporting import Outcome
 # Bytes: no file of metrics is longer, and a worker has no memory for one that is.
 _LONGEST_METRICS = 1024 * 1024
 
-RESULT_KEY = "training_job"
-"""The XCom that holds the result."""
-
 
 @dataclass(frozen=True)
 class Result:

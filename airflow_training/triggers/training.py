@@ -26,12 +26,10 @@ from airflow_training.exceptions import (
     coded,
 )
 from airflow_training.jobs.limits import Limits
-from airflow_training.reporting import CURSOR_KEY, Superseded, report
+from airflow_training.reporting import Superseded, report
 from airflow_training.triggers.log_delivery import log_is_read
 from airflow_training.triggers.watchers import shared_watcher
-
-JOB_ID_KEY = "training_job_id"
-"""The XCom in which each try of a task claims its job."""
+from airflow_training.xcoms import CURSOR_KEY, JOB_ID_KEY
 
 # Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
 # deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.

@@ -1,0 +1,176 @@
+"""What the page of a job asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from fastapi import APIRouter, Header, HTTPException, Query, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from airflow_training.client.training import TrainingClient
+from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.plugins.access import RightsDep
+from airflow_training.plugins.asking import Answer, asking
+from airflow_training.plugins.clients import Service
+from airflow_training.plugins.known import (
+    EditableJobDep,
+    KnownJob,
+    KnownJobDep,
+    KnownLogDep,
+    show_status,
+    show_task,
+)
+from airflow_training.plugins.refs import JobRef
+from airflow_training.plugins.tails import tails
+
+router = APIRouter()
+
+_NOBODY_ASKED = {"reachable": True, "message": "", "since": None}
+
+
+@router.get("/job")
+async def job(known: KnownJobDep, rights: RightsDep) -> dict[str, Any]:
+    """The job: its status and what is known of its task."""
+    answer = await _status(known.service, known.job_id) if known.service else None
+    if isinstance(known.ref, JobRef) and answer and answer.reachable and not answer.value:
+        raise HTTPException(404, f"The training service does not know the job {known.job_id}.")
+    training = known.training
+    status = _latest(known, answer)
+    return {
+        "task": show_task(training) if training else None,
+        "connection": known.service.conn_id if known.service else None,
+        "job": show_status(status) if status else None,
+        "why_no_job": training.why_no_job if training else "",
+        "location": training.location if training else None,
+        "metrics": dict(training.metrics) if training else {},
+        "parameters": list(training.parameters) if training else [],
+        "inputs": list(training.inputs) if training else [],
+        "may_cancel": bool(status and not status.state.ended)
+        and await run_in_threadpool(rights.job, known.ref, DagAccessEntity.TASK_INSTANCE, edit=True),
+        "service": answer.to_dict() if answer else _NOBODY_ASKED,
+    }
+
+
+@router.get("/metrics")
+async def metrics(known: KnownJobDep) -> Response:
+    """The curves of its metrics."""
+    return await _document(known, "metrics", lambda client: client.metrics(known.job_id), {"curves": []})
+
+
+@router.get("/usage")
+async def usage(known: KnownJobDep) -> Response:
+    """What it used of its machine."""
+    nothing: dict[str, Any] = {"asked": None, "granted": None, "samples": []}
+    return await _document(known, "usage", lambda client: client.usage(known.job_id), nothing)
+
+
+@router.get("/model")
+async def model(known: KnownJobDep) -> Response:
+    """The SavedModel that it left."""
+    if not known.service:
+        return _reply(b'{"model":null}', True, _NOBODY_ASKED)
+    answer = await asking.get().ask(
+        known.service, "model", known.job_id, _as_json(lambda client: client.model(known.job_id))
+    )
+    supported = answer.value is not None or await _supports_extensions(known.service, known.job_id)
+    return _reply(b'{"model":' + (answer.value or b"null") + b"}", supported, answer.to_dict())
+
+
+@router.get("/log")
+async def log(known: KnownLogDep, after: int = Query(0, ge=0), tail: str = "") -> dict[str, Any]:
+    """The lines of its log after those that the page has."""
+    if not known.service:
+        return {
+            "records": [], "next": 1, "skipped": False, "ended": False, "tail": "", "reset": False,
+            "service": _NOBODY_ASKED,
+        }  # fmt: skip
+    lines = tails.get().get(known.service, known.job_id)
+    answer = await asking.get().ask(
+        known.service, "log", known.job_id, lambda client: lines.read_on(client, known.job_id)
+    )
+    reset = bool(tail) and tail != lines.id
+    return {
+        **lines.reply(0 if reset or not tail else after),
+        "ended": lines.ended,
+        "tail": lines.id,
+        "reset": reset,
+        "service": answer.to_dict(),
+    }
+
+
+@router.post("/cancel")
+async def cancel(known: EditableJobDep, x_requested_by: str = Header("")) -> dict[str, Any]:
+    """Cancel it."""
+    # Another site's page can have a browser send a form here, but not a header of its own.
+    if x_requested_by != "training":
+        raise HTTPException(400, "The header X-Requested-By must be training.")
+    if not known.service:
+        raise HTTPException(409, known.training.why_no_job if known.training else "There is no job.")
+
+    async def end(client: TrainingClient) -> JobStatus | None:
+        await client.cancel(known.job_id)
+        return await client.find(known.job_id)
+
+    ask = asking.get()
+    answer = await ask.ask(known.service, "cancel", known.job_id, end)
+    ask.forget(known.service, known.job_id)
+    if not answer.reachable:
+        raise HTTPException(502, f"The job could not be cancelled: {answer.message}")
+    if not answer.value:
+        raise HTTPException(404, f"The training service does not know the job {known.job_id}.")
+    return {"job": show_status(answer.value)}
+
+
+def _latest(known: KnownJob, answer: Answer[JobStatus | None] | None) -> JobStatus | None:
+    """The status that is known last, of a job that the task at least has submitted."""
+    if answer and answer.value:
+        return answer.value
+    training = known.training
+    if not training or not known.job_id:
+        return None
+    return training.status or JobStatus(job_id=known.job_id, name=training.name, state=JobState.UNKNOWN)
+
+
+async def _status(service: Service, job_id: str) -> Answer[JobStatus | None]:
+    return await asking.get().ask(service, "status", job_id, lambda client: client.find(job_id))
+
+
+async def _supports_extensions(service: Service, job_id: str) -> bool:
+    metrics = await asking.get().ask(service, "metrics", job_id, _as_json(lambda client: client.metrics(job_id)))
+    return metrics.value is not None or not metrics.reachable
+
+
+async def _document(
+    known: KnownJob,
+    what: str,
+    question: Callable[[TrainingClient], Awaitable[BaseModel | None]],
+    nothing: dict[str, Any],
+) -> Response:
+    empty = json.dumps(nothing).encode()
+    if not known.service:
+        return _reply(empty, True, _NOBODY_ASKED)
+    answer = await asking.get().ask(known.service, what, known.job_id, _as_json(question))
+    supported = answer.value is not None or not answer.reachable
+    return _reply(answer.value or empty, supported, answer.to_dict())
+
+
+def _as_json(
+    question: Callable[[TrainingClient], Awaitable[BaseModel | None]],
+) -> Callable[[TrainingClient], Awaitable[bytes | None]]:
+    """A question whose answer is written once, for all who want to know."""
+
+    async def ask(client: TrainingClient) -> bytes | None:
+        found = await question(client)
+        return found.model_dump_json().encode() if found else None
+
+    return ask
+
+
+def _reply(document: bytes, supported: bool, service: dict[str, Any]) -> Response:
+    """A document of JSON, and beside what is in it what the page has to know of the service."""
+    more = json.dumps({"supported": supported, "service": service}).encode()
+    return Response(document[:-1] + b"," + more[1:], media_type="application/json")
