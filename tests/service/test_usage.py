@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from airflow_training.service.runners.usage_file import USAGE_FILE
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.ray import RAY_PATIENCE, RayCluster
 from tests.service.support import RunningService, Tenant
@@ -58,7 +57,7 @@ def samples(tenant: Tenant, job_id: str) -> list[dict[str, Any]]:
 
 def is_busy(sample: dict[str, Any]) -> bool:
     # How much of the machine it gets is for other processes to say as well.
-    return sample["cpus"] > 0.1 and sample["memory"] > 190
+    return bool(sample["cpus"] > 0.1 and sample["memory"] > 190)
 
 
 def test_a_job_that_is_busy_and_holds_memory_is_seen_to_also_by_a_service_that_was_killed(
