@@ -20,12 +20,14 @@ class Share(BaseModel):
 
 
 class UsageSample(BaseModel):
-    """What a job used at a moment, or on average since the sample before.
+    """What a job used at a moment, or on average since the sample before that was taken.
+
+    Of a job that runs for long, samples become fewer: each then stands for the ones that it took the place of.
 
     Attributes:
         time: When, in seconds since 1970.
-        cpus: How many cpus' time on average since the sample before: 1.5 is one and a half.
-        memory: MB of memory at that moment.
+        cpus: How many cpus' time on average since then: 1.5 is one and a half.
+        memory: MB of memory at that moment, without what the machine keeps of files and can give up.
         gpus: How many graphics processors' time; None where it has none or they cannot be asked.
         gpu_memory: MB of their memory; None likewise.
     """

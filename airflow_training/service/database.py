@@ -8,6 +8,7 @@ from sqlalchemy import URL, DateTime, Dialect, Enum, Index, String, Text, TypeDe
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from airflow_training.jobs.status import JobState
+from airflow_training.service.amount import Amount
 from airflow_training.service.database_engine import make_engine, usable
 from airflow_training.service.migrations import upgrade
 
@@ -86,6 +87,11 @@ class Job(Table):
     finished: Mapped[datetime | None] = mapped_column(UtcTime)
     exit_code: Mapped[int | None]
     message: Mapped[str] = mapped_column(Text, default="")
+
+    @property
+    def asked(self) -> Amount:
+        """What it asks for."""
+        return Amount(self.cpus, self.memory, self.gpus)
 
     __table_args__ = (
         Index("jobs_by_state", "state", "claimed", "submitted", "tenant"),

@@ -35,6 +35,14 @@ ANSWERS: dict[str, Any] = {
     },
     "JobStatus": _JOB,
     "JobList": {"jobs": [_JOB]},
+    "JobUsage": {
+        "asked": {"cpus": 2, "memory": 4096, "gpus": 1},
+        "granted": {"cpus": 2, "memory": 4096, "gpus": 1},
+        "samples": [
+            {"time": 1795594084.81, "cpus": 1.07, "memory": 412.6, "gpus": 0.0, "gpu_memory": 310.0},
+            {"time": 1795594086.81, "cpus": 1.93, "memory": 1730.2, "gpus": 0.87, "gpu_memory": 6144.0},
+        ],
+    },
     "ErrorDocument": {
         "error": {
             "code": "404",

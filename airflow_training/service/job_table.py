@@ -93,13 +93,14 @@ class JobTable:
             ApiError: The tenant has no such job.
         """
         with self._sessions() as session:
-            job = session.get(Job, key)
-            if not job:
-                raise ApiError(
-                    404, f"There is no job {key.job_id}: it was not submitted, or has been removed.", code="AT-611"
-                )
+            job = _found(session, key)
             ahead = select(func.count()).select_from(Job).where(*self._in_the_queue, Job.submitted < job.submitted)
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
+
+    def asked(self, key: JobKey) -> Amount:
+        """What a job asks for; raises what `status` does."""
+        with self._sessions() as session:
+            return _found(session, key).asked
 
     def statuses(self, tenant: str, finished: int) -> list[JobStatus]:
         """The jobs of a tenant, in the order of their submission: all that have not ended, the newest of the others.
@@ -267,13 +268,11 @@ class JobTable:
             reason = coded("this version of the service does not take its description: submit it again", code="AT-466")
             self.record(key, Progress(JobState.FAILED, reason, finished=now()))
             return None
-        asked = Amount(job.cpus, job.memory, job.gpus)
         gpus = tuple(filter(None, job.gpu_ids.split(",")))
-        return Order(key, description, asked, self._machine.granted(asked), gpus)
+        return Order(key, description, job.asked, self._machine.granted(job.asked), gpus)
 
     def _status(self, job: Job, ahead: int) -> JobStatus:
         waits = _waits(job)
-        asked = Amount(job.cpus, job.memory, job.gpus)
         return JobStatus.model_validate(
             {
                 "job_id": job.id,
@@ -283,10 +282,17 @@ class JobTable:
                 "submission_time": job.submitted,
                 "start_time": job.started,
                 "finish_time": job.finished,
-                "message": why_waiting(asked, ahead, self._machine) if waits else job.message,
+                "message": why_waiting(job.asked, ahead, self._machine) if waits else job.message,
             }
         )
 
 
 def _waits(job: Job) -> bool:
     return job.state is JobState.PENDING and not job.claimed
+
+
+def _found(session: Session, key: JobKey) -> Job:
+    job = session.get(Job, key)
+    if not job:
+        raise ApiError(404, f"There is no job {key.job_id}: it was not submitted, or has been removed.", code="AT-611")
+    return job

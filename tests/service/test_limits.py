@@ -23,10 +23,16 @@ from obstore.store import S3Store
 from airflow_training.service.runners import limits
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.state_folder import name_of
+from airflow_training.service.runners.usage import Sample
 from tests.service.support import RunningService, Tenant, wait_for
 
 HOG = "python3 -c 'x = bytearray(400 * 1024 * 1024); import time; time.sleep(600)'"
 HOG_IN_A_CHILD = f"({HOG}); echo survived; sleep 600"
+BUSY = """python3 -c '
+import time
+held = b"x" * (100 * 1024 * 1024)
+while time.process_time() < 5: pass
+'"""
 # Far from a fork bomb, which a test must not let loose where nothing else would stop it.
 MANY = "i=0; while [ $i -lt {number} ]; do sleep 600 & i=$((i+1)); done; wait"
 FORK_BOMB = "bomb() { bomb & bomb; }; bomb" if Cgroup.available() else MANY.format(number=limits.PROCESSES + 500)
@@ -212,14 +218,28 @@ def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningServ
 def test_limits_hold_without_control_groups(
     tmp_path: Path, command: str, changes: dict[str, Any], overstepped: str
 ) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(WITHOUT_GROUPS)
-    facts = {"cpus": 1, "memory": 4000, "disk": 1000, "log": 10**6, "seconds": None, **changes}
-    words = [sys.executable, str(program), command, json.dumps(facts), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.startswith(overstepped)
+    assert without_groups(tmp_path, command, **changes)[0].startswith(overstepped)
     here = str(tmp_path)
     assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == here]
+
+
+def test_what_a_job_uses_is_seen_without_control_groups(tmp_path: Path) -> None:
+    overstepped, samples = without_groups(tmp_path, f"({BUSY}) & wait")
+    assert not overstepped
+    seen = [Sample(*values) for values in json.loads(samples)]
+    assert seen
+    assert max(sample.memory for sample in seen) > 100
+    assert 0 < max(sample.cpus for sample in seen) < 1.6
+
+
+def without_groups(folder: Path, command: str, **changes: Any) -> list[str]:
+    """Run a command; returns what it used too much of, and the samples of what it used."""
+    program = folder / "program.py"
+    program.write_text(WITHOUT_GROUPS)
+    facts = {"cpus": 1, "memory": 4000, "disk": 1000, "log": 10**6, "seconds": None, **changes}
+    words = [sys.executable, str(program), command, json.dumps(facts), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.splitlines()
 
 
 WITHOUT_GROUPS = """
@@ -227,14 +247,18 @@ import json, os, sys
 from pathlib import Path
 from airflow_training.service.runners import limits
 from airflow_training.service.runners.process_tree import ProcessTree, adopt_orphans
+from airflow_training.service.runners.usage import Sampler
 
 limits.Cgroup.create = lambda *_, **__: None
 limits.PROCESSES = 300
 command, facts, folder = sys.argv[1:]
 adopt_orphans()
 watch = limits.ProcessWatch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
-ended = ProcessTree(lambda _: None, grace=5).run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
+samples = []
+tree = ProcessTree(lambda _: None, 5, Sampler(samples.append, ()))
+ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
 print(ended.overstepped)
+print(json.dumps(samples))
 """
 
 

@@ -16,12 +16,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from airflow_training.service.runners.usage import Used
+
 _MEGABYTE = 1024 * 1024
 _PERIOD = 100_000  # microseconds in which a group may use its cpus
 
 _MOUNTS = Path("/proc/self/mounts")
 _OWN = Path("/proc/self/cgroup")
-_CONTROLLERS = ("memory", "pids", "cpu")
 
 # What is written where, in the words of each version; the first file of a controller must be there.
 _FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -29,6 +30,7 @@ _FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
         "memory": (("memory.limit_in_bytes", "{memory}"), ("memory.memsw.limit_in_bytes", "{memory}")),
         "pids": (("pids.max", "{processes}"),),
         "cpu": (("cpu.cfs_period_us", "{period}"), ("cpu.cfs_quota_us", "{quota}")),
+        "cpuacct": (("cpuacct.usage", "0"),),
     },
     2: {
         "memory": (("memory.max", "{memory}"), ("memory.swap.max", "0"), ("memory.oom.group", "1")),
@@ -89,7 +91,7 @@ class Cgroup:
         for version in (2, 1):
             folders = {
                 controller: folder
-                for controller in _CONTROLLERS
+                for controller in _FILES[version]
                 for parent in _parents(version, controller)
                 if (folder := parent / name).is_dir()
             }
@@ -111,6 +113,23 @@ class Cgroup:
     def ran_out_of_processes(self) -> bool:
         """Whether a process of the group could not be started for want of room."""
         return self._refused() > self._refused_by_us
+
+    def used(self) -> Used | None:
+        """What the group has used so far; None where the kernel does not count it."""
+        memory = self._folders["memory"]
+        try:
+            if self._version == 1:
+                seconds = int((self._folders["cpuacct"] / "cpuacct.usage").read_text()) / 10**9
+                taken = int((memory / "memory.usage_in_bytes").read_text())
+                files = _event(memory / "memory.stat", "total_inactive_file")
+            else:
+                seconds = _event(memory / "cpu.stat", "usage_usec") / 10**6
+                taken = int((memory / "memory.current").read_text())
+                files = _event(memory / "memory.stat", "inactive_file")
+        except (OSError, KeyError):
+            return None
+        # As `docker stats` counts it: the kernel gives up what it keeps of a file that was not used of late.
+        return Used(seconds, max(0, taken - files) / _MEGABYTE)
 
     def kill(self) -> None:
         """End every process of the group by force, before it can start another."""
@@ -180,14 +199,14 @@ def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
         # then no process may enter the groups below ("domain invalid"), so they must not be asked for there.
         if not os.access(parent / "cgroup.procs", os.W_OK) or not _enabled(parent, "memory"):
             continue
-        for controller in _CONTROLLERS:
+        for controller in _FILES[2]:
             _enabled(parent, controller)
         folder = parent / name
         try:
             folder.mkdir(exist_ok=True)
         except OSError:
             continue
-        limited = [controller for controller in _CONTROLLERS if _limited(2, controller, folder, values)]
+        limited = [controller for controller in _FILES[2] if _limited(2, controller, folder, values)]
         if "memory" in limited:
             return dict.fromkeys(limited, folder)
         _removed(folder)
@@ -196,15 +215,15 @@ def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
 
 def _make_1(name: str, values: Mapping[str, int]) -> dict[str, Path]:
     """Make a group of version 1: a folder for each controller, in a tree of its own."""
-    folders = {}
-    for controller in _CONTROLLERS:
+    folders: dict[str, Path] = {}
+    for controller in _FILES[1]:
         for parent in _parents(1, controller):
             folder = parent / name
             with contextlib.suppress(OSError):
                 folder.mkdir(exist_ok=True)
                 if _limited(1, controller, folder, values):
                     folders[controller] = folder
-                else:
+                elif folder not in folders.values():
                     folder.rmdir()
     return folders
 

@@ -40,6 +40,7 @@ from airflow_training.service.runners.container_state import (
     note_made,
     was_made,
 )
+from airflow_training.service.runners.container_usage import keep_sampling
 from airflow_training.service.runners.limits import KILLED_FIRST, PROCESSES, out_of_memory
 from airflow_training.service.runners.state_folder import SPECIFICATION, name_of
 
@@ -96,6 +97,8 @@ class _Job:
                 return 128 + signal.SIGTERM
             container.start()
             threading.Thread(target=self._stop_when_told, args=[container, time.monotonic()], daemon=True).start()
+            sampling = [container, self._state, self._specification["gpus"]]
+            threading.Thread(target=keep_sampling, args=sampling, daemon=True).start()
             status = self._follow(engine, container, output)
             self._tell_want_of_memory(container)
         except APIError as error:

@@ -16,6 +16,7 @@ from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
 from airflow_training.service.runners.staging import Staging, python_program, remove_tree, run_undisturbed
 from airflow_training.service.runners.state_folder import name_of
+from airflow_training.service.runners.usage_file import UsageFile
 
 # Named and not imported: a supervisor, of which each job has one, needs nothing of Docker's SDK.
 _CLIENT = "airflow_training.service.runners.container_client"
@@ -56,7 +57,7 @@ class ContainerPlace:
         """The name of the container."""
         return f"container-{name_of(self._state)}"
 
-    def output(self, log: JobLog) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, _: UsageFile) -> Callable[[bytes], None]:
         """What the programs write is the log of the job."""
         return log.write
 

@@ -17,6 +17,8 @@ import psutil
 
 from airflow_training.exceptions import coded
 from airflow_training.service.runners.cgroup import Cgroup
+from airflow_training.service.runners.process_meter import ProcessMeter
+from airflow_training.service.runners.usage import Used
 
 _MEGABYTE = 1024 * 1024
 
@@ -111,6 +113,14 @@ class Watch:
         """
         return self._disk()
 
+    def used(self, processes: Callable[[], list[psutil.Process]]) -> Used | None:
+        """Tell what the job has used so far; None where that is seen elsewhere.
+
+        Args:
+            processes: Finds all of its processes; asked only where there is no control group.
+        """
+        return None
+
     def _disk(self) -> str:
         began = time.monotonic()
         if began < self._next_disk:
@@ -139,6 +149,7 @@ class ProcessWatch(Watch):
         super().__init__(limits, folder)
         self._group = Cgroup.create(group, memory=limits.memory, cpus=limits.cpus, processes=PROCESSES)
         self._most_processes = 0 if self._group else _processes_for(PROCESSES)
+        self._meter = ProcessMeter()
 
     def enter(self) -> None:
         """Called in the process that is to become the job, just before it does."""
@@ -164,6 +175,11 @@ class ProcessWatch(Watch):
     def overstepped(self, processes: Callable[[], list[psutil.Process]]) -> str:
         """Say what the job used too much of; an empty text where it did not."""
         return self._memory_or_processes(processes) or super().overstepped(processes)
+
+    def used(self, processes: Callable[[], list[psutil.Process]]) -> Used | None:
+        """Tell what the job has used so far."""
+        counted = self._group and self._group.used()
+        return counted or self._meter.measure(processes())
 
     def _memory_or_processes(self, find: Callable[[], list[psutil.Process]]) -> str:
         limit = self._limits.memory

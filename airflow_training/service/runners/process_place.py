@@ -20,6 +20,7 @@ from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
 from airflow_training.service.runners.staging import Staging
 from airflow_training.service.runners.state_folder import JOB_VARIABLE, name_of
+from airflow_training.service.runners.usage_file import UsageFile
 
 _REQUIREMENTS = "requirements.txt"
 
@@ -46,7 +47,7 @@ class ProcessPlace:
         self._python = state / "env"
         self._installed = False
 
-    def output(self, log: JobLog) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, _: UsageFile) -> Callable[[bytes], None]:
         """What the programs write is the log of the job."""
         return log.write
 

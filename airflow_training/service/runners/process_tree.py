@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from airflow_training.service.runners.limits import OUT_OF_TIME, Watch
+from airflow_training.service.runners.usage import Sampler
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -70,6 +71,7 @@ class ProcessTree:
     Args:
         output: Is given what the programs write, both streams as one.
         grace: Seconds between the request to end and the end by force.
+        sampler: Takes samples of what the programs use.
 
     Attributes:
         stopping: Whether the end was asked for.
@@ -79,10 +81,11 @@ class ProcessTree:
     _TICK = 0.25
     _POLL = 0.05
 
-    def __init__(self, output: Callable[[bytes], None], grace: float) -> None:
+    def __init__(self, output: Callable[[bytes], None], grace: float, sampler: Sampler) -> None:
         self.stopping = False
         self._output = output
         self._grace = grace
+        self._sampler = sampler
         self._selector = selectors.DefaultSelector()
         # A signal makes a byte appear here, so that one wait covers signals and output.
         self._signals, signals_in = os.pipe()
@@ -156,6 +159,7 @@ class ProcessTree:
     def _follow(self, process: subprocess.Popen[bytes], output: int, watch: Watch) -> Ended:
         kill_after = give_up_after = float("inf")
         next_look = 0.0
+        self._sampler.begin()
         stopped: bool | None = None
         overstepped = ""
         while True:
@@ -169,6 +173,7 @@ class ProcessTree:
             now = time.monotonic()
             if stopped is None and not ended and now > next_look:
                 overstepped = watch.overstepped(_descendants)
+                self._sampler.look(lambda: watch.used(_descendants))
                 next_look = now + self._TICK
             if stopped is None and (ended or self.stopping or overstepped or watch.time_is_up):
                 # What a command leaves behind when it ends is ended as a command is that is to stop.

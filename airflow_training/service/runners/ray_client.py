@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 # Seconds after which Ray is asked again.
 _PAUSE = 1.0
 # What the program on the node needs beside Python; Ray keeps it for the next job.
-_PACKAGES = ("obstore", "psutil", "uv")
+_PACKAGES = ("obstore", "psutil", "uv", "nvidia-ml-py")
 # Ray gives up a job that has waited for room for a quarter of an hour.
 _WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 # Ray waits so many seconds between SIGTERM and SIGKILL: the node has its own time for that, and brings files back

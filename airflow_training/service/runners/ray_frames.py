@@ -9,6 +9,7 @@ arrives as it was written, once and in order, and beside them what the node has 
 {"frame": 2, "at": …, "failed": "…"}                              it cannot be started
 {"frame": 3, "at": …, "ended": {"status": 0, "stopped": false, "overstepped": ""}}
 {"frame": 4, "at": …, "left": "…"}                                what of the files was not brought back
+{"frame": 5, "at": …, "usage": [1795594084.81, 0.98, 212.4, null, null]}    a sample, as in usage_file.py
 ```
 
 Bytes that are no UTF-8 are lone surrogates, as Python's `surrogateescape` has them.
@@ -21,6 +22,9 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
+
+from airflow_training.service.runners.usage import Sample
+from airflow_training.service.runners.usage_file import sample_of
 
 
 class FrameWriter:
@@ -61,10 +65,14 @@ class FrameReader:
     Args:
         take_output: Is given what the job wrote, when, and the number of the frame. Of a frame without output it is
             given the time, which is the log's from then on: what the service says next belongs there.
+        take_sample: Is given the samples of what the job used, some of them again where another client goes on.
     """
 
-    def __init__(self, take_output: Callable[[bytes, datetime, int | None], None]) -> None:
+    def __init__(
+        self, take_output: Callable[[bytes, datetime, int | None], None], take_sample: Callable[[Sample], None]
+    ) -> None:
         self._take_output = take_output
+        self._take_sample = take_sample
         self._partial = b""
 
     def take(self, piece: bytes) -> None:
@@ -75,6 +83,9 @@ class FrameReader:
             if frame is None:
                 # The client's own last words.
                 self._take_output(line + b"\n", datetime.now(timezone.utc), None)
+            elif "usage" in frame:
+                if sample := sample_of(frame["usage"]):
+                    self._take_sample(sample)
             else:
                 output: str | None = frame.get("output")
                 at = datetime.fromtimestamp(frame["at"], timezone.utc)

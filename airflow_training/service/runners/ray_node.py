@@ -24,6 +24,7 @@ from airflow_training.service.runners.process_place import ProcessPlace
 from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans, end_with
 from airflow_training.service.runners.ray_frames import FrameWriter
 from airflow_training.service.runners.staging import remove_tree
+from airflow_training.service.runners.usage import Sampler
 
 JOB = "job.json"
 
@@ -41,7 +42,8 @@ class _Courier:
         write_json(state / "store.json", job["store"])
         files = {"store": str(state / "store.json"), "prefix": job["prefix"]}
         self._place = ProcessPlace(state, {**job, "files": files})
-        self._tree = ProcessTree(self._frames.output, self._place.grace)
+        sampler = Sampler(lambda sample: self._frames.tell(usage=sample), job["gpus"])
+        self._tree = ProcessTree(self._frames.output, self._place.grace, sampler)
 
     def run(self) -> int:
         """Run it to its end; returns the exit status that Ray is to show."""

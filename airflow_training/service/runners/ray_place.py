@@ -18,6 +18,7 @@ from airflow_training.service.runners.process_tree import Ended
 from airflow_training.service.runners.ray_frames import FrameReader
 from airflow_training.service.runners.ray_note import RayNote
 from airflow_training.service.runners.staging import python_program, run_undisturbed
+from airflow_training.service.runners.usage_file import UsageFile
 
 # Named and not imported: a supervisor, of which each job has one, needs nothing of what the client needs.
 _CLIENT = "airflow_training.service.runners.ray_client"
@@ -49,10 +50,10 @@ class RayPlace:
         note = RayNote.read(self._state)
         return f"ray-{note.submission_id}" if note else "ray"
 
-    def output(self, log: JobLog) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, usage: UsageFile) -> Callable[[bytes], None]:
         """The client hands on the frames that the node wrote, with its times."""
         self._log = log
-        return FrameReader(log.write).take
+        return FrameReader(log.write, usage.add).take
 
     def watch(self) -> Watch:
         """Watch the client; the node limits the job."""

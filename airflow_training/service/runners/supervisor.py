@@ -29,6 +29,8 @@ from airflow_training.service.runners.state_folder import (
     SUPERVISOR,
     boot_id,
 )
+from airflow_training.service.runners.usage import Sampler
+from airflow_training.service.runners.usage_file import UsageFile
 
 # Seconds before a job is run again: doubled with each attempt, up to a minute.
 _FIRST_PAUSE = 1.0
@@ -72,7 +74,9 @@ class Supervisor:
         self._attempts: int = specification["retries"] + 1
         goes_on: bool = specification["goes_on"]
         self._log = JobLog(state, specification["limits"]["log"], marked=goes_on)
-        self._tree = ProcessTree(place.output(self._log), place.grace)
+        usage = UsageFile(state)
+        sampler = Sampler(usage.add, specification["gpus"])
+        self._tree = ProcessTree(place.output(self._log, usage), place.grace, sampler)
         if goes_on:
             signal.signal(signal.SIGTERM, lambda *_: self._leave())
 

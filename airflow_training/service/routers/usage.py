@@ -1,0 +1,39 @@
+"""What a job used of its machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from airflow_training.jobs.usage import JobUsage, Share, UsageSample
+from airflow_training.service.context import Reader, ServiceParts
+from airflow_training.service.errors_http import REFUSALS, refusals
+from airflow_training.service.routers.jobs import JobId
+from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.runners.usage_file import read_usage
+from airflow_training.service.usage_thinning import thin
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], responses=REFUSALS)
+
+
+@router.get("/{job_id}/usage", operation_id="get_usage", responses=refusals(404, 422))
+def usage(
+    job_id: JobId,
+    client: Reader,
+    service: ServiceParts,
+    points: Annotated[int, Query(ge=2, le=10_000, description="How many samples are wanted at most.")] = 500,
+) -> JobUsage:
+    """Tell what a job asked for, what it got, and what it used over time, for as long as the job is kept.
+
+    Where there are more samples than are wanted, the first, the last and the peaks are among those that come. A job
+    that has not begun has none.
+    """
+    key = JobKey(client.tenant, job_id)
+    asked = service.jobs.asked(key)
+    samples = [UsageSample(**sample._asdict()) for sample in read_usage(service.data.job_state(*key))]
+    return JobUsage(
+        asked=Share(**asked._asdict()),
+        granted=Share(**service.machine.granted(asked)._asdict()),
+        samples=thin(samples, points),
+    )

@@ -1,0 +1,55 @@
+"""What a container uses, as its engine tells it.
+
+Source: the Docker Engine API, `GET /containers/{id}/stats`, which Podman answers as well, without what of the memory is
+a file's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from docker.errors import DockerException
+from docker.models.containers import Container
+from requests import RequestException
+from urllib3.exceptions import HTTPError
+
+from airflow_training.service.runners.usage import Sampler, Used
+from airflow_training.service.runners.usage_file import UsageFile
+
+_MEGABYTE = 1024 * 1024
+# Seconds between two looks whether it is time for a sample.
+_TICK = 0.5
+
+
+def keep_sampling(container: Container, state: Path, gpus: list[str]) -> None:
+    """Keep samples of a container in the state folder of its job, for as long as this process lives."""
+    sampler = Sampler(UsageFile(state).add, gpus)
+    while True:
+        # An engine that is away is asked again with the next look, and so is one that has no such numbers.
+        with contextlib.suppress(DockerException, RequestException, HTTPError, OSError, LookupError, TypeError):
+            sampler.look(lambda: used(_stats(container)))
+        time.sleep(_TICK)
+
+
+def _stats(container: Container) -> dict[str, Any]:
+    # Without `one_shot` Docker takes a second, to look twice.
+    stats: dict[str, Any] = container.stats(stream=False, one_shot=True)  # type: ignore[assignment] # is no stream
+    return stats
+
+
+def used(stats: Mapping[str, Any]) -> Used:
+    """What an engine's numbers say, as `docker stats` reads them: a file that was not used of late is no memory.
+
+    >>> used({"cpu_stats": {"cpu_usage": {"total_usage": 1500000000}}, "memory_stats": {"usage": 2097152}})
+    Used(cpu_seconds=1.5, memory=2.0)
+    """
+    memory = stats["memory_stats"]
+    files = memory.get("stats") or {}
+    # The first is the word of control groups of version 1, the second of version 2.
+    inactive = files.get("total_inactive_file", files.get("inactive_file", 0))
+    seconds = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 10**9
+    return Used(seconds, max(0, memory["usage"] - inactive) / _MEGABYTE)
