@@ -35,6 +35,16 @@ ANSWERS: dict[str, Any] = {
     },
     "JobStatus": _JOB,
     "JobList": {"jobs": [_JOB]},
+    "JobMetrics": {
+        "curves": [
+            {
+                "name": "loss",
+                "unit": "epoch",
+                "points": [[1795594084.81, 1.0, 0.42], [1795594093.07, 2.0, 0.31]],
+                "told": 2,
+            }
+        ]
+    },
     "ErrorDocument": {
         "error": {
             "code": "404",
