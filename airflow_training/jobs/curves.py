@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
+Unit = Literal["epoch", "step", "value"]
+
 MOST_POINTS = 10_000
 """The most points of one curve that a reply holds."""
 
@@ -36,12 +38,15 @@ class Curve(BaseModel):
     """
 
     name: str
-    unit: Literal["epoch", "step", "value"]
+    unit: Unit
     points: list[Point]
     told: int = Field(ge=0)
 
 
 class JobMetrics(BaseModel):
-    """The curves of a job, in the order of their names."""
+    """The curves of a job, in the order of their names.
+
+    A metric that was told both by epoch and by step has a curve of each unit.
+    """
 
     curves: list[Curve]

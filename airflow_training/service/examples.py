@@ -43,6 +43,16 @@ ANSWERS: dict[str, Any] = {
             {"time": 1795594086.81, "cpus": 1.93, "memory": 1730.2, "gpus": 0.87, "gpu_memory": 6144.0},
         ],
     },
+    "JobMetrics": {
+        "curves": [
+            {
+                "name": "loss",
+                "unit": "epoch",
+                "points": [[1795594084.81, 1.0, 0.42], [1795594093.07, 2.0, 0.31]],
+                "told": 2,
+            }
+        ]
+    },
     "ErrorDocument": {
         "error": {
             "code": "404",

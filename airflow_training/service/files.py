@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return document
+
+
+def append(file: FileIO, content: bytes) -> None:
+    """Write all of it: where the disk is nearly full, the first part is written without an error."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]

@@ -134,9 +134,10 @@ def test_records_and_text_agree_wherever_the_output_is_cut(tmp_path: Path, seed:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test's chance need not be a secret
+    metrics = [b'\n{"metrics": {"loss": 1}}\n', b"\nEpoch 3/5\n9/9 1s/st", b"ep - loss: 2\n"]
     frames = [
         chance.choice(["", "é", "a\tb", "日本"]).encode() * chance.choice([1, 20, 40_000])
-        + chance.choice([b"", b"\n", b"\r\n"])
+        + chance.choice([b"", b"\n", b"\r\n", *metrics])
         for _ in range(60)
     ]
     at = datetime.now(timezone.utc)
@@ -167,5 +168,5 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
             log.close()
             folder, log = after, JobLog(after, limit=10**9, marked=True)
     log.close()
-    for name in ("log.txt", "log.ndjson"):
+    for name in ("log.txt", "log.ndjson", "metrics.jsonl"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -12,11 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from airflow_training.jobs.log import LogRecord
+from airflow_training.service.files import append
+from airflow_training.service.runners.log_curves import LogCurves
 
 TEXT_FILE = "log.txt"
 RECORDS_FILE = "log.ndjson"
@@ -67,6 +68,8 @@ class JobLog:
         self._mark = os.open(folder / _MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if marked else None
         if marked:
             self._go_on(read_mark(folder))
+        end = _end_of(folder / TEXT_FILE, _LONGEST_RECORD)
+        self._curves = LogCurves(folder, end, self._taken if marked else None)
 
     @property
     def size(self) -> int:
@@ -95,6 +98,7 @@ class JobLog:
         else:
             self.dropped = len(output)
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
+        self._look_for_metrics(output)
         self._set_mark()
 
     def say(self, text: str) -> None:
@@ -106,6 +110,7 @@ class JobLog:
         with contextlib.suppress(OSError), self._all_or_nothing():
             if self._partial or self._line_continues:
                 self._write(b"\n")
+                self._look_for_metrics(b"\n")
             self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
         self._set_mark()
 
@@ -117,6 +122,16 @@ class JobLog:
         for file in (self._text, self._records, self._mark):
             if file is not None:
                 os.fsync(file)
+
+    @property
+    def _taken(self) -> int:
+        """Bytes that were taken in all, lost ones too."""
+        return self._text.tell() + self.dropped
+
+    def _look_for_metrics(self, output: bytes) -> None:
+        if told := self._curves.told_by(output):
+            at = self._at or datetime.now(timezone.utc)
+            self._curves.keep(told, at.timestamp(), self._taken)
 
     def _set_mark(self) -> None:
         if self._mark is None:
@@ -175,7 +190,7 @@ class JobLog:
             file.seek(0, os.SEEK_END)
 
     def _write(self, output: bytes) -> None:
-        _append(self._text, output)
+        append(self._text, output)
         *lines, self._partial = (self._partial + output).split(b"\n")
         for line in lines:
             self._write_record(self._write_pieces(line).rstrip(b"\r"))
@@ -185,6 +200,8 @@ class JobLog:
 
     def close(self) -> None:
         """End the log, and a last line that did not end; both files are safe on the disk afterwards."""
+        self._look_for_metrics(b"\n")
+        self._curves.close()
         with contextlib.suppress(OSError):
             if self._partial or self._line_continues:
                 self._write_record(self._partial)
@@ -197,7 +214,7 @@ class JobLog:
 
     def _flush_records(self) -> None:
         records, self._new_records = b"".join(self._new_records), []
-        _append(self._records, records)
+        append(self._records, records)
 
     def _write_pieces(self, line: bytes) -> bytes:
         """Write what is too much for one record, and return the rest of the line."""
@@ -228,18 +245,15 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _append(file: FileIO, content: bytes) -> None:
-    """Write all of it: where the disk is nearly full, the first part is written without an error."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
-
-
 def _unended(file: Path) -> bytes:
     """What a file has behind its last line feed, of its last megabyte."""
+    return _end_of(file, _LONGEST_TORN).rpartition(b"\n")[2]
+
+
+def _end_of(file: Path, most: int) -> bytes:
     with file.open("rb") as content:
-        content.seek(max(file.stat().st_size - _LONGEST_TORN, 0))
-        return content.read().rpartition(b"\n")[2]
+        content.seek(max(file.stat().st_size - most, 0))
+        return content.read()
 
 
 def _character_boundary(line: bytes, end: int) -> int:

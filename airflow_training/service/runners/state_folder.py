@@ -8,6 +8,7 @@ preparing.txt    what is waited for before the command starts
 started.json     when the command started, in which attempt, and what holds it
 cancel           written by the service: the next SIGTERM is the wish of the tenant
 log.txt, log.ndjson, and for a job that outlives its supervisor log.mark: see job_log.py
+metrics.jsonl    the curves that the log tells: see log_curves.py
 usage.ndjson     what it used, see usage_file.py
 outcome.json     how it ended; what is left is to bring its files back
 exit.json        the same, written when all is done and the log is complete
