@@ -1,4 +1,4 @@
-"""Takes the pictures of the docs from a running Airflow: `make pictures`, ten minutes.
+"""Takes the pictures of the docs from a running Airflow: `make pictures`, fifteen minutes.
 
 A real Airflow and a real training service of their own, in a temporary folder, run the Dags of the checkout; Debian's
 Chromium, driven by Playwright, looks at the pages as somebody who is logged in. All pictures are taken again, so that
@@ -7,11 +7,13 @@ they belong together.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from PIL import Image
 from playwright.sync_api import Page
@@ -52,6 +54,13 @@ class Demo:
         self.page.set_viewport_size({"width": WIDTH, "height": height})
         yield
         self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+    @contextmanager
+    def dark(self) -> Iterator[None]:
+        """Look at what follows the system's theme in the dark."""
+        self.page.emulate_media(color_scheme="dark")
+        yield
+        self.page.emulate_media(color_scheme="light")
 
     def take(self, name: str, part: str = "body") -> None:
         """Take a picture of a part of the page, once it has come to rest."""
@@ -120,7 +129,45 @@ def graph(demo: Demo) -> None:
         demo.take("graph", ".react-flow")
 
 
-PICTURES = (connection_form, params_form, live_log, asset_event, graph)
+def training_page(demo: Demo) -> None:
+    run = demo.airflow.trigger("train_on_demand", {"epochs": 12})
+    task = f"/dags/train_on_demand/runs/{run}/tasks/train"
+    # Where the button of the task leads.
+    demo.page.goto(f"{demo.airflow.url}{task}/plugin/training")
+    frame = demo.page.frame_locator("iframe")
+    curve = frame.get_by_role("img", name=re.compile(r"^accuracy, .* last"))
+    curve.wait_for(timeout=PATIENCE)
+    with demo.window(TALL):
+        demo.take("training-page")
+    demo.airflow.wait_for_run("train_on_demand", run)
+    query = urlencode({"dag_id": "train_on_demand", "run_id": run, "task_id": "train"})
+    with demo.window(TALL), demo.dark():
+        demo.open(f"/training/job?{query}", "Succeeded")
+        demo.page.get_by_text("serving_default").first.wait_for()
+        demo.take("training-page-dark")
+
+
+def comparison(demo: Demo) -> None:
+    for batch_size in (64, 512):
+        run = demo.airflow.trigger("train_on_demand", {"epochs": 12, "batch_size": batch_size})
+        demo.airflow.wait_for_run("train_on_demand", run)
+    demo.page.goto(f"{demo.airflow.url}/dags/train_on_demand/plugin/trainings")
+    frame = demo.page.frame_locator("iframe")
+    frame.get_by_role("img", name=re.compile(r"^loss, .*; .*; ")).wait_for(timeout=PATIENCE)
+    with demo.window(TALL):
+        demo.take("comparison")
+
+
+def jobs_list(demo: Demo) -> None:
+    for number in (1, 2, 3):
+        demo.airflow.trigger("train_on_demand", {"epochs": 12, "job_name": f"census-{number}"})
+    demo.page.goto(f"{demo.airflow.url}/plugin/training-jobs")
+    frame = demo.page.frame_locator("iframe")
+    frame.get_by_text("pending").first.wait_for(timeout=PATIENCE)
+    demo.take("training-jobs")
+
+
+PICTURES = (connection_form, params_form, live_log, asset_event, training_page, comparison, jobs_list, graph)
 
 
 def main() -> None:
