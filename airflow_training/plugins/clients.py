@@ -90,8 +90,8 @@ def client_of(service: Service) -> TrainingClient:
     settings = TrainingHook(service.conn_id).client(version=service.version).settings
     if not is_training(service.conn_id):
         raise InvalidConnection(
-            f"The connection {service.conn_id!r} is not of the type {TrainingHook.hook_name}, so the training page tells"
-            " nobody its login and password.",
+            f"The connection {service.conn_id!r} is not of the type {TrainingHook.hook_name}, so the training page"
+            " tells no service its login and password.",
             code="AT-109",
         )
     return TrainingClient(replace(settings, timeout=min(settings.timeout, PATIENCE)), _POLICY)

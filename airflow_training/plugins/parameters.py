@@ -47,7 +47,8 @@ def _read(value: Any) -> Any:
 
 
 def _are_variables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(e, dict) and "name" in e for e in value)
+    entries = value if isinstance(value, list) else []
+    return bool(entries) and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in entries)
 
 
 def _entries(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

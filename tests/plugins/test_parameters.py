@@ -12,7 +12,8 @@ from airflow_training.plugins.parameters import flat
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("name"), inner),
+    max_leaves=10,
 )
 
 
