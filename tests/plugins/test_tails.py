@@ -77,11 +77,28 @@ async def test_a_reply_is_bounded_by_its_length_too(settings: ClientSettings) ->
     assert sum(len(record["line"]) for record in tail.reply(0)["records"]) <= 1024 * 1024
 
 
-def test_one_that_was_forgotten_begins_anew_under_another_name() -> None:
+async def test_another_process_gives_the_lines_the_same_numbers(settings: ClientSettings) -> None:
+    async with TrainingClient(settings) as client:
+        job = await run_job(client, "for n in range(3000): print('line', n)")
+        first, second = Tail(), Tail()
+        await read_to_the_end(client, job, first)
+        await read_to_the_end(client, job, second)
+
+    assert first.id == second.id == "0"
+    assert first.reply(2500) == second.reply(2500)
+
+
+def test_one_that_has_read_less_than_the_page_knows_sends_nothing_twice() -> None:
+    reply = Tail().reply(17)
+
+    assert (reply["records"], reply["next"]) == ([], 18)
+
+
+def test_those_that_nobody_asks_for_are_forgotten() -> None:
     tails = Tails()
     first = tails.get(Service("c"), "job")
     assert tails.get(Service("c"), "job") is first
     for number in range(60):
         tails.get(Service("c"), str(number))
 
-    assert tails.get(Service("c"), "job").id != first.id
+    assert tails.get(Service("c"), "job") is not first
