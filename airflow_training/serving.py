@@ -10,16 +10,22 @@ Example:
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from airflow.sdk import get_current_context
 
 from airflow_training.exceptions import StorageError
 from airflow_training.operators.destination import copy_model
+from airflow_training.xcoms import DEPLOYED_KEY
+
+_log = logging.getLogger(__name__)
 
 # Who holds it gives numbers; it holds the last one that was given.
 _LAST_VERSION = ".last-version"
@@ -62,6 +68,7 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
                 last.write(str(version))
                 for old in versions(folder)[: -max(1, keep)]:
                     _remove(folder / str(old))
+    mark_deployed(location, folder, version)
     return version
 
 
@@ -84,7 +91,33 @@ def withdraw(model: str | Path, version: int) -> int | None:
         if not others:
             return None
         _remove(folder / str(version))
-        return max(others)
+    mark_deployed(None, folder, version)
+    return max(others)
+
+
+def mark_deployed(location: str | None, model: str | Path, version: int | str) -> None:
+    """Have the training page mark the training whose model is served; outside of a task nothing happens.
+
+    `publish` and `withdraw` do so themselves: it is for those who deploy otherwise.
+
+    Args:
+        location: The location that the training handed on; None where the version is not served any more.
+        model: What serves it: of each, the version that was marked last counts.
+        version: The version.
+
+    Example:
+        >>> mark_deployed("training://training_default@data/jobs/…/model/1", "endpoint-eu", "42")
+    """
+    try:
+        ti: Any = get_current_context()["ti"]
+    except RuntimeError:
+        return
+    event = {"model": str(model), "version": str(version), "location": location}
+    try:
+        told = ti.xcom_pull(task_ids=ti.task_id, key=DEPLOYED_KEY, map_indexes=ti.map_index) or []
+        ti.xcom_push(DEPLOYED_KEY, [*told, event])
+    except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: what is served is served
+        _log.warning("The training page will not show what is served, version %s of %s: %s", version, model, error)
 
 
 @contextmanager

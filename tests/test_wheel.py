@@ -56,6 +56,17 @@ def test_a_command_of_the_service_names_the_extra_that_it_needs(
     assert "Traceback" not in done.stderr
 
 
+def test_the_pages_of_trainings_are_there(installed: Path, tmp_path: Path) -> None:
+    program = (
+        "from importlib.resources import files; pages = files('airflow_training') / 'plugins';"
+        "print(sorted(page.name for page in (pages / 'pages').iterdir()), any((pages / 'static').iterdir()))"
+    )
+
+    shown = run(installed / "python", "-c", program, cwd=tmp_path)
+
+    assert shown.stdout == "['compare.html', 'job.html', 'jobs.html'] True\n", shown.stderr
+
+
 def test_the_types_are_there(installed: Path, tmp_path: Path) -> None:
     program = "from importlib.resources import files; print((files('airflow_training') / 'py.typed').is_file())"
 

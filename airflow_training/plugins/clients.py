@@ -8,7 +8,9 @@ from time import monotonic
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
+from airflow_training.exceptions import InvalidConnection
 from airflow_training.hooks.training import TrainingHook
+from airflow_training.plugins.connections import is_training
 
 PATIENCE = 5.0
 """Seconds that a page waits for an answer of the service."""
@@ -18,6 +20,9 @@ _POLICY = RetryPolicy(budget=1.0, first=0.2, longest=0.5)
 # Seconds after which a connection is read again, since it may have been edited or deleted.
 _READ_AGAIN = 30.0
 _MOST = 32
+
+# An event loop does not hold what runs on it.
+_lives: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,6 @@ class _Kept:
     client: TrainingClient
     read_at: float
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
-    life: asyncio.Task[None] | None = None
 
 
 class Clients:
@@ -62,7 +66,7 @@ class Clients:
     async def _read(self, service: Service, known: _Kept | None) -> _Kept:
         try:
             # In a thread: it asks Airflow's database.
-            client = await asyncio.to_thread(_client, service)
+            client = await asyncio.to_thread(client_of, service)
         except BaseException:
             if known:
                 known.given_up.set()
@@ -74,14 +78,22 @@ class Clients:
             known.given_up.set()
         kept = _Kept(client, monotonic())
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        kept.life = asyncio.ensure_future(_live(kept, opened))
+        life = asyncio.ensure_future(_live(kept, opened))
+        _lives.add(life)
+        life.add_done_callback(_lives.discard)
         await opened
         return kept
 
 
-def _client(service: Service) -> TrainingClient:
-    client = TrainingHook(service.conn_id).client(version=service.version)
-    settings = client.settings
+def client_of(service: Service) -> TrainingClient:
+    """A client that waits no longer than a page does; raises InvalidConnection."""
+    settings = TrainingHook(service.conn_id).client(version=service.version).settings
+    if not is_training(service.conn_id):
+        raise InvalidConnection(
+            f"The connection {service.conn_id!r} is not of the type {TrainingHook.hook_name}, so the training page"
+            " tells no service its login and password.",
+            code="AT-109",
+        )
     return TrainingClient(replace(settings, timeout=min(settings.timeout, PATIENCE)), _POLICY)
 
 

@@ -1,7 +1,8 @@
-"""Which models are served now, by what tasks told of it."""
+"""Which trainings' models are served now, by what tasks told of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,20 +10,38 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from airflow_training.plugins.tasks import owners_of, trainings_of
 from airflow_training.xcoms import DEPLOYED_KEY
 
 # Tasks that told of it, the latest ones. They are few: those that deploy.
 _MOST = 500
 
+# Trainings in a row, each of which works on what the one before has left.
+_LINKS = 3
+_SCHEME = "training://"
+_JOB = re.compile(r"/jobs/[^/]+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+
 
 def deployed_locations() -> set[str]:
-    """The locations of the trainings whose models are served."""
+    """The locations of the models that are served, and of those that they were made of."""
     told = (
         select(XComModel.value).where(XComModel.key == DEPLOYED_KEY).order_by(XComModel.timestamp.desc()).limit(_MOST)
     )
     with create_session(scoped=False) as session:
         values = list(session.scalars(told))
-    return served(event for value in reversed(values) if isinstance(value, list) for event in value)
+    found = served(event for value in reversed(values) if isinstance(value, list) for event in value)
+    newly = found
+    for _ in range(_LINKS):
+        newly = _made_of(newly) - found
+        found = found | newly
+    return found
+
+
+def _made_of(locations: Iterable[str]) -> set[str]:
+    """What trainings were given as their data: a model that is validated, or trained further, has another location."""
+    jobs = [found[1] for location in locations if (found := _JOB.search(location))]
+    trainings = trainings_of(list(owners_of(jobs).values())) if jobs else []
+    return {value for training in trainings for _, value in training.parameters if value.startswith(_SCHEME)}
 
 
 def served(events: Iterable[Any]) -> set[str]:

@@ -92,11 +92,11 @@ async def log(known: KnownLogDep, after: int = Query(0, ge=0), tail: str = "") -
     answer = await asking.get().ask(
         known.service, "log", known.job_id, lambda client: lines.read_on(client, known.job_id)
     )
-    reset = bool(tail) and tail != lines.id
+    reset = bool(lines.id and (tail or after) and tail != lines.id)
     return {
-        **lines.reply(0 if reset or not tail else after),
+        **lines.reply(0 if reset else after),
         "ended": lines.ended,
-        "tail": lines.id,
+        "tail": lines.id or tail,
         "reset": reset,
         "service": answer.to_dict(),
     }

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.core_api.security import GetUserDep
-from airflow.models.connection import Connection
-from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from airflow_training.addresses import base_path, job_path
@@ -18,6 +14,7 @@ from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.access import Rights, RightsDep
 from airflow_training.plugins.asking import Answer, asking
 from airflow_training.plugins.clients import Service
+from airflow_training.plugins.connections import readable_connections
 from airflow_training.plugins.deployed import deployed_locations
 from airflow_training.plugins.known import show_status
 from airflow_training.plugins.labels import labels
@@ -92,9 +89,7 @@ def _connections(request: Request, user: GetUserDep, rights: RightsDep) -> tuple
     asked = optional(request.query_params, "conn_id")
     if asked and not rights.connection(asked):
         raise HTTPException(403, _FORBIDDEN)
-    with create_session(scoped=False) as session:
-        there = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == "training")))
-    readable = sorted(there & get_auth_manager().get_authorized_connections(user=user, method="GET"))
+    readable = readable_connections(user, rights)
     return readable, asked or (readable[0] if readable else "")
 
 

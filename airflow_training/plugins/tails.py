@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from airflow.sdk._shared.secrets_masker import redact
 from cachetools import LRUCache
@@ -21,7 +20,7 @@ MOST_LINES = 2000
 
 _MOST_CHARACTERS = 1024 * 1024
 _MOST_TAILS = 50
-# Bytes before the end at which the reading of a long log begins; and pieces that are read for one answer.
+# The last but one multiple of so many bytes is where the reading of a long log begins; pieces read for one answer.
 _BEGIN = 1024 * 1024
 _PIECES = 40
 
@@ -42,13 +41,14 @@ class Tail:
     """The end of a log.
 
     Attributes:
-        id: Names this reading: its lines have numbers of their own.
+        id: Names the byte at which the reading began; empty before. Lines have the same numbers in all readings, also
+            those of other processes, that began there.
         ended: Whether no line comes any more.
         skipped: Whether the log has lines before those that are numbered.
     """
 
     def __init__(self) -> None:
-        self.id = uuid4().hex[:12]
+        self.id = ""
         self.ended = False
         self.skipped = False
         self._tail = LogTail(0)
@@ -65,10 +65,13 @@ class Tail:
         ended = status is not None and status.state.ended
         for _ in range(_PIECES):
             chunk = await client.log(job_id, self._tail.read_until)
-            if not self._tail.read_until and chunk.size and chunk.size > _BEGIN + len(chunk.content):
-                self._tail = LogTail(chunk.size - _BEGIN, within_a_line=True)
-                self.skipped = True
-                continue
+            if not self.id:
+                begin = max(0, (chunk.size or 0) // _BEGIN - 1) * _BEGIN
+                self.id = str(begin)
+                if begin:
+                    self._tail = LogTail(begin, within_a_line=True)
+                    self.skipped = True
+                    continue
             more = len(chunk.content) >= client.LOG_CHUNK
             last = ended and not more
             self._add(self._tail.take(chunk.content, ndjson=chunk.ndjson, size=chunk.size, more=more, last=last))
@@ -81,7 +84,9 @@ class Tail:
         """The lines after a number, the last of them."""
         records = [line.to_dict() for line in self._lines if line.number > after]
         first = self._lines[0].number if self._lines else 1
-        return {"records": records, "next": self._next, "skipped": after < first - 1 or (not after and self.skipped)}
+        # One of several processes may not have read as far as another.
+        following = max(self._next, after + 1)
+        return {"records": records, "next": following, "skipped": after < first - 1 or (not after and self.skipped)}
 
     def _add(self, records: list[LogRecord]) -> None:
         for record in records:

@@ -16,6 +16,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
 from airflow_training.local.process import free_port
 from airflow_training.local.service import Credentials, LocalService
+from tests.airflow.auth import USERS
 from tests.airflow.proxy import Proxy
 from tests.airflow.support import Counts, ServiceUnderTest, Training
 
@@ -43,6 +44,9 @@ def airflow(
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(counts.port),
+        "AIRFLOW__CORE__AUTH_MANAGER": "tests.airflow.auth.AuthManager",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
+        "PYTHONPATH": str(DAGS.parents[2]),
     }
     airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS, settings)
     try:

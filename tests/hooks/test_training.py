@@ -126,6 +126,19 @@ def test_a_connection_that_cannot_work_is_refused_in_words(
     assert "s3cr3t" not in str(raised.value)
 
 
+def test_people_may_have_a_page_of_their_own_for_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = connect(monkeypatch, extra={"job_page_url": "https://jobs.example.com/show/{job_id}"}).job_page("a-job")
+    none = connect(monkeypatch).job_page("a-job")
+
+    assert page == "https://jobs.example.com/show/a-job"
+    assert none is None, "it is the page of the task then"
+
+
+def test_a_page_that_no_browser_would_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidConnection, match="must begin with http"):
+        connect(monkeypatch, extra={"job_page_url": "javascript:alert(1)"}).job_page("a-job")
+
+
 class TestRealService:
     """The same hook on a service that runs."""
 

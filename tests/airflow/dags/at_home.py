@@ -6,6 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Context, get_current_context, task
 
+from airflow_training.operators.training import TrainingOperator
+
 model = Asset("a_model")
 
 with DAG("producer", schedule=None):
@@ -40,3 +42,34 @@ with DAG("consumer", schedule=[model]):
         return dict(event.extra)
 
     deploy()
+
+with DAG("deployer", schedule=None):
+    SAVE = "from pathlib import Path\nPath('model').mkdir()\nPath('model/saved_model.pb').touch()\n"
+    in_worker: dict[str, Any] = {"image": "python:3", "completion_time": "10m", "deferrable": False}
+    trained = TrainingOperator(task_id="train", job_name="deployed", script=SAVE, **in_worker)
+    validated = TrainingOperator(
+        task_id="validate",
+        job_name="validated",
+        script=SAVE.replace("model'", "checked'").replace("model/", "checked/"),
+        data={"model": "{{ ti.xcom_pull('train') }}"},
+        **in_worker,
+    )
+
+    @task
+    def publish_it(location: str) -> int:
+        """Publish the model where the run says."""
+        from airflow_training.serving import publish
+
+        return publish(location, (get_current_context()["dag_run"].conf or {})["models"], keep=2)
+
+    @task
+    def take_it_back(version: int) -> None:
+        """Withdraw it again if the run says so."""
+        from airflow_training.serving import withdraw
+
+        configuration = get_current_context()["dag_run"].conf or {}
+        if configuration.get("withdraw"):
+            withdraw(configuration["models"], version)
+
+    trained >> validated
+    take_it_back(publish_it(validated.output))  # type: ignore[arg-type]  # Airflow's decorator does not type XComs

@@ -1,0 +1,338 @@
+"""The training page in a running Airflow: what it is told, and who is told nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_training.jobs.identity import job_id
+from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.process import wait_until
+from airflow_training.xcoms import CLAIM_KEY, JOB_ID_KEY
+from tests.airflow.proxy import Proxy, answers
+from tests.airflow.support import PATIENCE, SAVE, WAIT, Training
+
+pytestmark = pytest.mark.xdist_group("another-airflow")
+
+Train = Callable[..., Training]
+Ref = dict[str, Any]
+
+OF_A_JOB = ("job", "metrics", "usage", "model", "log")
+
+
+class Browser:
+    """A user who has logged in: with the cookie, as Airflow's UI does."""
+
+    def __init__(self, airflow: LocalAirflow, user: str | None) -> None:
+        self._url = f"{airflow.url}/training"
+        self._session = requests.Session()
+        if user:
+            password = json.loads((airflow.home / "passwords.json").read_text())[user]
+            login = {"username": user, "password": password}
+            token = self._session.post(f"{airflow.url}/auth/token", json=login, timeout=60).json()["access_token"]
+            self._session.cookies.set("_token", token)
+
+    def get(self, path: str, params: Any = None) -> requests.Response:
+        return self._session.get(f"{self._url}/{path}", params=params, timeout=60)
+
+    def read(self, path: str, **params: Any) -> Any:
+        """What is answered, which is no refusal."""
+        reply = self.get(f"api/{path}", params)
+        assert reply.ok, reply.text
+        return reply.json()
+
+    def cancel(self, ref: Ref, **headers: str) -> requests.Response:
+        headers = headers or {"X-Requested-By": "training"}
+        return self._session.post(f"{self._url}/api/cancel", params=ref, headers=headers, timeout=60)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+@pytest.fixture
+def browser(airflow: LocalAirflow) -> Iterator[Callable[[str | None], Browser]]:
+    """Logs a user in."""
+    browsers: list[Browser] = []
+
+    def log_in(user: str | None) -> Browser:
+        browsers.append(Browser(airflow, user))
+        return browsers[-1]
+
+    yield log_in
+    for one in browsers:
+        one.close()
+
+
+@pytest.fixture
+def admin(browser: Callable[[str | None], Browser]) -> Browser:
+    return browser("admin")
+
+
+def ref_of(training: Training) -> Ref:
+    # As the address of the page has it where the task is not mapped.
+    return {"dag_id": training.dag_id, "run_id": training.run, "task_id": "train", "map_index": "{MAP_INDEX}"}
+
+
+def wait_for_status(browser: Browser, ref: Ref, *statuses: str) -> Any:
+    seen: list[Any] = []
+
+    def reached() -> bool:
+        seen.append(browser.read("job", **ref))
+        return bool(seen[-1]["job"]) and seen[-1]["job"]["status"] in statuses
+
+    wait_until(reached, f"{statuses} on the page", timeout=PATIENCE, interval=0.5)
+    return seen[-1]
+
+
+def lines(log: Any) -> list[str]:
+    return [record["line"] for record in log["records"]]
+
+
+def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin: Browser) -> None:
+    training = train("once_deferred", script=WAIT, env={"EPOCHS": 8, "API_TOKEN": "s3cr3t"})
+    ref = ref_of(training)
+    assert admin.read("job", **ref)["why_no_job"] in ("The task has not submitted a job yet.", "")
+
+    running = wait_for_status(admin, ref, "RUNNING")
+    assert running["connection"] == "training_default"
+    assert running["job"]["job_id"] == training.jobs[0].job_id
+    assert running["job"]["name"] == training.name
+    assert running["may_cancel"]
+    assert running["service"]["reachable"]
+    parameters = dict(running["parameters"])
+    assert parameters["env.EPOCHS"] == "8"
+    assert parameters["env.API_TOKEN"] == "***"
+    assert running["task"]["url"].startswith("/dags/once_deferred/runs/")
+
+    first = admin.read("log", **ref)
+    grown: list[Any] = []
+
+    def grows() -> bool:
+        grown.append(admin.read("log", **ref, after=first["next"] - 1, tail=first["tail"]))
+        return "waiting 8" in lines(grown[-1])
+
+    wait_until(grows, "More lines", timeout=PATIENCE, interval=0.5)
+    assert not grown[-1]["reset"]
+    assert not set(lines(first)) & set(lines(grown[-1])), "no line twice"
+    assert grown[-1]["records"][0]["n"] == first["next"]
+    anew = admin.read("log", **ref, after=first["next"] - 1, tail="of another process")
+    assert anew["reset"]
+    assert anew["records"][0]["n"] == 1
+
+    training.go_on()
+    training.end()
+    ended = wait_for_status(admin, ref, "SUCCEEDED")
+    assert ended["location"] == training.xcom()
+    assert ended["job"]["duration"] > 0
+    assert not ended["may_cancel"]
+    wait_until(lambda: admin.read("log", **ref)["ended"], "The end of the log", timeout=PATIENCE, interval=0.5)
+    assert "saved" in lines(admin.read("log", **ref))
+    trainings = admin.read("trainings", dag_id="once_deferred")["trainings"]
+    (listed,) = [one for one in trainings if one["name"] == training.name]
+    assert (listed["status"], listed["parameters"]["env.EPOCHS"]) == ("SUCCEEDED", "8")
+    assert listed["ref"] == {**ref, "map_index": -1}
+    chosen = admin.read("trainings", ti=json.dumps(listed["ref"]))
+    assert [one["name"] for one in chosen["trainings"]] == [training.name]
+    jobs = admin.read("jobs", conn_id="training_default")
+    (shown,) = [job for job in jobs["jobs"] if job["job_id"] == listed["job_id"]]
+    assert shown["task"] == listed["ref"]
+    assert shown["url"] == listed["url"]
+
+
+def test_who_has_not_logged_in_sees_nothing(train: Train, browser: Callable[[str | None], Browser]) -> None:
+    training = train("once_deferred")
+    nobody = browser(None)
+
+    for path in (*OF_A_JOB, "trainings", "jobs"):
+        assert nobody.get(f"api/{path}", ref_of(training)).status_code == 401, path
+    assert nobody.cancel(ref_of(training)).status_code == 401
+    training.end()
+
+
+def test_who_may_not_read_the_dag_does_not_see_its_job(
+    train: Train, browser: Callable[[str | None], Browser], admin: Browser
+) -> None:
+    training = train("once_deferred", script=WAIT)
+    ref = ref_of(training)
+    job = wait_for_status(admin, ref, "RUNNING")["job"]["job_id"]
+    stranger = browser("stranger")
+    by_connection = {"conn_id": "training_default", "job_id": job}
+    hidden = [("dag_id", "mapped"), *ref.items()]
+
+    for path in OF_A_JOB:
+        for named in (ref, by_connection):
+            assert stranger.get(f"api/{path}", named).status_code == 403, path
+        assert stranger.get(f"api/{path}", hidden).status_code == 422, "of two Dags, neither is taken"
+    assert stranger.cancel(ref).status_code == 403
+    assert stranger.cancel(by_connection).status_code == 403
+    assert stranger.get("api/trainings", {"dag_id": "once_deferred"}).status_code == 403
+    assert stranger.get("api/trainings", {"ti": json.dumps({**ref, "map_index": -1})}).status_code == 403
+    listed = stranger.read("jobs", conn_id="training_default")
+    assert job not in json.dumps(listed)
+    assert listed["left_out"] >= 1
+    training.go_on()
+    training.end()
+
+
+def test_a_viewer_sees_the_job_and_cannot_cancel_it(train: Train, browser: Callable[[str | None], Browser]) -> None:
+    training = train("once_deferred", script=WAIT)
+    viewer = browser("viewer")
+
+    seen = wait_for_status(viewer, ref_of(training), "RUNNING")
+
+    assert not seen["may_cancel"]
+    assert viewer.cancel(ref_of(training)).status_code == 403
+    assert viewer.get("api/jobs", {"conn_id": "training_default"}).status_code == 403
+    assert viewer.read("jobs")["connections"] == []
+    by_connection = {"conn_id": "training_default", "job_id": seen["job"]["job_id"]}
+    assert viewer.get("api/job", by_connection).status_code == 403
+    training.go_on()
+    training.end()
+
+
+def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[str | None], Browser]) -> None:
+    training = train("once_deferred", script=WAIT)
+    user = browser("user")
+    ref = ref_of(training)
+    wait_for_status(user, ref, "RUNNING")
+
+    assert user.cancel(ref, Origin="https://elsewhere.example").status_code == 400, "another site's form"
+    reply = user.cancel(ref)
+
+    assert reply.ok, reply.text
+    wait_for_status(user, ref, "CANCELED")
+    training.end("failed")
+    kind, text = training.failure()
+    assert kind == "JobCanceled"
+    assert "was canceled" in text
+
+
+def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow: LocalAirflow, admin: Browser) -> None:
+    theirs, mine = train("once_deferred", script=WAIT), train("once_deferred")
+    job = wait_for_status(admin, ref_of(theirs), "RUNNING")["job"]["job_id"]
+    mine.end()
+    xcoms = f"/dags/once_deferred/dagRuns/{mine.run}/taskInstances/train/xcomEntries"
+    claim = mine.xcom(CLAIM_KEY)
+
+    airflow.api("PATCH", f"{xcoms}/{JOB_ID_KEY}", body={"value": job})
+    airflow.api("PATCH", f"{xcoms}/{CLAIM_KEY}", body={"value": {**claim, "job_id": job}})
+
+    assert admin.read("job", **ref_of(mine))["job"] is None
+    assert admin.read("log", **ref_of(mine))["records"] == []
+    shown = [one for one in admin.read("jobs", conn_id="training_default")["jobs"] if one["job_id"] == job]
+    assert [one["task"]["run_id"] for one in shown] == [theirs.run]
+    # Its own job, by a path of the job API that is another one's.
+    own = job_id("once_deferred", mine.run, "train", -1, 1)
+    airflow.api("PATCH", f"{xcoms}/{JOB_ID_KEY}", body={"value": own})
+    airflow.api("PATCH", f"{xcoms}/{CLAIM_KEY}", body={"value": {**claim, "version": "v2/storage?"}})
+    assert admin.read("job", **ref_of(mine))["job"] is None
+    theirs.go_on()
+    theirs.end()
+
+
+def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> None:
+    said = "<img src=x onerror=alert(1)>"
+    script = f"print({json.dumps(json.dumps({'metrics': {'__proto__': 1, said: 2}}))})\nprint({said!r})\n{SAVE}"
+    training = train("once_deferred", script=script, env={"HARM": said})
+    training.end()
+
+    reply = admin.get("api/job", ref_of(training))
+
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
+    assert reply.json()["metrics"] == {"__proto__": 1, said: 2}
+    assert ["env.HARM", said] in reply.json()["parameters"]
+    assert said in lines(admin.read("log", **ref_of(training)))
+
+
+def test_a_service_that_is_away_leaves_what_airflow_knows(train: Train, proxy: Proxy, admin: Browser) -> None:
+    training = train("once_deferred", "training_proxy")
+    training.end()
+    proxy.inject("GET", ".*", answers(503, '{"error": {"code": "503", "message": "Down"}}'), times=10**6)
+
+    seen = admin.read("job", **ref_of(training))
+
+    assert seen["job"]["status"] == "SUCCEEDED"
+    assert seen["location"] == training.xcom()
+    assert not seen["service"]["reachable"]
+    assert "Down" in seen["service"]["message"]
+    for path in OF_A_JOB[1:]:
+        assert not admin.read(path, **ref_of(training))["service"]["reachable"], path
+    assert not admin.read("jobs", conn_id="training_proxy")["service"]["reachable"]
+    proxy.heal()
+    wait_until(lambda: admin.read("job", **ref_of(training))["service"]["reachable"], "The service", timeout=PATIENCE)
+
+
+def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admin: Browser) -> None:
+    airflow.wait_for_dag("waiting")
+    run = airflow.trigger("waiting")
+    other = {"dag_id": "waiting", "run_id": run, "task_id": "read_model"}
+
+    assert admin.read("job", **other)["why_no_job"].startswith("This task trains nothing: read_model")
+    assert admin.get("api/job", {**other, "task_id": "nothing"}).status_code == 404
+    assert admin.get("api/job", {**other, "dag_id": "~"}).status_code == 404
+    unreachable = train("once_deferred", "training_no_service")
+    assert admin.read("job", **ref_of(unreachable))["why_no_job"] == "The task has not submitted a job yet."
+    airflow.api("PATCH", f"/dags/waiting/dagRuns/{run}", body={"state": "failed"})
+
+
+def test_each_mapped_task_has_its_own_job(airflow: LocalAirflow, browser: Callable[[str | None], Browser]) -> None:
+    airflow.wait_for_dag("mapped")
+    run = airflow.trigger("mapped")
+    assert airflow.wait_for_run("mapped", run, timeout=PATIENCE) == "success"
+    stranger = browser("stranger")
+
+    ref = {"dag_id": "mapped", "run_id": run, "task_id": "train"}
+    names = [stranger.read("job", **ref, map_index=index)["job"]["name"] for index in range(2)]
+
+    assert names == ["first", "second"]
+    listed = [one for one in stranger.read("trainings", dag_id="mapped")["trainings"] if one["ref"]["run_id"] == run]
+    assert sorted(one["name"] for one in listed) == names
+    assert len({one["label"] for one in listed}) == 2
+
+
+def test_the_training_whose_model_is_served_is_marked(airflow: LocalAirflow, admin: Browser, tmp_path: Path) -> None:
+    airflow.wait_for_dag("deployer")
+
+    def deploy(**configuration: Any) -> str:
+        run = airflow.trigger("deployer", {"models": str(tmp_path / "models"), **configuration})
+        assert airflow.wait_for_run("deployer", run, timeout=PATIENCE) == "success"
+        return run
+
+    def marked() -> set[tuple[str, str]]:
+        trainings = admin.read("trainings", dag_id="deployer")["trainings"]
+        return {(one["ref"]["run_id"], one["ref"]["task_id"]) for one in trainings if one["deployed"]}
+
+    first = deploy()
+    assert marked() == {(first, "train"), (first, "validate")}, "the one that was validated, and what it was made of"
+    second = deploy()
+    assert marked() == {(second, "train"), (second, "validate")}
+    deploy(withdraw=True)
+    assert marked() == {(second, "train"), (second, "validate")}, "the third was taken back"
+
+
+def test_the_pages_and_what_they_load_need_nothing_from_elsewhere(browser: Callable[[str | None], Browser]) -> None:
+    nobody = browser(None)
+
+    for page in ("job", "compare", "jobs"):
+        reply = nobody.get(page)
+        assert reply.headers["Content-Type"].startswith("text/html")
+        assert "frame-ancestors 'self'" in reply.headers["Content-Security-Policy"]
+        assert "unsafe-eval" not in reply.headers["Content-Security-Policy"]
+    assert nobody.get("static/../training.py").status_code == 404
+    assert nobody.get("static/%2e%2e/training.py").status_code == 404
+    assert nobody.get("nothing").status_code == 404
+
+
+def test_airflows_ui_has_a_place_for_each_page(airflow: LocalAirflow) -> None:
+    (plugin,) = [one for one in airflow.api("GET", "/plugins")["plugins"] if one["name"] == "training"]
+
+    places = {view["destination"]: view["url_route"] for view in plugin["external_views"]}
+    assert places == {"task_instance": "training", "dag": "trainings", "nav": "training-jobs"}
+    assert airflow.api("GET", "/plugins/importErrors")["import_errors"] == []

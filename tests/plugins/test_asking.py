@@ -1,0 +1,201 @@
+"""What a service is asked on behalf of who looks at its jobs: seldom, and never for long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from airflow_training.jobs.status import JobStatus
+from airflow_training.plugins import asking as asking_module
+from airflow_training.plugins import clients
+from airflow_training.plugins.asking import Answer, Asking
+from airflow_training.plugins.clients import Service
+from tests.client.faulty import FaultyService, answer, token
+
+pytestmark = pytest.mark.anyio
+
+Serve = Callable[..., AbstractAsyncContextManager[FaultyService]]
+
+SERVICE = Service("training_test")
+JOB = answer(200, '{"job_id": "j", "name": "n", "status": "RUNNING"}')
+NONE_FRESH = 0.0
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, url: str, **fields: str) -> None:
+    connection = {"conn_type": "training", "host": url, "login": "client", "password": "s3cr3t", **fields}
+    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", json.dumps(connection))
+
+
+async def status(asking: Asking) -> Answer[JobStatus | None]:
+    return await asking.ask(SERVICE, "status", "j", lambda client: client.find("j"))
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Runs a service that a test speaks for, and connects to it."""
+
+    @asynccontextmanager
+    async def serving(
+        *answers: Callable[[], web.StreamResponse], **kwargs: list[object]
+    ) -> AsyncIterator[FaultyService]:
+        faulty = FaultyService(answers=list(answers), **kwargs)  # type: ignore[arg-type]
+        async with faulty.running() as settings:
+            connect(monkeypatch, settings.base_url)
+            yield faulty
+
+    return serving
+
+
+async def test_fifty_tabs_cost_the_service_no_more_than_one(serve: Serve) -> None:
+    asking = Asking()
+    async with serve(JOB) as faulty:
+        answers = await asyncio.gather(*(status(asking) for _ in range(50)))
+        answers += [await status(asking) for _ in range(50)]
+
+        assert {found.value.name for found in answers if found.value} == {"n"}
+        assert len(faulty.requests) == 1
+        assert len(faulty.token_requests) == 1
+
+
+async def test_an_answer_is_asked_for_again_when_it_is_old(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
+    asking = Asking()
+    async with serve(JOB, answer(200, '{"job_id": "j", "status": "SUCCEEDED"}')) as faulty:
+        first, second = await status(asking), await status(asking)
+
+        assert [found.value.state.value for found in (first, second) if found.value] == ["RUNNING", "SUCCEEDED"]
+        assert len(faulty.requests) == 2
+
+
+async def test_whoever_closes_a_tab_does_not_take_the_answer_away_from_the_others(serve: Serve) -> None:
+    asking = Asking()
+    async with serve(JOB) as faulty:
+        leaving, staying = (asyncio.ensure_future(status(asking)) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+
+        assert (await staying).reachable
+        assert len(faulty.requests) == 1
+
+
+async def test_a_service_that_is_down_is_told_of_soon_and_what_was_known_is_kept(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking()
+    async with serve(JOB):
+        known = await status(asking)
+    monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
+    begun = time.monotonic()
+    found = await status(asking)
+
+    assert time.monotonic() - begun < 3
+    assert not found.reachable
+    assert found.message.startswith("The training service did not answer GET ")
+    assert "s3cr3t" not in found.message
+    assert found.value == known.value
+    assert found.since == known.since
+
+
+async def test_a_service_that_is_down_is_not_asked_by_each_tab(serve: Serve) -> None:
+    asking = Asking()
+    async with serve(answer(503)) as faulty:
+        answers = await asyncio.gather(*(status(asking) for _ in range(50)))
+        asked = len(faulty.requests)
+        answers += [await status(asking)]
+
+        assert not any(found.reachable for found in answers)
+        assert len(faulty.requests) == asked < 20
+
+
+async def test_a_slow_service_does_not_hold_up_the_page(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "PATIENCE", 0.5)
+
+    async def wait(_: object) -> None:
+        await asyncio.sleep(60)
+
+    async with serve(JOB):
+        begun = time.monotonic()
+        found = await Asking().ask(SERVICE, "slow", "j", wait)
+
+    assert time.monotonic() - begun < 5
+    assert found.message == "The training service did not answer within 0.5 seconds."
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (answer(200, "<html>"), "answered with something that is not the job API"),
+        (answer(200, '{"status": 3, "submissionTime": "soon"}'), "not the job API's JobStatus"),
+        (answer(403, '{"error": {"code": "403", "message": "No scope"}}'), "No scope"),
+        (answer(401), "refused a fresh token"),
+    ],
+)
+async def test_whatever_is_wrong_with_a_service_is_said(
+    serve: Serve, said: Callable[[], web.StreamResponse], message: str
+) -> None:
+    async with serve(said):
+        found = await status(Asking())
+
+    assert message in found.message
+
+
+async def test_renewed_credentials_are_used_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
+    asking = Asking()
+    refused = answer(401, '{"error": "invalid_client"}')
+    async with serve(JOB, tokens=[refused, token()]) as faulty:
+        first = await status(asking)
+        connect(monkeypatch, f"http://127.0.0.1:{faulty.token_requests[0].url.port}", password="renewed")
+        second = await status(asking)
+
+    assert "refused the client" in first.message
+    assert second.reachable
+
+
+async def test_a_connection_that_was_deleted_is_noticed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
+    monkeypatch.setattr(clients, "_READ_AGAIN", 0.0)
+    asking = Asking()
+    async with serve(JOB):
+        await status(asking)
+        monkeypatch.delenv("AIRFLOW_CONN_TRAINING_TEST")
+        found = await status(asking)
+
+    assert "There is no connection 'training_test'" in found.message
+
+
+async def test_what_another_connection_holds_is_shown_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = FaultyService()
+    async with faulty.running() as settings:
+        connect(monkeypatch, settings.base_url, conn_type="postgres")
+        found = await status(Asking())
+
+    assert "is not of the type Training service" in found.message
+    assert not faulty.token_requests
+
+
+async def test_a_service_that_does_not_know_the_extension_is_not_taken_for_one_that_is_down(
+    serve: Serve,
+) -> None:
+    for said in (answer(404, "<html>", "text/html"), answer(404, '{"error": {"code": "404"}}'), answer(405)):
+        asking = Asking()
+        async with serve(said):
+            found: list[Answer[Any]] = [
+                await asking.ask(SERVICE, "metrics", "j", lambda client: client.metrics("j")),
+                await asking.ask(SERVICE, "usage", "j", lambda client: client.usage("j")),
+                await asking.ask(SERVICE, "model", "j", lambda client: client.model("j")),
+            ]
+        assert [(one.reachable, one.value) for one in found] == [(True, None)] * 3
+
+
+def test_a_client_waits_no_longer_than_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, "http://127.0.0.1:1", extra='{"timeout": 600}')
+
+    assert clients.client_of(SERVICE).settings.timeout == clients.PATIENCE
