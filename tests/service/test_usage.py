@@ -82,6 +82,14 @@ def test_a_job_that_is_busy_and_holds_memory_is_seen_to_also_by_a_service_that_w
     assert told["asked"] == told["granted"] == {"cpus": 1, "memory": 900, "gpus": 0}
 
 
+def test_a_file_that_a_job_has_written_is_not_taken_for_its_memory(tenant: Tenant) -> None:
+    job_id = tenant.submit("head -c 300000000 /dev/zero > file; echo written; sleep 600", image=IMAGE)
+    tenant.wait_for(lambda: "written" in tenant.log(job_id), "the file")
+    before = len(samples(tenant, job_id))
+    tenant.wait_for(lambda: len(samples(tenant, job_id)) > before + 1, "samples of what came afterwards")
+    assert samples(tenant, job_id)[-1]["memory"] < 150
+
+
 def test_attempts_of_a_job_are_seen_one_after_the_other(tenant: Tenant) -> None:
     job_id = tenant.submit(
         "test -e begun || { echo 1 > begun; sleep 5; exit 3; }; echo again; sleep 600", image=IMAGE, retries=1

@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_training.jobs.usage import UsageSample
@@ -77,6 +77,7 @@ def test_a_job_of_many_samples_has_a_file_of_few_that_reach_from_its_beginning_t
     assert (tmp_path / USAGE_FILE).stat().st_size < 300_000
 
 
+@settings(deadline=None)
 @given(series)
 def test_halving_keeps_the_cpu_time_the_greatest_memory_and_the_order(before: list[Sample]) -> None:
     after = halved(before)
@@ -129,6 +130,7 @@ def test_a_broken_line_is_left_out_and_the_file_goes_on(tmp_path: Path, broken: 
     assert read_usage(tmp_path) == [sample(0), sample(1)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_whatever_is_in_the_file_harms_nobody(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("state")
@@ -169,6 +171,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 # Thinning
 
 
+@settings(deadline=None)
 @given(series, st.integers(2, 40))
 def test_thinning_keeps_the_ends_and_the_peaks(samples: list[Sample], points: int) -> None:
     before = [UsageSample(**one._asdict()) for one in samples]

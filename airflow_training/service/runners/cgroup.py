@@ -16,13 +16,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from airflow_training.service.runners.cgroup_tree import INACTIVE_FILES, lines_of, number_in, parents
 from airflow_training.service.runners.usage import Used
 
 _MEGABYTE = 1024 * 1024
 _PERIOD = 100_000  # microseconds in which a group may use its cpus
-
-_MOUNTS = Path("/proc/self/mounts")
-_OWN = Path("/proc/self/cgroup")
 
 # What is written where, in the words of each version; the first file of a controller must be there.
 _FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -92,7 +90,7 @@ class Cgroup:
             folders = {
                 controller: folder
                 for controller in _FILES[version]
-                for parent in _parents(version, controller)
+                for parent in parents(version, controller)
                 if (folder := parent / name).is_dir()
             }
             if folders:
@@ -107,7 +105,7 @@ class Cgroup:
     @property
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel had to end a process of the group for want of memory."""
-        return _event(self._folders["memory"] / _OOM_EVENTS[self._version], "oom_kill") > 0
+        return number_in(self._folders["memory"] / _OOM_EVENTS[self._version], "oom_kill") > 0
 
     @property
     def ran_out_of_processes(self) -> bool:
@@ -121,14 +119,13 @@ class Cgroup:
             if self._version == 1:
                 seconds = int((self._folders["cpuacct"] / "cpuacct.usage").read_text()) / 10**9
                 taken = int((memory / "memory.usage_in_bytes").read_text())
-                files = _event(memory / "memory.stat", "total_inactive_file")
             else:
-                seconds = _event(memory / "cpu.stat", "usage_usec") / 10**6
+                seconds = number_in(memory / "cpu.stat", "usage_usec") / 10**6
                 taken = int((memory / "memory.current").read_text())
-                files = _event(memory / "memory.stat", "inactive_file")
         except (OSError, KeyError):
             return None
-        # As `docker stats` counts it: the kernel gives up what it keeps of a file that was not used of late.
+        # As `docker stats` counts it: the kernel gives these up where memory is short.
+        files = number_in(memory / "memory.stat", INACTIVE_FILES[self._version])
         return Used(seconds, max(0, taken - files) / _MEGABYTE)
 
     def kill(self) -> None:
@@ -162,7 +159,7 @@ class Cgroup:
 
     def _refused(self) -> int:
         """How often a process of the group could not be started."""
-        return _event(self._folders["pids"] / "pids.events", "max") if "pids" in self._folders else 0
+        return number_in(self._folders["pids"] / "pids.events", "max") if "pids" in self._folders else 0
 
     def processes(self) -> set[int]:
         """The ids of all processes in the group, and in the groups that the job made in it."""
@@ -193,7 +190,7 @@ def _removed(folder: Path) -> bool:
 
 def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
     """Make a group of version 2: one folder for every controller."""
-    for parent in _parents(2, "memory"):
+    for parent in parents(2, "memory"):
         # The first file is what it takes the right to write to move a process from our own group into the new one.
         # Memory comes first: it is refused below a group that has processes of its own. The other two are not, but
         # then no process may enter the groups below ("domain invalid"), so they must not be asked for there.
@@ -217,7 +214,7 @@ def _make_1(name: str, values: Mapping[str, int]) -> dict[str, Path]:
     """Make a group of version 1: a folder for each controller, in a tree of its own."""
     folders: dict[str, Path] = {}
     for controller in _FILES[1]:
-        for parent in _parents(1, controller):
+        for parent in parents(1, controller):
             folder = parent / name
             with contextlib.suppress(OSError):
                 folder.mkdir(exist_ok=True)
@@ -233,7 +230,7 @@ def _enabled(parent: Path, controller: str) -> bool:
     file = parent / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
         file.write_text(f"+{controller}")
-    return controller in " ".join(_lines(file)).split()
+    return controller in " ".join(lines_of(file)).split()
 
 
 def _limited(version: int, controller: str, folder: Path, values: Mapping[str, int]) -> bool:
@@ -250,47 +247,3 @@ def _limited(version: int, controller: str, folder: Path, values: Mapping[str, i
         with contextlib.suppress(OSError):
             (folder / file).write_text(text.format(**values))
     return True
-
-
-def _parents(version: int, controller: str) -> list[Path]:
-    """The groups below which a group for a job may be made, the best one first."""
-    mount = _mount(version, controller)
-    own = _own_path(version, controller)
-    if mount is None or own is None:
-        return []
-    group = mount / own
-    # Version 2 has no processes in a group with groups below it: beside our own group there may be room.
-    return [group, group.parent] if version == 2 and own.parts else [group]
-
-
-def _mount(version: int, controller: str) -> Path | None:
-    for line in _lines(_MOUNTS):
-        _, place, kind, options, *_ = line.split()
-        if version == 2 and kind == "cgroup2":
-            return Path(place)
-        if version == 1 and kind == "cgroup" and controller in options.split(","):
-            return Path(place)
-    return None
-
-
-def _own_path(version: int, controller: str) -> Path | None:
-    for line in _lines(_OWN):
-        _, controllers, path = line.split(":", 2)
-        if (version == 2 and not controllers) or (version == 1 and controller in controllers.split(",")):
-            return Path(path.lstrip("/"))
-    return None
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
-    except OSError:  # no Linux
-        return []
-
-
-def _event(file: Path, name: str) -> int:
-    for line in _lines(file):
-        word, _, number = line.partition(" ")
-        if word == name:
-            return int(number)
-    return 0

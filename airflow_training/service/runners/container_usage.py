@@ -1,7 +1,7 @@
 """What a container uses, as its engine tells it.
 
-Source: the Docker Engine API, `GET /containers/{id}/stats`, which Podman answers as well, without what of the memory is
-a file's.
+Source: the Docker Engine API, `GET /containers/{id}/stats`. Podman answers it as well, but does not tell what of the
+memory the kernel keeps of files: that is asked of the kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from docker.models.containers import Container
 from requests import RequestException
 from urllib3.exceptions import HTTPError
 
+from airflow_training.service.runners.cgroup_tree import INACTIVE_FILES, group_of, number_in
 from airflow_training.service.runners.usage import Sampler, Used
 from airflow_training.service.runners.usage_file import UsageFile
 
@@ -38,7 +39,20 @@ def keep_sampling(container: Container, state: Path, gpus: list[str]) -> None:
 def _stats(container: Container) -> dict[str, Any]:
     # Without `one_shot` Docker takes a second, to look twice.
     stats: dict[str, Any] = container.stats(stream=False, one_shot=True)  # type: ignore[assignment] # is no stream
+    if not stats["memory_stats"].get("stats"):
+        container.reload()
+        stats["memory_stats"]["stats"] = {"inactive_file": _files(container)}
     return stats
+
+
+def _files(container: Container) -> int:
+    """Bytes that the kernel keeps of files that were not used of late; 0 where it cannot be asked."""
+    for version, name in INACTIVE_FILES.items():
+        group = group_of(container.attrs["State"]["Pid"], version, "memory")
+        # The engine's machine may be another one, where another process has that number.
+        if group and str(container.id) in str(group) and (files := number_in(group / "memory.stat", name)):
+            return files
+    return 0
 
 
 def used(stats: Mapping[str, Any]) -> Used:
@@ -49,7 +63,6 @@ def used(stats: Mapping[str, Any]) -> Used:
     """
     memory = stats["memory_stats"]
     files = memory.get("stats") or {}
-    # The first is the word of control groups of version 1, the second of version 2.
-    inactive = files.get("total_inactive_file", files.get("inactive_file", 0))
+    inactive = files.get(INACTIVE_FILES[1], files.get(INACTIVE_FILES[2], 0))
     seconds = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 10**9
     return Used(seconds, max(0, memory["usage"] - inactive) / _MEGABYTE)
