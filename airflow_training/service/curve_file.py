@@ -65,6 +65,11 @@ class CurveFile:
         with suppress(FileNotFoundError):
             self._load(mark)
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the curves."""
+        return {name for name, _ in self._numbers}
+
     def add(self, points: Iterable[NewPoint], at: float, mark: int) -> None:
         """Keep points, in the order in which they were told at some time."""
         before = (dict(self._numbers), list(self._told), self._points)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -44,6 +45,8 @@ _SECONDS = 5.0
 _MEMORY = 4 * 1024 * 1024 * 1024
 # The head and the sums of a record. Source: "TFRecords format details" in TensorFlow's guide.
 _AROUND_A_RECORD = 16
+# The plugin of TensorBoard that shows scalars. Source: tensorboard/plugins/scalar/metadata.py.
+_PLUGIN = "scalars"
 
 
 def has_news(state: Path) -> bool:
@@ -93,7 +96,7 @@ def read_news(state: Path) -> None:
         start = before["read"] if before["read"] <= file.size else 0
         content = files.read(file.name, start, _MOST_BYTES - known["read"])
         read, whole = 0, True
-        for length, at, points in _scalars(content, PurePosixPath(file.name).parent):
+        for length, at, points in _Reader(PurePosixPath(file.name).parent, curves.names).read(content):
             if time.monotonic() > end:
                 whole = False
                 break
@@ -109,50 +112,58 @@ def read_news(state: Path) -> None:
     curves.close()
 
 
-def _scalars(content: bytes, folder: PurePosixPath) -> Iterator[tuple[int, float, list[NewPoint]]]:
-    """The scalars of each record: its length, its time, and the points."""
-    # TensorBoard takes TensorFlow where it finds that, unless there is this module.
-    sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
-    from tensorboard import data_compat, dataclass_compat  # noqa: PLC0415 - takes half a second, and not all need it
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # noqa: PLC0415
-    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
+class _Reader:
+    """Reads the scalars of an event file.
 
-    metadata: dict[str, Any] = {}
-    with tempfile.NamedTemporaryFile() as copy:
-        copy.write(content)
-        copy.flush()
-        records = RawEventFileLoader(copy.name).Load()
-        while True:
-            points, at = [], 0.0
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except Exception:  # noqa: BLE001 - whatever is wrong with it, the file ends there
-                return
-            try:
-                event = Event.FromString(record)
-                at = event.wall_time
-                if event.HasField("summary") and is_finite(at):
-                    (event,) = dataclass_compat.migrate_event(data_compat.migrate_event(event), metadata)
-                    points = list(_points(event, folder))
-            except Exception:  # noqa: BLE001, S110 - whatever is wrong with a record, the next one may be good
-                pass
-            yield len(record) + _AROUND_A_RECORD, at, points
+    Args:
+        folder: Its folder in that of the job, which is a part of the names of its curves.
+        known: Curves of it that are known already; of TensorFlow 2, only the first value may say that it is a scalar.
+    """
 
+    def __init__(self, folder: PurePosixPath, known: set[str]) -> None:
+        self._above = "" if str(folder) == "." else f"{folder}/"
+        self._known = known
 
-def _points(event: Any, folder: PurePosixPath) -> Iterator[NewPoint]:
-    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR  # noqa: PLC0415
-    from tensorboard.util.tensor_util import make_ndarray  # noqa: PLC0415
+    def read(self, content: bytes) -> Iterator[tuple[int, float, list[NewPoint]]]:
+        """Read the scalars of each record: its length, its time, and the points."""
+        # TensorBoard takes TensorFlow where it finds that, unless there is this module.
+        sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
+        # It takes half a second, and most jobs have no such files.
+        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # noqa: PLC0415
+        from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
 
-    for value in event.summary.value:
-        name = value.tag if str(folder) == "." else f"{folder}/{value.tag}"
-        if value.metadata.data_class != DATA_CLASS_SCALAR or len(name) > _LONGEST_NAME or not name.isprintable():
-            continue
-        if value.tag and all(dimension.size == 1 for dimension in value.tensor.tensor_shape.dim):
-            number = float(make_ndarray(value.tensor).item())
-            if is_finite(number):
-                yield NewPoint(name, "step", event.step, number)
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(content)
+            copy.flush()
+            # Whatever is wrong with a record's head, the file ends there; with its content, the next one may be good.
+            with suppress(Exception):
+                for record in RawEventFileLoader(copy.name).Load():
+                    points, at = [], 0.0
+                    with suppress(Exception):
+                        event = Event.FromString(record)
+                        at = event.wall_time
+                        points = list(self._points(event)) if is_finite(at) else []
+                    yield len(record) + _AROUND_A_RECORD, at, points
+
+    def _points(self, event: Any) -> Iterator[NewPoint]:
+        for value in event.summary.value:
+            name = self._above + value.tag
+            if value.tag and len(name) <= _LONGEST_NAME and name.isprintable():
+                number = self._number(name, value)
+                if number is not None and is_finite(number):
+                    yield NewPoint(name, "step", event.step, number)
+
+    def _number(self, name: str, value: Any) -> float | None:
+        from tensorboard.util.tensor_util import make_ndarray  # noqa: PLC0415 - see above
+
+        if value.HasField("simple_value"):
+            return float(value.simple_value)
+        if value.metadata.plugin_data.plugin_name == _PLUGIN:
+            self._known.add(name)
+        # Of any other shape, it would take as much memory as it claims.
+        if name in self._known and all(dimension.size == 1 for dimension in value.tensor.tensor_shape.dim):
+            return float(make_ndarray(value.tensor).item())
+        return None
 
 
 def main() -> None:
