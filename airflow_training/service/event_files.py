@@ -106,9 +106,11 @@ def read_news(state: Path) -> None:
         # What was not read to its end is looked at again.
         size = file.size if whole else -1
         known["files"][file.name] = {"version": file.version, "size": size, "read": start + read}
-        write_json(state / _READ_FILE, known)
+        if read:
+            write_json(state / _READ_FILE, known)
         if not whole:
             break
+    write_json(state / _READ_FILE, known)
     curves.close()
 
 
