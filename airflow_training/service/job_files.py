@@ -108,11 +108,14 @@ class _Prefix:
         return _named(found[:MOST_FILES])
 
     def read(self, name: str, start: int, most: int) -> bytes:
+        # Not every store answers a request for a part as S3 does: rclone 1.75 has the wrong status for it.
+        content = bytearray()
         with _answers(), suppress(FileNotFoundError):
-            path = f"{self._prefix}/{name}"
-            end = min(obstore.head(self._store, path)["size"], start + most)
-            return bytes(obstore.get_range(self._store, path, start=start, end=end)) if end > start else b""
-        return b""
+            for piece in obstore.get(self._store, f"{self._prefix}/{name}"):
+                content += piece
+                if len(content) >= start + most:
+                    break
+        return bytes(content[start : start + most])
 
 
 def _named(files: Iterable[JobFile]) -> list[JobFile]:
