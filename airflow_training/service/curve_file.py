@@ -159,14 +159,12 @@ class CurveFile:
                 target.flush()
                 os.fsync(target.fileno())
             thinned.replace(self._path)
-            file = self._path.open("ab", buffering=0)
         except OSError:
             thinned.unlink(missing_ok=True)
             self._thin_after = time.monotonic() + _PAUSE
             return
-        if self._file:
-            self._file.close()
-        self._file, self._points = file, points
+        self.close()
+        self._file, self._points = None, points
 
 
 def _number_and_told(line: bytes) -> tuple[int, int]:

@@ -35,7 +35,8 @@ class Programs:
         if key not in self._running:
             self._running[key] = asyncio.create_task(self._run(module, state))
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
-        await asyncio.shield(self._running[key])
+        with suppress(OSError):  # the machine has no room for another process
+            await asyncio.shield(self._running[key])
 
     async def _run(self, module: str, state: Path) -> None:
         async with self._places:

@@ -40,8 +40,8 @@ async def metrics(
     await run_in_threadpool(service.jobs.status, key)
     state = service.data.job_state(*key)
     if event_files.INSTALLED:
-        # While the store is away, the curves of the log are answered.
-        with suppress(StorageAway):
+        # While the store is away, or the disk full, the curves of the log are answered.
+        with suppress(StorageAway, OSError):
             if await run_in_threadpool(event_files.has_news, state):
                 await service.programs.run(event_files.__name__, state)
     return Response(
