@@ -14,7 +14,7 @@ from airflow_training.service.access_log import AccessLog
 from airflow_training.service.context import Service
 from airflow_training.service.errors_http import install_error_handlers
 from airflow_training.service.examples import ANSWERS
-from airflow_training.service.routers import curves, jobs, oauth, operation, storage, usage, watch
+from airflow_training.service.routers import curves, jobs, model, oauth, operation, storage, usage, watch
 from airflow_training.service.watching import Watch
 
 _ABOUT = """
@@ -43,6 +43,7 @@ def create_app(service: Service) -> FastAPI:
     api.include_router(jobs.router)
     api.include_router(curves.router)
     api.include_router(usage.router)
+    api.include_router(model.router)
     api.include_router(watch.router)
     app.include_router(api)
     app.include_router(oauth.router)

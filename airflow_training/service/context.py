@@ -21,6 +21,7 @@ from airflow_training.service.errors import ApiError
 from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import Machine
 from airflow_training.service.metrics import Metrics
+from airflow_training.service.programs import Programs
 from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
@@ -47,6 +48,7 @@ class Service:
     scheduler: Scheduler
     storage: Storage
     metrics: Metrics
+    programs: Programs
 
 
 _oauth2 = OAuth2(

@@ -65,6 +65,11 @@ class CurveFile:
         with suppress(FileNotFoundError):
             self._load(mark)
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the curves."""
+        return {name for name, _ in self._numbers}
+
     def add(self, points: Iterable[NewPoint], at: float, mark: int) -> None:
         """Keep points, in the order in which they were told at some time."""
         before = (dict(self._numbers), list(self._told), self._points)
@@ -154,14 +159,12 @@ class CurveFile:
                 target.flush()
                 os.fsync(target.fileno())
             thinned.replace(self._path)
-            file = self._path.open("ab", buffering=0)
         except OSError:
             thinned.unlink(missing_ok=True)
             self._thin_after = time.monotonic() + _PAUSE
             return
-        if self._file:
-            self._file.close()
-        self._file, self._points = file, points
+        self.close()
+        self._file, self._points = None, points
 
 
 def _number_and_told(line: bytes) -> tuple[int, int]:

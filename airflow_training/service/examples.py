@@ -53,6 +53,22 @@ ANSWERS: dict[str, Any] = {
             }
         ]
     },
+    "ModelSummary": {
+        "folder": "model/1",
+        "files": [
+            {"name": "saved_model.pb", "size": 84123},
+            {"name": "variables/variables.data-00000-of-00001", "size": 10240},
+            {"name": "variables/variables.index", "size": 512},
+        ],
+        "signatures": [
+            {
+                "name": "serving_default",
+                "inputs": [{"name": "age", "type": "float32", "shape": [None]}],
+                "outputs": [{"name": "probability", "type": "float32", "shape": [None, 1]}],
+            }
+        ],
+        "reason": "",
+    },
     "ErrorDocument": {
         "error": {
             "code": "404",

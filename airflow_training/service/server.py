@@ -29,6 +29,7 @@ from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import MEGABYTE, detect
 from airflow_training.service.metrics import Metrics
 from airflow_training.service.network import is_loopback, listen, own_address, reachable, url
+from airflow_training.service.programs import Programs
 from airflow_training.service.ray_machine import RayMachine
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.container import ContainerRunner
@@ -103,6 +104,7 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
         scheduler=Scheduler(jobs, runner, machine, metrics, data=data, free_disk=settings.free_disk),
         storage=storage,
         metrics=metrics,
+        programs=Programs(),
     )
 
 

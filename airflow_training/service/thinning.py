@@ -30,12 +30,11 @@ def thin(points: Sequence[_P], most: int, value: Callable[[_P], float]) -> list[
         return list(points)
     stretches = (most - 2) // 2
     between = len(points) - 2
+    drawn = list(map(value, points)).__getitem__
     kept = [points[0]]
     for number in range(stretches):
         begin, end = (1 + between * edge // stretches for edge in (number, number + 1))
         stretch = range(begin, end)
-        least = min(stretch, key=lambda place: value(points[place]))
-        greatest = max(stretch, key=lambda place: value(points[place]))
-        kept += [points[place] for place in sorted({least, greatest})]
+        kept += [points[place] for place in sorted({min(stretch, key=drawn), max(stretch, key=drawn)})]
     kept.append(points[-1])
     return kept

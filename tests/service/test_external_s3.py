@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from airflow_training.local.process import LocalProcessError
 from airflow_training.service.runners.state_folder import OUTCOME
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.s3 import PREFIX, S3Server, running_s3
+from tests.service.event_files import NAME, graph, old_scalar, saved_model
 from tests.service.support import RunningService, Tenant, age, bucket, keys, run, wait_for
 
 TRAIN = "cat data.csv; mkdir -p model/1; echo m > model/1/saved_model.pb; echo changed >> data.csv; ln -s /etc link"
@@ -41,6 +43,21 @@ def service(
 
 def submit(tenant: Tenant, command: str, job_id: str | None = None) -> str:
     return tenant.submit(command, job_id, image=IMAGE)
+
+
+def test_event_files_and_models_are_read_in_the_store(tenant: Tenant) -> None:
+    scalar, model = (base64.b64encode(made).decode() for made in (old_scalar("loss", 7, 0.5), saved_model(graph())))
+    job_id = submit(
+        tenant,
+        f"mkdir -p logs model/1; echo {scalar} | base64 -d > logs/{NAME}"
+        f"; echo {model} | base64 -d > model/1/saved_model.pb",
+    )
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
+    (curve,) = tenant.http.get(f"jobs/{job_id}/metrics").raise_for_status().json()["curves"]
+    assert (curve["name"], curve["points"][0][1:]) == ("logs/loss", [7, 0.5])
+    found = tenant.http.get(f"jobs/{job_id}/model").raise_for_status().json()
+    assert (found["folder"], [file["name"] for file in found["files"]]) == ("model/1", ["saved_model.pb"])
+    assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
 
 
 @pytest.mark.parametrize("status", [0, 3])

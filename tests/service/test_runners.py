@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 from airflow_training.jobs.log import NDJSON
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.ray import RAY_PATIENCE, RayCluster
+from tests.service.event_files import NAME, graph, old_scalar, saved_model
 from tests.service.support import RunningService, Tenant, keys
 
 ENDS_WITH_ITS_SUPERVISOR = ("process", "container")
@@ -204,6 +206,30 @@ def test_a_thousand_lines_come_in_order_with_their_times(tenant: Tenant) -> None
     times = [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines]
     assert all(before < after for before, after in pairwise(times))
     assert times[-1] - times[0] > timedelta(seconds=1), "the times are those of the writing"
+
+
+def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
+    tells = """printf '{"metrics": {"loss": %s}, "epoch": %s}\\n' $1 $1"""
+    scalar = base64.b64encode(old_scalar("loss", 7, 0.5)).decode()
+    model = base64.b64encode(saved_model(graph())).decode()
+    job_id = submit(
+        tenant,
+        f"""
+        tell() {{ {tells}; }}
+        tell 1; mkdir -p logs model/1; echo {scalar} | base64 -d > logs/{NAME}
+        tell 2; echo {model} | base64 -d > model/1/saved_model.pb
+        """,
+    )
+
+    def curves() -> dict[str, Any]:
+        reply = tenant.http.get(f"jobs/{job_id}/metrics").raise_for_status().json()
+        return {curve["name"]: [point[1:] for point in curve["points"]] for curve in reply["curves"]}
+
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
+    assert curves() == {"loss": [[1, 1], [2, 2]], "logs/loss": [[7, 0.5]]}
+    found = tenant.http.get(f"jobs/{job_id}/model").raise_for_status().json()
+    assert (found["folder"], found["reason"]) == ("model/1", "")
+    assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
 
 
 def test_a_job_finds_none_of_the_services_secrets(service: RunningService, tenant: Tenant) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from starlette.concurrency import run_in_threadpool
 
 from airflow_training.jobs.curves import MOST_POINTS, JobMetrics
+from airflow_training.service import event_files
 from airflow_training.service.context import Reader, ServiceParts
 from airflow_training.service.curves import read_curves
+from airflow_training.service.errors import StorageAway
 from airflow_training.service.errors_http import REFUSALS, refusals
 from airflow_training.service.routers.jobs import JobId
 from airflow_training.service.runners.log_curves import CURVES_FILE
@@ -18,7 +23,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], responses=REFUSALS)
 
 
 @router.get("/{job_id}/metrics", operation_id="get_metrics", response_model=JobMetrics, responses=refusals(404, 422))
-def metrics(
+async def metrics(
     job_id: JobId,
     client: Reader,
     service: ServiceParts,
@@ -26,10 +31,26 @@ def metrics(
         int, Query(ge=2, le=MOST_POINTS, description="How many points of each curve the reply has at most.")
     ] = 1000,
 ) -> Response:
-    """Read the curves of a job's metrics, while it runs and after its end."""
+    """Read the curves of a job's metrics, while it runs and after its end.
+
+    They are told by the lines of its log, and by the TensorBoard event files in its folder where the service has the
+    extra `tensorboard`. Of a job on Ray, these files are seen at its end.
+    """
     key = JobKey(client.tenant, job_id)
-    service.jobs.status(key)
+    await run_in_threadpool(service.jobs.status, key)
     state = service.data.job_state(*key)
-    curves = read_curves([state / CURVES_FILE], points)
-    # FastAPI would look at every point once more, in Python.
-    return Response(curves.model_dump_json(), media_type="application/json", headers={"Cache-Control": "no-store"})
+    if event_files.INSTALLED:
+        # While the store is away, or the disk full, the curves of the log are answered.
+        with suppress(StorageAway, OSError):
+            if await run_in_threadpool(event_files.has_news, state):
+                await service.programs.run(event_files.__name__, state)
+    return Response(
+        # FastAPI would look at every point once more, in Python.
+        await run_in_threadpool(_document, state, points),
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _document(state: Path, points: int) -> str:
+    return read_curves([state / CURVES_FILE, state / event_files.SCALARS_FILE], points).model_dump_json()

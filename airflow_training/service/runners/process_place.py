@@ -19,7 +19,7 @@ from airflow_training.service.runners.limits import JobLimits, ProcessWatch, Wat
 from airflow_training.service.runners.place import Program
 from airflow_training.service.runners.process_tree import Ended
 from airflow_training.service.runners.staging import Staging
-from airflow_training.service.runners.state_folder import JOB_VARIABLE, name_of
+from airflow_training.service.runners.state_folder import JOB_VARIABLE, WORK, name_of
 from airflow_training.service.runners.usage_file import UsageFile
 
 _REQUIREMENTS = "requirements.txt"
@@ -42,7 +42,7 @@ class ProcessPlace:
         # No graphics processor at all, rather than those of others, where it has not asked for any.
         self._variables = {**specification["env"], "CUDA_VISIBLE_DEVICES": ",".join(specification["gpus"])}
         self._limits = JobLimits(**specification["limits"])
-        self._folder = state / "files"
+        self._folder = state / WORK
         self._files = Staging(specification["files"], self._folder, state, owner=os.getuid(), most=self._limits.disk)
         self._python = state / "env"
         self._installed = False

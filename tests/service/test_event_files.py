@@ -1,0 +1,188 @@
+"""TensorBoard's event files in the folder of a job, as curves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_training.service import event_files
+from airflow_training.service.curves import read_curves
+from airflow_training.service.event_files import has_news, read_news
+from tests.service.event_files import NAME, new_scalar, old_scalar, record, state_of, write_by_tensorboard
+from tests.service.support import RunningService, Tenant, wait_for
+from tests.service.test_curves import curves_of
+
+
+def told(state: Path) -> dict[str, list[tuple[float, float]]]:
+    curves = read_curves([state / "scalars.jsonl"], 1000).curves
+    assert {curve.unit for curve in curves} <= {"step"}
+    return {curve.name: [(point.step, point.value) for point in curve.points] for curve in curves}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path: Path, files: Path) -> Path:
+    return state_of(tmp_path / "state", files)
+
+
+def test_scalars_are_named_by_their_run_and_tag(files: Path, state: Path) -> None:
+    write_by_tensorboard(files / "logs" / "train", [0.5, 0.25])
+    (files / NAME).write_bytes(old_scalar("loss", 3, 0.5) + new_scalar("nested/accuracy", 4, 0.75))
+    assert has_news(state)
+    read_news(state)
+    assert told(state) == {
+        "logs/train/loss": [(0, 0.5), (1, 0.25)],
+        "loss": [(3, 0.5)],
+        "nested/accuracy": [(4, 0.75)],
+    }
+    assert not has_news(state)
+
+
+def test_a_file_that_grows_is_gone_on_with(files: Path, state: Path) -> None:
+    (state / "exit.json").unlink()
+    whole = old_scalar("a", 1, 1.0) + new_scalar("b", 1, 1.0) + old_scalar("a", 2, 0.5) + new_scalar("b", 2, 0.5, "")
+    for end in range(0, len(whole) + 1, 25):
+        (files / NAME).write_bytes(whole[:end])
+        read_news(state)
+    (files / NAME).write_bytes(whole)
+    read_news(state)
+    assert told(state) == {"a": [(1, 1.0), (2, 0.5)], "b": [(1, 1.0), (2, 0.5)]}
+    assert [curve.told for curve in read_curves([state / "scalars.jsonl"], 10).curves] == [2, 2]
+
+
+def test_a_reader_that_was_killed_tells_no_point_twice(files: Path, state: Path) -> None:
+    (files / NAME).write_bytes(old_scalar("a", 1, 1.0))
+    read_news(state)
+    (state / "scalars.json").unlink()
+    read_news(state)
+    assert [curve.told for curve in read_curves([state / "scalars.jsonl"], 10).curves] == [1]
+
+
+def test_what_is_no_scalar_is_left_out(files: Path, state: Path) -> None:
+    (files / NAME).write_bytes(
+        new_scalar("text", 1, "words", "text")
+        + new_scalar("image", 1, [1.0, 2.0], "images")
+        + new_scalar("many", 1, [1.0, 2.0])
+        + new_scalar("words", 1, "words")
+        + old_scalar("nan", 1, float("nan"))
+        + old_scalar("inf", 1, float("inf"))
+        + old_scalar("when", 1, 1.0, at=float("nan"))
+        + old_scalar("", 1, 1.0)
+        + old_scalar("x" * 400, 1, 1.0)
+        + old_scalar("a\nb", 1, 1.0)
+        + old_scalar("__proto__", 1, 1.0)
+    )
+    read_news(state)
+    assert told(state) == {"__proto__": [(1, 1.0)]}
+
+
+@pytest.mark.parametrize(
+    ("garbage", "goes_on"),
+    [
+        (b"garbage" * 100, False),
+        (old_scalar("a", 1, 1.0)[:-3], False),
+        (record(b"", claimed=8 * 1024**3), False),
+        (record(b"", claimed=2**64 - 1), False),
+        (record(b"no event"), True),
+        (record(b""), True),
+    ],
+)
+def test_a_damaged_file_has_what_comes_before_and_harms_no_other(
+    files: Path, state: Path, garbage: bytes, goes_on: bool
+) -> None:
+    (files / NAME).write_bytes(old_scalar("before", 1, 1.0) + garbage + old_scalar("after", 1, 1.0))
+    (files / "run").mkdir()
+    (files / "run" / NAME).write_bytes(old_scalar("a", 1, 1.0))
+    subprocess.run([sys.executable, "-m", event_files.__name__, str(state)], check=True, timeout=60)
+    assert told(state).keys() == {"before", "run/a", *(["after"] if goes_on else [])}
+    assert not has_news(state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=st.binary(max_size=300), whole=st.booleans())
+def test_garbage_is_read_without_harm(tmp_path_factory: pytest.TempPathFactory, content: bytes, whole: bool) -> None:
+    folder = tmp_path_factory.mktemp("garbage")
+    (folder / NAME).write_bytes(record(content) if whole else content)
+    state = state_of(folder / "state", folder)
+    read_news(state)
+    told(state)
+
+
+def test_ten_thousand_files_are_no_trouble(files: Path, state: Path) -> None:
+    for number in range(10_000):
+        (files / f"{NAME}.{number:05}").touch()
+    (files / f"{NAME}.00000").write_bytes(old_scalar("a", 1, 1.0))
+    read_news(state)
+    assert told(state) == {"a": [(1, 1.0)]}
+    assert len(json.loads((state / "scalars.json").read_text())["files"]) == 1000
+
+
+def test_no_link_leads_out_of_the_folder(tmp_path: Path, files: Path, state: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / NAME).write_bytes(old_scalar("secret", 1, 1.0))
+    (files / NAME).symlink_to(other / NAME)
+    (files / "run").symlink_to(other)
+    os.mkfifo(files / f"pipe.{NAME}")
+    read_news(state)
+    assert told(state) == {}
+
+
+def test_tensorflow_is_never_loaded(tmp_path: Path, files: Path, state: Path) -> None:
+    (files / NAME).write_bytes(old_scalar("a", 1, 1.0) + new_scalar("b", 1, 1.0))
+    trap = tmp_path / "trap" / "tensorflow"
+    trap.mkdir(parents=True)
+    (trap / "__init__.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'w')")
+    program = f"import sys; sys.path.insert(0, {str(trap.parent)!r}); sys.argv = ['', {str(state)!r}]\n"
+    program += f"import runpy; runpy.run_module({event_files.__name__!r}, run_name='__main__')"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert told(state).keys() == {"a", "b"}
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_scalars_are_seen_while_the_job_runs_and_stay(tenant: Tenant) -> None:
+    first, second = (base64.b64encode(old_scalar("loss", step, 1 / step)).decode() for step in (1, 2))
+    job_id = tenant.submit(f"""
+        mkdir logs; echo {first} | base64 -d > logs/{NAME}; while ! test -e go; do sleep 0.05; done
+        echo {second} | base64 -d >> logs/{NAME}
+    """)
+    wait_for(lambda: "logs/loss" in curves_of(tenant, job_id), "the first scalar")
+    (tenant.work(job_id) / "go").touch()
+    tenant.wait(job_id)
+    for _ in range(2):
+        curve = curves_of(tenant, job_id)["logs/loss"]
+        assert (curve["unit"], curve["points"]) == ("step", [[1795594084.0, 1, 1], [1795594084.0, 2, 0.5]])
+
+
+def test_a_service_without_tensorboard_answers_the_curves_of_the_log(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['tensorboard'] = None")
+    service = RunningService(tmp_path, {"PYTHONPATH": str(hidden)})
+    with service.running():
+        tenant = Tenant(service)
+        content = base64.b64encode(old_scalar("loss", 1, 1.0)).decode()
+        job_id = tenant.submit(f"""
+            echo {content} | base64 -d > {NAME}; touch saved_model.pb; echo '{{"metrics": {{"a": 1}}}}'
+        """)
+        tenant.wait(job_id)
+        assert curves_of(tenant, job_id).keys() == {"a"}
+        model = tenant.http.get(f"jobs/{job_id}/model").json()
+        assert "saved_model.pb" in [file["name"] for file in model["files"]]
+        assert model["signatures"] is None
+        assert "the extra tensorboard" in model["reason"]
+        tenant.leave()
