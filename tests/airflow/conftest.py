@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.airflow_api import USER
 from airflow_training.local.process import free_port
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.auth import USERS
@@ -39,8 +38,6 @@ def airflow(
     # Tests that wait for something share this Airflow: more tasks run beside each other than there are cores.
     settings = {
         "AIRFLOW__CORE__PARALLELISM": "12",
-        # One who may do everything, one who may look, and one without any right.
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,viewer:viewer,nobody:",
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(counts.port),

@@ -223,8 +223,8 @@ def test_a_job_is_canceled_by_who_says_so_twice(visitor: Visitor, train: Train) 
 
 
 def test_who_may_not_read_the_dag_sees_nothing(airflow: LocalAirflow, browser: Browser, learning: Training) -> None:
-    with visiting(airflow, browser, "nobody") as nobody:
-        page = nobody.open_job(learning)
+    with visiting(airflow, browser, "stranger") as stranger:
+        page = stranger.open_job(learning)
         expect(page.get_by_role("alert")).to_be_visible()
         assert learning.name not in page.content()
 
