@@ -35,7 +35,9 @@ _T = TypeVar("_T")
 # Seconds after which Ray is asked again.
 _PAUSE = 1.0
 # What the program on the node needs beside Python; Ray keeps it for the next job.
-_PACKAGES = ("obstore", "psutil", "uv", "nvidia-ml-py")
+_PACKAGES = ("obstore", "psutil", "uv")
+# What it needs as well where the job has graphics processors.
+_GPU_PACKAGES = ("nvidia-ml-py",)
 # Ray gives up a job that has waited for room for a quarter of an hour.
 _WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 # Ray waits so many seconds between SIGTERM and SIGKILL: the node has its own time for that, and brings files back
@@ -144,11 +146,12 @@ class _Job:
         limits = specification["limits"]
         try:
             address = await self._patiently(lambda: self._ray.upload(package))
+            packages = [*_PACKAGES, *(_GPU_PACKAGES if specification["gpus"] else ())]
             job = {
                 "entrypoint": f"exec python -m {ray_node.__name__}",
                 "runtime_env": {
                     "working_dir": address,
-                    "pip": {"packages": [f"{name}=={version(name)}" for name in _PACKAGES], "pip_check": False},
+                    "pip": {"packages": [f"{name}=={version(name)}" for name in packages], "pip_check": False},
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT)},
                 },
                 "metadata": {"tenant": specification["tenant"], "job_id": specification["job_id"]},
