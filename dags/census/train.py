@@ -152,11 +152,11 @@ def build_network(prepared: Tensors) -> keras.Model:
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Print one line per epoch: a progress bar would fill a log file with control characters."""
+    """Print one line per epoch, which becomes a point of each curve; a progress bar would fill a log file."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        values = [f"{name} {logs[name]:.3f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
-        print(f"epoch {epoch + 1}/{self.params['epochs']}", *values, flush=True)
+        metrics = {name: round(logs[name], 4) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        print(json.dumps({"epoch": epoch + 1, "metrics": metrics}), flush=True)
 
 
 def export(preprocessor: keras.Model, network: keras.Model, folder: Path) -> None:

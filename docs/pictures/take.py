@@ -94,7 +94,7 @@ def live_log(demo: Demo) -> None:
     demo.airflow.unpause("train_nightly")
     wait_until(lambda: bool(runs(demo)), "A run of train_nightly", timeout=60, interval=0.5)
     (run,) = runs(demo)
-    demo.open(f"/dags/train_nightly/runs/{run}/tasks/train", "epoch 3/8")
+    demo.open(f"/dags/train_nightly/runs/{run}/tasks/train", '"epoch": 3')
     demo.take("live-log")
     demo.airflow.wait_for_run("train_nightly", run)
     demo.open(f"/dags/train_nightly/runs/{run}/tasks/train/xcom", "return_value")
