@@ -64,6 +64,7 @@ class TrainingPlugin(AirflowPlugin):
             "name": "Training jobs",
             "href": f"{base_path()}{PREFIX}/jobs",
             "destination": "nav",
+            "category": "browse",
             "url_route": "training-jobs",
         },
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
@@ -62,13 +62,15 @@ class Demo:
         yield
         self.page.emulate_media(color_scheme="light")
 
-    def take(self, name: str, part: str = "body") -> None:
-        """Take a picture of a part of the page, once it has come to rest."""
+    def take(self, name: str, part: str = "body", before: Locator | None = None) -> None:
+        """Take a picture of a part of the page, or of what comes before an element, once it has come to rest."""
         self.page.wait_for_load_state("networkidle")
         file = HERE / f"{name}.png"
         self.page.locator(part).first.screenshot(path=file, animations="disabled")
         with Image.open(file) as picture:
-            picture.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+            box = before.bounding_box() if before else None
+            whole = picture.crop((0, 0, picture.width, int((box["y"] - 12) * SHARPNESS))) if box else picture
+            whole.convert("RGB").quantize(COLOURS).save(file, optimize=True)
         print(f"{file.relative_to(CHECKOUT)} ({file.stat().st_size // 1024} KiB)")
 
 
@@ -138,13 +140,13 @@ def training_page(demo: Demo) -> None:
     curve = frame.get_by_role("img", name=re.compile(r"^accuracy, .* last"))
     curve.wait_for(timeout=PATIENCE)
     with demo.window(TALL):
-        demo.take("training-page")
+        demo.take("training-page", before=frame.get_by_role("heading", name="Parameters"))
     demo.airflow.wait_for_run("train_on_demand", run)
     query = urlencode({"dag_id": "train_on_demand", "run_id": run, "task_id": "train"})
     with demo.window(TALL), demo.dark():
         demo.open(f"/training/job?{query}", "Succeeded")
         demo.page.get_by_text("serving_default").first.wait_for()
-        demo.take("training-page-dark")
+        demo.take("training-page-dark", before=demo.page.get_by_role("heading", name="Parameters"))
 
 
 def comparison(demo: Demo) -> None:
@@ -154,7 +156,7 @@ def comparison(demo: Demo) -> None:
     demo.page.goto(f"{demo.airflow.url}/dags/train_on_demand/plugin/trainings")
     frame = demo.page.frame_locator("iframe")
     frame.get_by_role("img", name=re.compile(r"^loss, .*; .*; ")).wait_for(timeout=PATIENCE)
-    with demo.window(TALL):
+    with demo.window(1130):
         demo.take("comparison")
 
 
@@ -163,7 +165,7 @@ def jobs_list(demo: Demo) -> None:
         demo.airflow.trigger("train_on_demand", {"epochs": 12, "job_name": f"census-{number}"})
     demo.page.goto(f"{demo.airflow.url}/plugin/training-jobs")
     frame = demo.page.frame_locator("iframe")
-    frame.get_by_text("pending").first.wait_for(timeout=PATIENCE)
+    frame.get_by_role("cell", name="pending").first.wait_for(timeout=PATIENCE)
     demo.take("training-jobs")
 
 

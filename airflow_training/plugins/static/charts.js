@@ -1,11 +1,14 @@
 // Charts, drawn by uPlot: what is given here is what it needs to know.
 
-import { number } from "./format.js";
+import { number, time as hour } from "./format.js";
 import { onTheme } from "./theme.js";
 
 const HEIGHT = 220;
+// There is no half an epoch.
+const WHOLE = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 const drawn = new Set();
 
+const clock = (seconds) => hour(new Date(seconds * 1000));
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colours = () => Array.from({ length: 8 }, (_, index) => colour(`--line-${index + 1}`));
 
@@ -100,13 +103,13 @@ function options({ title, x, y, time, fromZero, lines }, width) {
     cursor: { drag: { x: true, y: false } },
     scales: { x: { time: Boolean(time) }, y: fromZero ? { range: (_, __, most) => [0, most * 1.1 || 1] } : {} },
     axes: [
-      { ...axis, label: x, labelSize: 22, size: time ? 50 : 34 },
+      { ...axis, label: x, labelSize: 22, size: 34, ...(time ? { values: (_, ticks) => ticks.map(clock), space: 90 } : { incrs: WHOLE }) },
       { ...axis, label: y, labelSize: 26, size: 70, values: (_, ticks) => ticks.map((tick) => number(tick)) },
     ],
     // What is under the pointer, and else the last values.
     hooks: { setCursor: [showLast], ready: [showLast], setData: [showLast] },
     series: [
-      { label: time ? "time" : x, ...(time ? {} : { value }) },
+      { label: x, value: time ? (_, raw) => (raw ? clock(raw) : "–") : value },
       ...lines.map((line, index) => ({
         label: line.name,
         value,

@@ -4,7 +4,7 @@ import { html, nothing, render } from "./vendor/lit-html.js";
 import { Refused, ask, chosen, keepLooking, ref } from "./asking.js";
 import { Charts } from "./charts.js";
 import { families, family } from "./curves.js";
-import { dateTime, duration, number } from "./format.js";
+import { duration, number } from "./format.js";
 import { refusal, silence, sortable, sorted, status, table } from "./parts.js";
 import "./theme.js";
 
@@ -90,15 +90,16 @@ function toggle(training, on) {
 }
 
 function list(trainings) {
-  const metrics = names(trainings, "metrics");
-  const parameters = names(trainings, "parameters").filter((name) => new Set(trainings.map((one) => one.parameters[name])).size > 1);
+  // What is the same for all tells them not apart.
+  const [parameters, metrics] = ["parameters", "metrics"].map((kind) =>
+    names(trainings, kind).filter((name) => trainings.length === 1 || new Set(trainings.map((one) => own(one[kind], name))).size > 1),
+  );
   const columns = new Map([
     ["label", (one) => one.label],
     ["status", (one) => one.status],
-    ["submitted", (one) => one.submitted],
     ["duration", (one) => one.duration],
-    ...metrics.map((name) => [`metric ${name}`, (one) => own(one.metrics, name)]),
     ...parameters.map((name) => [`parameter ${name}`, (one) => own(one.parameters, name)]),
+    ...metrics.map((name) => [`metric ${name}`, (one) => own(one.metrics, name)]),
   ]);
   const rows = state.by.column ? sorted(trainings, columns.get(state.by.column) ?? (() => null), state.by.down) : trainings;
   const head = (column, name, isNumber) => sortable(column, name, state.by, sort, isNumber);
@@ -106,8 +107,8 @@ function list(trainings) {
     "Trainings",
     html`
       <th scope="col">Curves</th>
-      ${head("label", "Run")} ${head("status", "Status")} ${head("submitted", "Submitted")} ${head("duration", "Took", true)}
-      ${metrics.map((name) => head(`metric ${name}`, name, true))} ${parameters.map((name) => head(`parameter ${name}`, name))}
+      ${head("label", "Run")} ${head("status", "Status")} ${head("duration", "Took", true)}
+      ${parameters.map((name) => head(`parameter ${name}`, name))} ${metrics.map((name) => head(`metric ${name}`, name, true))}
     `,
     rows.map(
       (one) => html`<tr>
@@ -124,10 +125,9 @@ function list(trainings) {
           <a href="job?${new URLSearchParams(one.ref)}">${one.label}</a> ${one.deployed ? html`<span class="deployed">deployed</span>` : nothing}
         </th>
         <td>${status(one.status)}</td>
-        <td>${dateTime(one.submitted)}</td>
         <td class="number">${duration(one.duration)}</td>
-        ${metrics.map((name) => html`<td class="number">${number(own(one.metrics, name))}</td>`)}
         ${parameters.map((name) => html`<td class="value">${own(one.parameters, name) ?? ""}</td>`)}
+        ${metrics.map((name) => html`<td class="number">${number(own(one.metrics, name))}</td>`)}
       </tr>`,
     ),
   );
