@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import requests
 from playwright.sync_api import Browser
+from requests.adapters import HTTPAdapter
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
@@ -29,9 +30,11 @@ from tests.engines.browser import running_browser
 
 STARTS, OPENINGS, TABS, VALUES = 7, 7, 50, 100_000
 WITHOUT = """
-from airflow_training import provider
-told = provider.get_provider_info
-provider.get_provider_info = lambda: {name: fact for name, fact in told().items() if name != "plugins"}
+from airflow._shared import module_loading
+told = module_loading.entry_points_with_dist
+module_loading.entry_points_with_dist = lambda group: [
+    (point, dist) for point, dist in told(group) if not point.value.startswith("airflow_training.plugins")
+]
 from airflow.__main__ import main
 main()
 """
@@ -46,22 +49,27 @@ Path("model/saved_model.pb").touch()
 PARTS = ("job", "metrics", "usage", "model", "log")
 
 
-def seconds_to_answer(server: LocalProcess, url: str) -> float:
+def seconds_to_answer(server: LocalProcess, url: str, *, has_page: bool) -> float:
     """Start an api-server, and stop it once it has answered."""
     began = time.monotonic()
     server.start()
     try:
-        wait_until(lambda: answers(url), "The api-server", timeout=120, interval=0.02)
-        return time.monotonic() - began
+        wait_until(lambda: answers(f"{url}/api/v2/version"), "The api-server", timeout=120, interval=0.02)
+        seconds = time.monotonic() - began
+        if answers(f"{url}/training/static/style.css") != has_page:
+            raise AssertionError(f"the training page is {'not ' if has_page else ''}there")
+        return seconds
     finally:
         server.stop()
 
 
 def answers(url: str) -> bool:
     try:
-        return requests.get(f"{url}/api/v2/version", timeout=5).ok
+        reply = requests.get(url, timeout=5)
     except requests.RequestException:
         return False
+    # Airflow answers what it does not know with the page of its UI.
+    return reply.ok and "html" not in reply.headers["Content-Type"]
 
 
 def starts(airflow: LocalAirflow) -> None:
@@ -72,8 +80,8 @@ def starts(airflow: LocalAirflow) -> None:
     bare.command = [sys.executable, "-c", WITHOUT, *bare.command[3:]]
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(STARTS):
-        seconds["with"].append(seconds_to_answer(server, airflow.url))
-        seconds["without"].append(seconds_to_answer(bare, airflow.url))
+        seconds["with"].append(seconds_to_answer(server, airflow.url, has_page=True))
+        seconds["without"].append(seconds_to_answer(bare, airflow.url, has_page=False))
     server.start()
     wait_until(airflow.healthy, "Airflow", timeout=120)
     for name, measured in seconds.items():
@@ -85,6 +93,7 @@ def starts(airflow: LocalAirflow) -> None:
 def logged_in(airflow: LocalAirflow) -> Iterator[requests.Session]:
     """A session of Airflow's API, as somebody who has logged in."""
     with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(pool_maxsize=TABS))
         credentials = {"username": USER, "password": airflow.password}
         token = session.post(f"{airflow.url}/auth/token", json=credentials, timeout=30).json()["access_token"]
         session.headers["Authorization"] = f"Bearer {token}"

@@ -39,6 +39,8 @@ Path("model/1").mkdir(parents=True)
 Path("model/1/saved_model.pb").write_text("m")
 """
 
+# Milliseconds: more than a page waits between two looks.
+_LONG = 60_000
 # A browser without windows hides no tab.
 _HIDDEN = """hidden => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
@@ -155,7 +157,8 @@ def test_the_log_goes_on_and_is_searched(visitor: Visitor, learning: Training) -
     expect(lines.first).to_be_visible()
     count = lines.count()
     expect(lines.nth(count + 5)).to_be_attached()
-    page.get_by_label("Search").fill('"epoch": 3}')
+    told = page.get_by_label("Log", exact=True).get_by_text(re.compile('"epoch": [0-9]+}')).last.inner_text()
+    page.get_by_label("Search").fill(told.split(", ")[-1])
     expect(lines).to_have_count(1)
     expect(page.get_by_text(re.compile("^1 of .* lines"))).to_be_visible()
 
@@ -256,15 +259,17 @@ def test_what_is_known_is_shown_while_the_service_is_away(
 
 
 def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visitor, learning: Training) -> None:
+    visitor.page.clock.install()
     page = visitor.open_job(learning)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
+    with page.expect_request("**/training/api/job?*"):
+        page.clock.run_for(_LONG)
     page.evaluate(_HIDDEN, True)
     page.wait_for_load_state("networkidle")
     asked.clear()
-    # Longer than the page waits between two looks.
-    page.clock.install()
-    page.clock.run_for(10_000)
+    page.clock.run_for(_LONG)
+    page.wait_for_load_state("networkidle")
     assert asked == []
     with page.expect_request("**/training/api/job?*"):
         page.evaluate(_HIDDEN, False)

@@ -32,8 +32,12 @@ class Chart {
   show(what) {
     const data = aligned(what.lines);
     const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map(({ name, colour: one, points }) => [name, one, points.length <= 60])]);
+    const told = JSON.stringify(data);
+    if (this.shape === shape && this.told === told) return;
+    this.told = told;
     if (this.shape === shape) {
-      this.plot.setData(data);
+      this.plot.setData(data, !zoomed(this.plot));
+      this.plot.redraw();
     } else {
       this.plot?.destroy();
       this.plot = new uPlot(options(what, this.host.clientWidth), data, this.host);
@@ -80,6 +84,11 @@ export class Charts {
       chart.show(one);
     }
   }
+}
+
+// Whether somebody has drawn a part of it larger, by dragging; a double click shows all again.
+function zoomed({ data: [xs], scales: { x } }) {
+  return xs.length > 1 && (x.min > xs[0] || x.max < xs.at(-1));
 }
 
 // uPlot has one column for x, and one for each line.

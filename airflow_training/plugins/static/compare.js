@@ -15,17 +15,22 @@ const FIRST = 5;
 const MOST = 8;
 
 const page = document.getElementById("page");
-const state = { error: null, found: null, task: ref.task_id ?? "", shown: null, curves: new Map(), by: { column: "", down: false } };
+const state = { error: null, found: null, task: ref.task_id ?? "", shown: new Set(), chooses: true, curves: new Map(), by: { column: "", down: false } };
 const charts = new Charts();
 const keyOf = (training) => JSON.stringify(training.ref);
 
 async function look() {
+  const { task } = state;
   try {
-    const query = chosen.length ? { ti: chosen } : { dag_id: ref.dag_id ?? "", ...(state.task ? { task_id: state.task } : {}) };
-    state.found = await ask("trainings", query);
+    const query = chosen.length ? { ti: chosen } : { dag_id: ref.dag_id ?? "", ...(task ? { task_id: task } : {}) };
+    const found = await ask("trainings", query);
+    // Another one was chosen meanwhile.
+    if (task !== state.task) return 0;
+    state.found = found;
     state.error = null;
-    const { trainings } = state.found;
-    state.shown ??= new Set(trainings.slice(0, chosen.length ? MOST : FIRST).map(keyOf));
+    const { trainings } = found;
+    if (state.chooses) state.shown = new Set(trainings.slice(0, chosen.length ? MOST : FIRST).map(keyOf));
+    state.chooses = !trainings.length;
     await lookAtCurves(trainings.filter((training) => state.shown.has(keyOf(training))));
   } catch (error) {
     state.error = error;
@@ -35,15 +40,24 @@ async function look() {
   return state.found?.trainings.some(({ status: word }) => ["PENDING", "RUNNING"].includes(word)) ? OFTEN : RARELY;
 }
 
+// Those of a job that has ended are asked for twice: the first answer may be of the seconds before its end.
 async function lookAtCurves(trainings) {
-  const wanted = trainings.filter((training) => state.curves.get(keyOf(training))?.finalOf !== training.status || training.status === "RUNNING");
+  const wanted = trainings.filter((training) => {
+    const known = state.curves.get(keyOf(training));
+    return training.status === "RUNNING" || known?.of !== jobOf(training) || known.times < 2;
+  });
   await Promise.allSettled(
     wanted.map(async (training) => {
       const { curves, service } = await ask("metrics", training.ref);
-      if (service.reachable) state.curves.set(keyOf(training), { finalOf: training.status, curves });
+      if (!service.reachable) return;
+      const known = state.curves.get(keyOf(training));
+      const times = known?.of === jobOf(training) ? known.times + 1 : 1;
+      state.curves.set(keyOf(training), { of: jobOf(training), times, curves });
     }),
   );
 }
+
+const jobOf = (training) => `${training.job_id} ${training.status}`;
 
 function draw() {
   page.ariaBusy = state.found || state.error ? "false" : "true";
@@ -63,15 +77,16 @@ function draw() {
   charts.show(document.getElementById("curves"), families(lines(trainings)));
 }
 
+const shownOf = (trainings) => trainings.filter((training) => state.shown.has(keyOf(training)));
+
 // The same colour for a training in each of its charts: all of them have all the trainings.
 const lines = (trainings) =>
-  trainings
-    .filter((training) => state.shown.has(keyOf(training)))
+  shownOf(trainings)
     .flatMap((training, colour) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, colour, label: curve.name === family(curve.name) ? training.label : `${training.label} ${curve.name}` })));
 
 const choice = (tasks) => html`<label>
   Task
-  <select @change=${(event) => { state.task = event.target.value; state.shown = null; look(); }}>
+  <select @change=${(event) => { state.task = event.target.value; state.chooses = true; lookAtOnce(); }}>
     <option value="">all</option>
     ${tasks.map((task) => html`<option value=${task} ?selected=${task === state.task}>${task}</option>`)}
   </select>
@@ -117,7 +132,7 @@ function list(trainings) {
             type="checkbox"
             aria-label="Curves of ${one.label}"
             .checked=${state.shown.has(keyOf(one))}
-            ?disabled=${!state.shown.has(keyOf(one)) && state.shown.size >= MOST}
+            ?disabled=${!state.shown.has(keyOf(one)) && shownOf(trainings).length >= MOST}
             @change=${(event) => toggle(one, event.target.checked)}
           />
         </td>
@@ -137,4 +152,4 @@ function list(trainings) {
 const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
 const names = (trainings, kind) => [...new Set(trainings.flatMap((one) => Object.keys(one[kind])))].sort();
 
-keepLooking(look);
+const lookAtOnce = keepLooking(look);

@@ -5,8 +5,13 @@ const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 
-export const dateTime = (iso) => (iso ? clock.format(new Date(iso)) : "–");
-export const time = (iso) => (iso ? hour.format(new Date(iso)) : "");
+export const dateTime = (iso) => (iso ? written(clock, iso) : "–");
+export const time = (iso) => (iso ? written(hour, iso) : "");
+
+function written(format, iso) {
+  const date = new Date(iso);
+  return Number.isNaN(date.getTime()) ? String(iso) : format.format(date);
+}
 
 export function number(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return "–";
@@ -17,10 +22,13 @@ export function number(value) {
 
 export function duration(seconds) {
   if (typeof seconds !== "number") return "–";
-  if (seconds < 60) return `${seconds < 10 ? Math.round(seconds * 10) / 10 : Math.round(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  // The clocks of two machines may differ.
+  const past = Math.max(seconds, 0);
+  if (past < 9.95) return `${Math.round(past * 10) / 10} s`;
+  const whole = Math.round(past);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 export function bytes(count) {

@@ -16,7 +16,8 @@ const RARELY = 15;
 const MOST_CHARTS = 24;
 
 const page = document.getElementById("page");
-const state = { error: null, job: null, metrics: null, usage: null, model: null, all: false };
+const nothingSeen = { metrics: null, usage: null, model: null, of: "", times: 0 };
+const state = { error: null, refusedCancel: "", canceling: false, job: null, seen: { ...nothingSeen }, all: false };
 const log = jobLog(draw);
 const metricCharts = new Charts();
 const usageCharts = new Charts();
@@ -28,29 +29,32 @@ async function look() {
     state.job = await ask("job", ref);
     state.error = null;
     const { job } = state.job;
-    if (job?.job_id !== before?.job_id) log.forget();
-    if (job) await lookAtTheRest(job, !before || before.status !== job.status);
+    // Its task was cleared, or has gone on with another job.
+    if (job?.job_id !== before?.job_id) {
+      state.seen = { ...nothingSeen };
+      log.forget();
+    }
+    if (job) await Promise.all([lookAtTheRest(job), log.look()]);
   } catch (error) {
     state.error = error;
   }
   draw();
   if (state.error instanceof Refused) return state.job ? RARELY : null;
-  return ended(state.job?.job?.status) && log.ended ? RARELY : OFTEN;
+  return ended(state.job?.job?.status) && log.ended && state.seen.times >= 2 ? RARELY : OFTEN;
 }
 
-async function lookAtTheRest(job, changed) {
-  if (!ended(job.status) || changed || !state.metrics?.service.reachable) {
-    // Each by itself: one that cannot be had leaves the others.
-    const [metrics, usage, model] = await Promise.allSettled([
-      ask("metrics", ref),
-      ask("usage", ref),
-      changed || !state.model?.model ? ask("model", ref) : state.model,
-    ]);
-    state.metrics = metrics.value ?? state.metrics;
-    state.usage = usage.value ?? state.usage;
-    state.model = model.value ?? state.model;
-  }
-  await log.look();
+// What has ended is looked at twice: the first answer may be of the seconds before its end.
+async function lookAtTheRest(job) {
+  const { seen } = state;
+  if (seen.of !== job.status) Object.assign(seen, { of: job.status, times: 0 });
+  if (ended(job.status) && seen.times >= 2) return;
+  // Each by itself: one that cannot be had leaves the others.
+  const asked = ended(job.status) ? ["metrics", "usage", "model"] : ["metrics", "usage"];
+  const replies = await Promise.allSettled(asked.map((what) => ask(what, ref)));
+  replies.forEach(({ value }, index) => {
+    if (value) seen[asked[index]] = value;
+  });
+  if (replies.every(({ value }) => value?.service.reachable)) seen.times += 1;
 }
 
 function draw() {
@@ -89,16 +93,17 @@ const head = ({ job, task, may_cancel: mayCancel, connection }) => html`
     <span class="links">
       ${task ? html`<a href=${compareAddress(task)}>Compare runs</a> <a href=${task.log_url} target="_top">Airflow's log</a>` : nothing}
       ${connection ? html`<a href="jobs?${new URLSearchParams({ conn_id: connection })}">All jobs of ${connection}</a>` : nothing}
-      ${mayCancel ? html`<button type="button" class="act danger" @click=${askToCancel}>Cancel …</button>` : nothing}
+      ${mayCancel ? html`<button type="button" class="act danger" ?disabled=${state.canceling} @click=${askToCancel}>Cancel …</button>` : nothing}
     </span>
   </div>
   <p class="weak">Job <code>${job.job_id}</code></p>
+  ${state.refusedCancel ? html`<p class="notice bad" role="alert">${state.refusedCancel}</p>` : nothing}
   <dialog aria-labelledby="question" id="cancel">
     <h2 id="question">Cancel the job ${job.name}?</h2>
     <p>Its processes are ended, and what it has learned so far is lost. ${task ? "Its task fails." : ""}</p>
     <form method="dialog" class="bar">
       <button class="act" autofocus>Let it run</button>
-      <button class="act danger" @click=${cancel}>Cancel the job</button>
+      <button class="act danger" @click=${() => cancel(job.job_id)}>Cancel the job</button>
     </form>
   </dialog>
 `;
@@ -106,13 +111,18 @@ const head = ({ job, task, may_cancel: mayCancel, connection }) => html`
 const compareAddress = (task) => `compare?${new URLSearchParams({ dag_id: task.dag_id, task_id: task.task_id })}`;
 const askToCancel = () => document.getElementById("cancel").showModal();
 
-async function cancel() {
+// The job that was asked about, and not one that its task has gone on with since.
+async function cancel(expected) {
+  state.canceling = true;
+  state.refusedCancel = "";
+  draw();
   try {
-    await ask("cancel", ref, { method: "POST" });
+    await ask("cancel", { ...ref, expected }, { method: "POST" });
   } catch (error) {
-    state.error = error;
-    draw();
+    state.refusedCancel = error.message;
   }
+  state.canceling = false;
+  lookAtOnce();
 }
 
 function timeline(job) {
@@ -148,7 +158,7 @@ const figures = (metrics) =>
     : nothing;
 
 function metricsNote() {
-  const { metrics } = state;
+  const { metrics } = state.seen;
   if (!metrics) return nothing;
   if (!metrics.supported) return html`<p class="weak">This training service keeps no curves; the log has what the script prints.</p>`;
   const shown = families(metrics.curves);
@@ -158,14 +168,14 @@ function metricsNote() {
 }
 
 function usageNote() {
-  const { usage } = state;
+  const { usage } = state.seen;
   if (!usage) return nothing;
   if (!usage.supported) return html`<p class="weak">This training service does not tell what its jobs use.</p>`;
   return usage.samples.length ? nothing : html`<p class="weak">Nothing has been measured yet.</p>`;
 }
 
 function drawCharts() {
-  const { metrics, usage } = state;
+  const { metrics, usage } = state.seen;
   if (!state.job?.job) return;
   const curves = metrics?.supported ? families(metrics.curves) : [];
   metricCharts.show(document.getElementById("metrics"), state.all ? curves : curves.slice(0, MOST_CHARTS));
@@ -189,7 +199,7 @@ function usageOverTime({ samples, granted, asked }) {
 }
 
 function model({ location }) {
-  const { model: found, supported } = state.model ?? {};
+  const { model: found, supported } = state.seen.model ?? {};
   if (!found && !location) return nothing;
   return html`
     <h2>SavedModel</h2>
@@ -244,4 +254,4 @@ const parameters = ({ parameters: shown, inputs }) => html`
   ${inputs.length ? html`<h2>Inputs</h2><p>${inputs.map((name, index) => html`${index ? ", " : ""}<code>${name}</code>`)}</p>` : nothing}
 `;
 
-keepLooking(look);
+const lookAtOnce = keepLooking(look);

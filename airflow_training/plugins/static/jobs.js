@@ -19,8 +19,12 @@ const COLUMNS = {
 };
 
 async function look() {
+  const { connection } = state;
   try {
-    state.found = await ask("jobs", state.connection ? { conn_id: state.connection } : {});
+    const found = await ask("jobs", connection ? { conn_id: connection } : {});
+    // Another one was chosen meanwhile.
+    if (connection !== state.connection) return 0;
+    state.found = found;
     state.error = null;
   } catch (error) {
     state.error = error;
@@ -41,7 +45,7 @@ function draw() {
     html`
       <div class="head">
         <h1>Training jobs</h1>
-        ${select("Connection", connections, state.found?.connection ?? "", (value) => { state.connection = value; look(); })}
+        ${select("Connection", connections, state.found?.connection ?? "", (value) => { state.connection = value; lookAtOnce(); })}
       </div>
       ${state.error ? refusal(state.error) : nothing} ${silence(service)}
       ${state.found && !connections.length ? html`<p>There is no connection to a training service that you may read.</p>` : nothing}
@@ -59,7 +63,7 @@ const select = (name, values, value, chosen) => html`<label>
 </label>`;
 
 const filters = (jobs, kept, leftOut) => html`<div class="bar">
-  ${select("Status", ["", ...new Set(jobs.map((job) => job.status))], state.word, (value) => { state.word = value; draw(); })}
+  ${select("Status", ["", ...new Set([state.word, ...jobs.map((job) => job.status)].filter(Boolean))], state.word, (value) => { state.word = value; draw(); })}
   <label>Search <input type="search" .value=${state.text} @input=${(event) => { state.text = event.target.value; draw(); }} /></label>
   <span class="weak" role="status">
     ${number(kept.length)} of ${number(jobs.length)} jobs${leftOut ? `; ${number(leftOut)} of Dags that you may not read are left out` : ""}
@@ -101,4 +105,4 @@ function box(job) {
   return html`<input type="checkbox" aria-label="Compare ${job.name}, submitted ${dateTime(job.submitted)}" .checked=${state.chosen.has(one)} @change=${toggle} />`;
 }
 
-keepLooking(look);
+const lookAtOnce = keepLooking(look);

@@ -5,8 +5,9 @@ import { ask, ref } from "./asking.js";
 import { number, time } from "./format.js";
 import { silence } from "./parts.js";
 
-// Of more, the first ones are let go.
+// Of more than that the first ones are let go, many at a time: with each that goes, all lines are drawn anew.
 const MOST_LINES = 5000;
+const KEPT_LINES = 4000;
 
 export function jobLog(draw) {
   const empty = { records: [], next: 0, tail: "", skipped: false, ended: false, service: null, error: null };
@@ -20,7 +21,7 @@ export function jobLog(draw) {
       const records = reply.reset ? reply.records : [...known.records, ...reply.records];
       known = {
         ...reply,
-        records: records.slice(-MOST_LINES),
+        records: records.length > MOST_LINES ? records.slice(-KEPT_LINES) : records,
         skipped: (reply.reset ? reply.skipped : known.skipped || reply.skipped) || records.length > MOST_LINES,
         error: null,
       };
@@ -45,7 +46,7 @@ export function jobLog(draw) {
       <div class="bar">
         <label>Search <input type="search" .value=${sought} @input=${(event) => { sought = event.target.value; draw(); }} /></label>
         <label><input type="checkbox" .checked=${follows} @change=${(event) => { follows = event.target.checked; draw(); }} /> Follow</label>
-        <span class="weak" role="status">${count(lines)}</span>
+        <span class="weak" role=${sought ? "status" : nothing}>${count(lines)}</span>
         <span class="end">${address && known.skipped ? html`<a href=${address} target="_top">All of it in Airflow</a>` : nothing}</span>
       </div>
       ${silence(known.service)} ${known.error ? html`<p class="notice">${known.error.message}</p>` : nothing}
