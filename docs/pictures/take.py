@@ -97,6 +97,8 @@ def live_log(demo: Demo) -> None:
     wait_until(lambda: bool(runs(demo)), "A run of train_nightly", timeout=60, interval=0.5)
     (run,) = runs(demo)
     demo.open(f"/dags/train_nightly/runs/{run}/tasks/train", '"epoch": 3')
+    # Long lines are wrapped.
+    demo.page.keyboard.press("w")
     demo.take("live-log")
     demo.airflow.wait_for_run("train_nightly", run)
     demo.open(f"/dags/train_nightly/runs/{run}/tasks/train/xcom", "return_value")
@@ -132,13 +134,13 @@ def graph(demo: Demo) -> None:
 
 
 def training_page(demo: Demo) -> None:
-    run = demo.airflow.trigger("train_on_demand", {"epochs": 12})
+    run = demo.airflow.trigger("train_on_demand", {"epochs": 20})
     task = f"/dags/train_on_demand/runs/{run}/tasks/train"
     # Where the button of the task leads.
     demo.page.goto(f"{demo.airflow.url}{task}/plugin/training")
     frame = demo.page.frame_locator("iframe")
-    curve = frame.get_by_role("img", name=re.compile(r"^accuracy, .* last"))
-    curve.wait_for(timeout=PATIENCE)
+    # The legend tells the last epoch.
+    frame.locator(".u-value").get_by_text(re.compile("^1[0-9]$")).first.wait_for(timeout=PATIENCE)
     with demo.window(TALL):
         demo.take("training-page", before=frame.get_by_role("heading", name="Parameters"))
     demo.airflow.wait_for_run("train_on_demand", run)
@@ -151,7 +153,7 @@ def training_page(demo: Demo) -> None:
 
 def comparison(demo: Demo) -> None:
     for batch_size in (64, 512):
-        run = demo.airflow.trigger("train_on_demand", {"epochs": 12, "batch_size": batch_size})
+        run = demo.airflow.trigger("train_on_demand", {"epochs": 20, "batch_size": batch_size})
         demo.airflow.wait_for_run("train_on_demand", run)
     demo.page.goto(f"{demo.airflow.url}/dags/train_on_demand/plugin/trainings")
     frame = demo.page.frame_locator("iframe")
@@ -166,7 +168,8 @@ def jobs_list(demo: Demo) -> None:
     demo.page.goto(f"{demo.airflow.url}/plugin/training-jobs")
     frame = demo.page.frame_locator("iframe")
     frame.get_by_role("cell", name="pending").first.wait_for(timeout=PATIENCE)
-    demo.take("training-jobs")
+    with demo.window(520):
+        demo.take("training-jobs")
 
 
 PICTURES = (connection_form, params_form, live_log, asset_event, training_page, comparison, jobs_list, graph)

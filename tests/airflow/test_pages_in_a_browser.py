@@ -39,6 +39,10 @@ Path("model/1").mkdir(parents=True)
 Path("model/1/saved_model.pb").write_text("m")
 """
 
+_PLOT = "document.querySelector('.charts > div').chart.plot"
+# It has more points, and shows all of them.
+_GROWN = f"""seen => {_PLOT}.data[0].length > seen + 3
+    && {_PLOT}.scales.x.min === {_PLOT}.data[0][0] && {_PLOT}.scales.x.max === {_PLOT}.data[0].at(-1)"""
 # Milliseconds: more than a page waits between two looks.
 _LONG = 60_000
 # A browser without windows hides no tab.
@@ -140,9 +144,16 @@ def test_a_curve_grows_while_its_job_trains(visitor: Visitor, learning: Training
     expect(page.get_by_text("running", exact=True)).to_be_visible()
     page.get_by_text("loss", exact=True).first.wait_for()
     seen = visitor.points("loss")
-    page.wait_for_function(
-        "seen => document.querySelector('.charts > div').chart.plot.data[0].length > seen + 3", arg=seen
-    )
+    page.wait_for_function(_GROWN, arg=seen)
+
+
+def test_what_was_drawn_larger_stays_so(visitor: Visitor, learning: Training) -> None:
+    page = visitor.open_job(learning)
+    page.get_by_text("loss", exact=True).first.wait_for()
+    page.evaluate(f"{_PLOT}.setScale('x', {{ min: 2, max: 4 }})")
+    seen = visitor.points("loss")
+    page.wait_for_function(f"seen => {_PLOT}.data[0].length > seen", arg=seen)
+    assert page.evaluate(f"[{_PLOT}.scales.x.min, {_PLOT}.scales.x.max]") == [2, 4]
 
 
 def test_the_machine_that_a_job_uses_is_shown_against_what_it_may_use(visitor: Visitor, learning: Training) -> None:

@@ -36,8 +36,10 @@ class Chart {
     if (this.shape === shape && this.told === told) return;
     this.told = told;
     if (this.shape === shape) {
-      this.plot.setData(data, !zoomed(this.plot));
-      this.plot.redraw();
+      const keeps = zoomed(this.plot);
+      this.plot.setData(data, !keeps);
+      // Which draws what is shown now, and would keep a scale that is to change.
+      if (keeps) this.plot.redraw();
     } else {
       this.plot?.destroy();
       this.plot = new uPlot(options(what, this.host.clientWidth), data, this.host);
