@@ -51,6 +51,8 @@ _HIDDEN = """hidden => {
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
+expect.set_options(timeout=_PATIENCE)
+
 Train = Callable[..., Training]
 Look = tuple[tuple[int, int], Literal["light", "dark"]]
 
@@ -85,7 +87,7 @@ class Visitor:
     def open(self, name: str, **query: str) -> Page:
         """Open one of the three pages by itself."""
         self.page.goto(f"{self.airflow.url}/training/{name}?{urlencode(query)}")
-        expect(self.page.locator("#page")).to_have_attribute("aria-busy", "false", timeout=_PATIENCE)
+        expect(self.page.locator("#page")).to_have_attribute("aria-busy", "false")
         return self.page
 
     def open_job(self, training: Training) -> Page:
@@ -231,7 +233,7 @@ def test_a_job_is_canceled_by_who_says_so_twice(visitor: Visitor, train: Train) 
     assert training.jobs[0].state.value == "RUNNING"
     page.get_by_role("button", name="Cancel …").click()
     page.get_by_role("button", name="Cancel the job").click()
-    expect(page.get_by_text("canceled", exact=True)).to_be_visible(timeout=_PATIENCE)
+    expect(page.get_by_text("canceled", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Cancel …")).to_be_hidden()
     training.end("failed")
 
@@ -263,10 +265,10 @@ def test_what_is_known_is_shown_while_the_service_is_away(
     page = visitor.open_job(training)
     expect(page.get_by_text("running", exact=True)).to_be_visible()
     proxy.inject(".*", "", reset, times=math.inf)
-    expect(page.get_by_text("What is shown is what is known").first).to_be_visible(timeout=_PATIENCE)
+    expect(page.get_by_text("What is shown is what is known").first).to_be_visible()
     expect(page.get_by_role("heading", name=training.name)).to_be_visible()
     proxy.heal()
-    expect(page.get_by_text("What is shown is what is known")).to_have_count(0, timeout=_PATIENCE)
+    expect(page.get_by_text("What is shown is what is known")).to_have_count(0)
 
 
 def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visitor, learning: Training) -> None:
@@ -314,7 +316,7 @@ def test_a_training_is_one_click_from_its_task(visitor: Visitor, learning: Train
     page = visitor.page
     page.goto(f"{visitor.airflow.url}/dags/{learning.dag_id}/runs/{learning.run}/tasks/train")
     page.get_by_role("link", name="Training", exact=True).click()
-    expect(in_airflow(page).get_by_role("heading", name=learning.name)).to_be_visible(timeout=_PATIENCE)
+    expect(in_airflow(page).get_by_role("heading", name=learning.name)).to_be_visible()
     # Its frame may not lead the window elsewhere by itself.
     in_airflow(page).get_by_role("link", name="Airflow's log").click()
     expect(page.locator("iframe")).to_have_count(0)
@@ -326,7 +328,7 @@ def test_the_pages_are_in_the_navigation_and_follow_the_theme(visitor: Visitor, 
     page.goto(f"{visitor.airflow.url}/dags/{learning.dag_id}")
     page.get_by_role("link", name="Trainings").click()
     frame = in_airflow(page)
-    expect(frame.get_by_role("heading", name="Trainings compared")).to_be_visible(timeout=_PATIENCE)
+    expect(frame.get_by_role("heading", name="Trainings compared")).to_be_visible()
     page.evaluate("document.documentElement.classList.replace('light', 'dark')")
     expect(frame.locator("html[data-theme=dark]")).to_be_attached()
     page.evaluate("document.documentElement.classList.replace('dark', 'light')")
