@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,37 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return document
+
+
+@contextmanager
+def opened(path: Path | str, flags: int, *, folder: int | None = None) -> Iterator[int]:
+    """Open what a job may have replaced by a link or a pipe: the first is not followed, the second not waited for.
+
+    Args:
+        path: What to open.
+        flags: Those of open(2).
+        folder: The open folder that it lies in, where the path begins there.
+
+    Raises:
+        OSError: It is not there, or neither a file nor a folder.
+    """
+    descriptor = os.open(path, os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_start(path: Path, most: int) -> bytes:
+    """Read a file as `opened` opens it, its first bytes.
+
+    Raises:
+        OSError: It is not there, or no file.
+    """
+    with opened(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        return file.read(most)
 
 
 def append(file: FileIO, content: bytes) -> None:
