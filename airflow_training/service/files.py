@@ -17,6 +17,8 @@ import airflow_training
 PACKAGE_PARENT = Path(airflow_training.__file__).parents[1]
 """Where this package is imported from: its programs import it from there as well, installed or not."""
 
+_LARGEST_JSON = 4 * 1024 * 1024
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that is there completely or not at all, after a power failure too; only its owner may read it."""
@@ -76,6 +78,14 @@ def read_start(path: Path, most: int) -> bytes:
     """
     with opened(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
         return file.read(most)
+
+
+def read_damaged_json(path: Path) -> Any:
+    """Read what may be a JSON document, in a file that a job may have changed; None where it is none."""
+    try:
+        return json.loads(read_start(path, _LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def append(file: FileIO, content: bytes) -> None:

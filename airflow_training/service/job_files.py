@@ -26,7 +26,6 @@ MOST_FILES = 100_000
 """Files of a job that are looked at."""
 
 _DEEPEST = 32
-_PATIENCE = 15
 
 
 class JobFile(NamedTuple):
@@ -61,8 +60,13 @@ class JobFiles(Protocol):
         """
 
 
-def files_of(state: Path) -> JobFiles | None:
-    """The files of the job of a state folder; None where it has not been started."""
+def files_of(state: Path, patience: int = 15) -> JobFiles | None:
+    """The files of the job of a state folder; None where there are none yet on this machine.
+
+    Args:
+        state: The state folder.
+        patience: How many seconds a store may take to answer.
+    """
     specification = read_json(state / SPECIFICATION)
     if not specification:
         return None
@@ -70,10 +74,11 @@ def files_of(state: Path) -> JobFiles | None:
         for live in (state / WORK, container_state.folder_of(state) / container_state.WORK):
             if live.is_dir():
                 return _Folder(live)
+        return None
     files: dict[str, str] = specification["files"]
     if "folder" in files:
         return _Folder(Path(files["folder"]))
-    return _Prefix(Path(files["store"]), files["prefix"])
+    return _Prefix(Path(files["store"]), files["prefix"], patience)
 
 
 class _Folder:
@@ -92,8 +97,8 @@ class _Folder:
 
 
 class _Prefix:
-    def __init__(self, store: Path, prefix: str) -> None:
-        self._store = connect(S3Settings(**(read_json(store) or {})), _PATIENCE)
+    def __init__(self, store: Path, prefix: str, patience: int) -> None:
+        self._store = connect(S3Settings(**(read_json(store) or {})), patience)
         self._prefix = prefix
 
     def all(self) -> list[JobFile]:
