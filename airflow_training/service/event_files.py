@@ -1,6 +1,7 @@
 """The scalars in the TensorBoard event files of a job: `python -m … <state folder>` reads what is new of them.
 
-They are kept as those of the log are. `scalars.json` says how far each file was read:
+They are kept as those of the log are. `scalars.json` says how far each file was read, and how many bytes that took in
+all, damaged ones too:
 
 ```
 {"read": 4711, "complete": false, "files": {"train/events.out.tfevents.1": {"version": "…", "size": 99, "read": 99}}}
@@ -11,107 +12,101 @@ from __future__ import annotations
 
 import fcntl
 import os
-import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
 from airflow_training.jobs.metrics import is_finite
 from airflow_training.service.curve_file import CurveFile, NewPoint
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.files import read_damaged_json, write_json
 from airflow_training.service.job_files import JobFile, JobFiles, files_of
-from airflow_training.service.runners.state_folder import EXIT
+from airflow_training.service.program_limits import limit_this_program
+from airflow_training.service.runners.state_folder import EXIT, SPECIFICATION
 
-SCALARS_FILE = "scalars.jsonl"
+SCALARS_FILE = "scalars.ndjson"
 _READ_FILE = "scalars.json"
 _LOCK = "scalars.lock"
 
-INSTALLED = find_spec("tensorboard") is not None
-"""Whether TensorBoard is there to read them."""
-
-# What is read of a job: its own reader checks the sums of a megabyte in a tenth of a second.
+# What is read of a job: TensorBoard's reader checks the sums of a megabyte in a tenth of a second.
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_FILES = 1000
 _LONGEST_NAME = 300
-# A run of the program takes so many seconds, and leaves the rest to the next one.
+# After so many seconds, a run of the program leaves the rest to the next one.
 _SECONDS = 5.0
-# A record may claim any size, and is read before that is known to be wrong.
-_MEMORY = 4 * 1024 * 1024 * 1024
 # The head and the sums of a record. Source: "TFRecords format details" in TensorFlow's guide.
 _AROUND_A_RECORD = 16
 # The plugin of TensorBoard that shows scalars. Source: tensorboard/plugins/scalar/metadata.py.
 _PLUGIN = "scalars"
 
 
-def has_news(state: Path) -> bool:
-    """Whether there is something new to read for the program.
+def what_to_read(state: Path) -> str:
+    """What of a job may have scalars that were not read: its files while it "runs", or has "ended"; else ""."""
+    if not (state / SPECIFICATION).exists() or _known(state)["complete"]:
+        return ""
+    return "ended" if (state / EXIT).exists() else "runs"
+
+
+def _known(state: Path) -> dict[str, Any]:
+    known = read_damaged_json(state / _READ_FILE)
+    with suppress(LookupError, TypeError, AttributeError):
+        for file in known["files"].values():
+            _ = (file["version"], file["size"] + 0, file["read"] + 0)
+        return {"read": known["read"] + 0, "complete": known["complete"] is True, "files": known["files"]}
+    return {"read": 0, "complete": False, "files": {}}
+
+
+def read_news(state: Path) -> None:
+    """Read what is new in the event files of a job, for some seconds.
 
     Raises:
         StorageAway: The store does not answer.
     """
-    ended = (state / EXIT).exists()
-    known = _known(state)
-    if known["complete"] or not (files := files_of(state)):
-        return False
-    if _new(files, known):
-        return True
-    if ended:
-        write_json(state / _READ_FILE, {**known, "complete": True})
-    return False
-
-
-def _known(state: Path) -> dict[str, Any]:
-    return read_json(state / _READ_FILE) or {"read": 0, "complete": False, "files": {}}
-
-
-def _new(files: JobFiles, known: dict[str, Any]) -> list[JobFile]:
-    """The event files that are not read to their end. Which these are: as TensorBoard finds them, by their names."""
-    if known["read"] >= _MOST_BYTES:
-        return []
-    found = [file for file in files.all() if "tfevents" in PurePosixPath(file.name).name]
-    read = known["files"]
-    return [
-        file
-        for file in found[:_MOST_FILES]
-        if file.name not in read or (read[file.name]["version"], read[file.name]["size"]) != (file.version, file.size)
-    ]
-
-
-def read_news(state: Path) -> None:
-    """Read what is new in the event files of a job, for some seconds."""
-    known, files = _known(state), files_of(state)
-    if not files:
-        return
     end = time.monotonic() + _SECONDS
+    ended = (state / EXIT).exists()
+    known, files = _known(state), files_of(state)
+    if not files or known["complete"]:
+        return
     curves = CurveFile(state / SCALARS_FILE, known["read"])
-    for file in _new(files, known):
-        before = known["files"].get(file.name, {"read": 0})
-        # One that is shorter than before is another one.
-        start = before["read"] if before["read"] <= file.size else 0
-        content = files.read(file.name, start, _MOST_BYTES - known["read"])
-        read, whole = 0, True
-        for length, at, points in _Reader(PurePosixPath(file.name).parent, curves.names).read(content):
-            if time.monotonic() > end:
-                whole = False
-                break
-            read += length
-            known["read"] += length
-            curves.add(points, at, known["read"])
-        # What was not read to its end is looked at again.
-        size = file.size if whole else -1
-        known["files"][file.name] = {"version": file.version, "size": size, "read": start + read}
-        if read:
-            write_json(state / _READ_FILE, known)
-        if not whole:
-            break
-    write_json(state / _READ_FILE, known)
+    # As TensorBoard finds them, by their names.
+    found = [file for file in files.all() if "tfevents" in PurePosixPath(file.name).name][:_MOST_FILES]
+    known["files"] = {file.name: known["files"][file.name] for file in found if file.name in known["files"]}
+    left = [file for file in found if not _is_read(file, known)]
+    while left and known["read"] < _MOST_BYTES and time.monotonic() < end:
+        _read(left.pop(0), files, known, curves, end)
+        # Whatever ends the program, this is done.
+        write_json(state / _READ_FILE, known)
+    finished = known["read"] >= _MOST_BYTES or all(_is_read(file, known) for file in found)
+    write_json(state / _READ_FILE, {**known, "complete": ended and finished})
     curves.close()
+
+
+def _is_read(file: JobFile, known: dict[str, Any]) -> bool:
+    before = known["files"].get(file.name)
+    return before is not None and (before["version"], before["size"]) == (file.version, file.size)
+
+
+def _read(file: JobFile, files: JobFiles, known: dict[str, Any], curves: CurveFile, end: float) -> None:
+    """Read a file on, and take note of how far."""
+    before = known["files"].get(file.name, {"read": 0})
+    # One that is shorter than before is another one.
+    start = before["read"] if before["read"] <= file.size else 0
+    content = files.read(file.name, start, _MOST_BYTES - known["read"])
+    read = 0
+    for length, at, points in _Reader(PurePosixPath(file.name).parent, curves.names).read(content):
+        read += length
+        known["read"] += length
+        curves.add(points, at, known["read"])
+        if time.monotonic() > end and read < len(content):
+            # What was not read to its end is looked at again.
+            known["files"][file.name] = {"version": file.version, "size": -1, "read": start + read}
+            return
+    # What is damaged was looked at as well.
+    known["read"] += len(content) - read
+    known["files"][file.name] = {"version": file.version, "size": file.size, "read": start + read}
 
 
 class _Reader:
@@ -134,12 +129,13 @@ class _Reader:
         from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # noqa: PLC0415
         from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
 
-        with tempfile.NamedTemporaryFile() as copy:
+        # It reads files by their names; this one has none on a disk, where it would stay when the program is killed.
+        with os.fdopen(os.memfd_create("events"), "wb") as copy:
             copy.write(content)
             copy.flush()
             # Whatever is wrong with a record's head, the file ends there; with its content, the next one may be good.
             with suppress(Exception):
-                for record in RawEventFileLoader(copy.name).Load():
+                for record in RawEventFileLoader(f"/proc/self/fd/{copy.fileno()}").Load():
                     points, at = [], 0.0
                     with suppress(Exception):
                         event = Event.FromString(record)
@@ -171,13 +167,12 @@ class _Reader:
 def main() -> None:
     """Read for one job, unless somebody does already."""
     state = Path(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    limit_this_program()
     with (state / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        os.nice(10)
         read_news(state)
 
 

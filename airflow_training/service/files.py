@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ import airflow_training
 
 PACKAGE_PARENT = Path(airflow_training.__file__).parents[1]
 """Where this package is imported from: its programs import it from there as well, installed or not."""
+
+_LARGEST_JSON = 4 * 1024 * 1024
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -41,6 +47,45 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return document
+
+
+@contextmanager
+def opened(path: Path | str, flags: int, *, folder: int | None = None) -> Iterator[int]:
+    """Open what a job may have replaced by a link or a pipe: the first is not followed, the second not waited for.
+
+    Args:
+        path: What to open.
+        flags: Those of open(2).
+        folder: The open folder that it lies in, where the path begins there.
+
+    Raises:
+        OSError: It is not there, or neither a file nor a folder.
+    """
+    descriptor = os.open(path, os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_start(path: Path, most: int) -> bytes:
+    """Read a file as `opened` opens it, its first bytes.
+
+    Raises:
+        OSError: It is not there, or no file.
+    """
+    with opened(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        return file.read(most)
+
+
+def read_damaged_json(path: Path) -> Any:
+    """Read what may be a JSON document, in a file that a job may have changed; None where it is none."""
+    try:
+        return json.loads(read_start(path, _LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def append(file: FileIO, content: bytes) -> None:

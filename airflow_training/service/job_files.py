@@ -17,7 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from airflow_training.service.errors import StorageAway
-from airflow_training.service.files import read_json
+from airflow_training.service.files import opened, read_json
 from airflow_training.service.runners import container_state
 from airflow_training.service.runners.state_folder import EXIT, SPECIFICATION, WORK
 from airflow_training.service.s3_store import S3Settings, connect
@@ -26,7 +26,6 @@ MOST_FILES = 100_000
 """Files of a job that are looked at."""
 
 _DEEPEST = 32
-_PATIENCE = 15
 
 
 class JobFile(NamedTuple):
@@ -61,8 +60,13 @@ class JobFiles(Protocol):
         """
 
 
-def files_of(state: Path) -> JobFiles | None:
-    """The files of the job of a state folder; None where it has not been started."""
+def files_of(state: Path, patience: int = 15) -> JobFiles | None:
+    """The files of the job of a state folder; None where there are none yet on this machine.
+
+    Args:
+        state: The state folder.
+        patience: How many seconds a store may take to answer.
+    """
     specification = read_json(state / SPECIFICATION)
     if not specification:
         return None
@@ -70,10 +74,11 @@ def files_of(state: Path) -> JobFiles | None:
         for live in (state / WORK, container_state.folder_of(state) / container_state.WORK):
             if live.is_dir():
                 return _Folder(live)
+        return None
     files: dict[str, str] = specification["files"]
     if "folder" in files:
         return _Folder(Path(files["folder"]))
-    return _Prefix(Path(files["store"]), files["prefix"])
+    return _Prefix(Path(files["store"]), files["prefix"], patience)
 
 
 class _Folder:
@@ -81,19 +86,19 @@ class _Folder:
         self._folder = folder
 
     def all(self) -> list[JobFile]:
-        with suppress(OSError), _opened(self._folder) as folder:
+        with suppress(OSError), opened(self._folder, os.O_DIRECTORY) as folder:
             return _named(islice(_walk(folder, PurePosixPath(), _DEEPEST), MOST_FILES))
         return []
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        with suppress(OSError), _opened(self._folder) as folder:
+        with suppress(OSError), opened(self._folder, os.O_DIRECTORY) as folder:
             return _read(folder, PurePosixPath(name).parts, start, most)
         return b""
 
 
 class _Prefix:
-    def __init__(self, store: Path, prefix: str) -> None:
-        self._store = connect(S3Settings(**(read_json(store) or {})), _PATIENCE)
+    def __init__(self, store: Path, prefix: str, patience: int) -> None:
+        self._store = connect(S3Settings(**(read_json(store) or {})), patience)
         self._prefix = prefix
 
     def all(self) -> list[JobFile]:
@@ -134,16 +139,6 @@ def _answers() -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _opened(path: Path | str, flags: int = os.O_DIRECTORY, folder: int | None = None) -> Iterator[int]:
-    """Open what is no link; one that waits for nobody, as a pipe would."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _walk(folder: int, above: PurePosixPath, deeper: int) -> Iterator[JobFile]:
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -153,15 +148,15 @@ def _walk(folder: int, above: PurePosixPath, deeper: int) -> Iterator[JobFile]:
                     version = f"{facts.st_ino} {facts.st_mtime_ns}"
                     yield JobFile(str(above / entry.name), facts.st_size, version)
                 elif stat.S_ISDIR(facts.st_mode) and deeper:
-                    with _opened(entry.name, folder=folder) as inner:
+                    with opened(entry.name, os.O_DIRECTORY, folder=folder) as inner:
                         yield from _walk(inner, above / entry.name, deeper - 1)
 
 
 def _read(folder: int, parts: tuple[str, ...], start: int, most: int) -> bytes:
     if len(parts) > 1:
-        with _opened(parts[0], folder=folder) as inner:
+        with opened(parts[0], os.O_DIRECTORY, folder=folder) as inner:
             return _read(inner, parts[1:], start, most)
-    with _opened(parts[0], flags=0, folder=folder) as file:
+    with opened(parts[0], os.O_RDONLY, folder=folder) as file:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return b""
         pieces = []

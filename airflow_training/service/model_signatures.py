@@ -6,23 +6,24 @@ a number and a list of meta graphs. The graphs themselves, which are most of it,
 
 from __future__ import annotations
 
-import resource
 import sys
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from airflow_training.jobs.saved_model import MARKER, find_saved_model
-from airflow_training.service.files import read_json, write_json
-from airflow_training.service.job_files import JobFile, files_of
+from pydantic import BaseModel, ValidationError
 
-INSTALLED = find_spec("tensorboard") is not None
-"""Whether there is what it needs."""
+from airflow_training.jobs.model_summary import Signature
+from airflow_training.jobs.saved_model import MARKER, find_saved_model
+from airflow_training.service.files import read_damaged_json, write_json
+from airflow_training.service.job_files import JobFile, files_of
+from airflow_training.service.program_limits import limit_this_program
 
 LARGEST = 256 * 1024 * 1024
 """Bytes of a `saved_model.pb` that is read; the weights are beside it, so that most have less than one megabyte."""
 
 _MODEL_FILE = "model.json"
+_TOO_MUCH = f"{MARKER} could not be read: it takes too much time or memory."
 _TAG = "serve"
 # What a SavedModel is initialized with: not for those who use it.
 _INTERNAL = "__saved_model_init_op"
@@ -30,19 +31,32 @@ _MOST_SIGNATURES = 100
 _MOST_TENSORS = 1000
 _LONGEST_NAME = 300
 _MOST_DIMENSIONS = 100
-# Seconds of the processor, and bytes: whoever wrote the file may mean ill.
-_SECONDS = 15
-_MEMORY = 4 * 1024 * 1024 * 1024
 
 
 class NotReadable(Exception):
     """The signatures cannot be told; the text says why."""
 
 
-def known_signatures(state: Path, model: JobFile) -> dict[str, Any] | None:
-    """What the program has found out about a `saved_model.pb`: `signatures` and `reason`; None where it has not yet."""
-    known = read_json(state / _MODEL_FILE)
-    return known if known and known["of"] == list(model) else None
+class Known(BaseModel):
+    """What the program has found out about a `saved_model.pb`.
+
+    Attributes:
+        of: Its name, size and version.
+        signatures: Its signatures; None where they cannot be read.
+        reason: Why not.
+    """
+
+    of: tuple[str, int, str]
+    signatures: list[Signature] | None
+    reason: str
+
+
+def known_signatures(state: Path, model: JobFile) -> Known | None:
+    """What is known of a `saved_model.pb`; None where nothing is yet."""
+    with suppress(ValidationError):
+        known = Known.model_validate(read_damaged_json(state / _MODEL_FILE))
+        return known if known.of == model else None
+    return None
 
 
 def read_signatures(content: bytes) -> list[dict[str, Any]]:
@@ -133,17 +147,19 @@ def _shape(shape: Any) -> list[int | None] | None:
 def main() -> None:
     """Read those of one job."""
     state = Path(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    limit_this_program()
     files = files_of(state)
     found = {file.name: file for file in files.all()} if files else {}
     folder = find_saved_model(found)
     if files is None or folder is None:
         return
     model = found[MARKER if folder == "." else f"{folder}/{MARKER}"]
-    told: dict[str, Any] = {"of": list(model), "signatures": None, "reason": ""}
+    content = files.read(model.name, 0, LARGEST)
+    told: dict[str, Any] = {"of": list(model), "signatures": None, "reason": _TOO_MUCH}
+    # This stays if a limit ends the program, so that it is not tried with each request.
+    write_json(state / _MODEL_FILE, told)
     try:
-        told["signatures"] = read_signatures(files.read(model.name, 0, LARGEST))
+        told = {**told, "signatures": read_signatures(content), "reason": ""}
     except NotReadable as error:
         told["reason"] = str(error)
     write_json(state / _MODEL_FILE, told)

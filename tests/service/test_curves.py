@@ -39,7 +39,7 @@ def curves_of(tenant: Tenant, job_id: str, **query: Any) -> dict[str, Any]:
 
 
 def told(folder: Path, points: int = 1000) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    curves = read_curves([folder / "metrics.jsonl"], points).curves
+    curves = read_curves([folder / "metrics.ndjson"], points).curves
     return {(curve.name, curve.unit): [(point.step, point.value) for point in curve.points] for curve in curves}
 
 
@@ -113,7 +113,7 @@ def test_a_job_that_tells_nothing_has_no_curves_and_no_file(tenant: Tenant) -> N
     job_id = tenant.submit("echo hello")
     tenant.wait(job_id)
     assert tenant.http.get(f"jobs/{job_id}/metrics").json() == {"curves": []}
-    assert not (tenant.service.files.job_state(tenant.name, job_id) / "metrics.jsonl").exists()
+    assert not (tenant.service.files.job_state(tenant.name, job_id) / "metrics.ndjson").exists()
 
 
 def test_another_attempt_goes_on_with_the_curve(tenant: Tenant) -> None:
@@ -206,7 +206,7 @@ def test_a_writer_that_was_killed_is_followed_by_one_that_knows_the_epoch(tmp_pa
     first = log_of(tmp_path / "first", KERAS.format(1), "Epoch 2/3\n9/9 - 1s - 2ms/st")
     after = shutil.copytree(tmp_path / "first", tmp_path / "second")
     first.close()
-    with (after / "metrics.jsonl").open("ab") as file:
+    with (after / "metrics.ndjson").open("ab") as file:
         file.write(b"[0,2,1.0")
     log_of(after, "ep - loss: 0.2\n").close()
     assert told(after)["loss", "epoch"] == [(1, 0.1), (2, 0.2)]
@@ -214,9 +214,9 @@ def test_a_writer_that_was_killed_is_followed_by_one_that_knows_the_epoch(tmp_pa
 
 def test_a_full_disk_costs_points_only(tmp_path: Path) -> None:
     log = log_of(tmp_path)
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    (tmp_path / "metrics.ndjson").symlink_to("/dev/full")
     log.write(b'{"metrics": {"a": 1}}\n')
-    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.ndjson").unlink()
     log.write(b'{"metrics": {"a": 2}}\n')
     log.close()
     assert (tmp_path / "log.txt").read_bytes() == b'{"metrics": {"a": 1}}\n{"metrics": {"a": 2}}\n'
@@ -224,29 +224,29 @@ def test_a_full_disk_costs_points_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\n", b"[1,2]\n", b"{}\n", b"[]\n", b"[9,1,1,1,1,1]\n", b"null\n", bytes(50)])
 def test_a_file_that_cannot_be_read_is_written_anew(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(content)
+    (tmp_path / "metrics.ndjson").write_bytes(content)
     assert told(tmp_path) == {}
     log_of(tmp_path, '{"metrics": {"a": 1}}\n').close()
     assert told(tmp_path) == {("a", "value"): [(1, 1)]}
 
 
 def test_a_job_that_tells_for_days_stays_bounded(tmp_path: Path) -> None:
-    file = CurveFile(tmp_path / "metrics.jsonl", most=1000)
+    file = CurveFile(tmp_path / "metrics.ndjson", most=1000)
     file.add([NewPoint("rare", "epoch", 1, 5.0)], 0.0, 0)
     for step in range(50_000):
         file.add([NewPoint("loss", "step", step, float(step))], 0.0, step)
     file.add([NewPoint("rare", "epoch", 2, 4.0)], 0.0, 0)
     file.close()
     points = told(tmp_path)
-    assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) <= 1010
+    assert len((tmp_path / "metrics.ndjson").read_bytes().splitlines()) <= 1010
     assert points["rare", "epoch"] == [(1, 5), (2, 4)]
     steps = [step for step, _ in points["loss", "step"]]
     assert (steps[0], steps[-1]) == (0, 49_999)
     assert len(steps) >= 400
-    again = CurveFile(tmp_path / "metrics.jsonl", most=1000)
+    again = CurveFile(tmp_path / "metrics.ndjson", most=1000)
     again.add([NewPoint("loss", "step", 50_000, 1.0)], 0.0, 0)
     again.close()
-    assert next(c for c in read_curves([tmp_path / "metrics.jsonl"], 10).curves if c.name == "loss").told == 50_001
+    assert next(c for c in read_curves([tmp_path / "metrics.ndjson"], 10).curves if c.name == "loss").told == 50_001
 
 
 def test_of_very_many_metrics_the_first_two_hundred_have_curves(tmp_path: Path) -> None:

@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 
 from airflow_training.service import event_files
 from airflow_training.service.curves import read_curves
-from airflow_training.service.event_files import has_news, read_news
+from airflow_training.service.event_files import read_news, what_to_read
 from tests.service.event_files import NAME, new_scalar, old_scalar, record, state_of, write_by_tensorboard
 from tests.service.support import RunningService, Tenant, wait_for
 from tests.service.test_curves import curves_of
 
 
 def told(state: Path) -> dict[str, list[tuple[float, float]]]:
-    curves = read_curves([state / "scalars.jsonl"], 1000).curves
+    curves = read_curves([state / "scalars.ndjson"], 1000).curves
     assert {curve.unit for curve in curves} <= {"step"}
     return {curve.name: [(point.step, point.value) for point in curve.points] for curve in curves}
+
+
+def run(state: Path) -> None:
+    subprocess.run([sys.executable, "-m", event_files.__name__, str(state)], check=True, timeout=60)
 
 
 @pytest.fixture
@@ -42,18 +46,19 @@ def state(tmp_path: Path, files: Path) -> Path:
 def test_scalars_are_named_by_their_run_and_tag(files: Path, state: Path) -> None:
     write_by_tensorboard(files / "logs" / "train", [0.5, 0.25])
     (files / NAME).write_bytes(old_scalar("loss", 3, 0.5) + new_scalar("nested/accuracy", 4, 0.75))
-    assert has_news(state)
+    assert what_to_read(state) == "ended"
     read_news(state)
     assert told(state) == {
         "logs/train/loss": [(0, 0.5), (1, 0.25)],
         "loss": [(3, 0.5)],
         "nested/accuracy": [(4, 0.75)],
     }
-    assert not has_news(state)
+    assert not what_to_read(state)
 
 
 def test_a_file_that_grows_is_gone_on_with(files: Path, state: Path) -> None:
     (state / "exit.json").unlink()
+    files = files.rename(state / "files")
     whole = old_scalar("a", 1, 1.0) + new_scalar("b", 1, 1.0) + old_scalar("a", 2, 0.5) + new_scalar("b", 2, 0.5, "")
     for end in range(0, len(whole) + 1, 25):
         (files / NAME).write_bytes(whole[:end])
@@ -61,7 +66,7 @@ def test_a_file_that_grows_is_gone_on_with(files: Path, state: Path) -> None:
     (files / NAME).write_bytes(whole)
     read_news(state)
     assert told(state) == {"a": [(1, 1.0), (2, 0.5)], "b": [(1, 1.0), (2, 0.5)]}
-    assert [curve.told for curve in read_curves([state / "scalars.jsonl"], 10).curves] == [2, 2]
+    assert [curve.told for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [2, 2]
 
 
 def test_a_reader_that_was_killed_tells_no_point_twice(files: Path, state: Path) -> None:
@@ -69,7 +74,7 @@ def test_a_reader_that_was_killed_tells_no_point_twice(files: Path, state: Path)
     read_news(state)
     (state / "scalars.json").unlink()
     read_news(state)
-    assert [curve.told for curve in read_curves([state / "scalars.jsonl"], 10).curves] == [1]
+    assert [curve.told for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [1]
 
 
 def test_what_is_no_scalar_is_left_out(files: Path, state: Path) -> None:
@@ -107,9 +112,9 @@ def test_a_damaged_file_has_what_comes_before_and_harms_no_other(
     (files / NAME).write_bytes(old_scalar("before", 1, 1.0) + garbage + old_scalar("after", 1, 1.0))
     (files / "run").mkdir()
     (files / "run" / NAME).write_bytes(old_scalar("a", 1, 1.0))
-    subprocess.run([sys.executable, "-m", event_files.__name__, str(state)], check=True, timeout=60)
+    run(state)
     assert told(state).keys() == {"before", "run/a", *(["after"] if goes_on else [])}
-    assert not has_news(state)
+    assert not what_to_read(state)
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,6 +136,53 @@ def test_ten_thousand_files_are_no_trouble(files: Path, state: Path) -> None:
     assert len(json.loads((state / "scalars.json").read_text())["files"]) == 1000
 
 
+def test_very_many_files_of_nothing_are_read_once(files: Path, state: Path) -> None:
+    (files / f"a.{NAME}").write_bytes(old_scalar("a", 1, 1.0))
+    for number in range(400):
+        with (files / f"{NAME}.{number}").open("wb") as file:
+            file.truncate(64 * 1024 * 1024)
+    run(state)
+    assert told(state) == {"a": [(1, 1.0)]}
+    assert not what_to_read(state)
+
+
+def test_a_record_that_takes_longer_than_a_run_is_read(
+    files: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_files, "_SECONDS", 0.1)
+    large = new_scalar("text", 1, "x" * 4 * 1024 * 1024, "text")
+    (files / NAME).write_bytes(large + old_scalar("after", 1, 1.0) + large)
+    runs = 0
+    while what_to_read(state):
+        read_news(state)
+        runs += 1
+        assert runs <= 3
+    assert told(state) == {"after": [(1, 1.0)]}
+
+
+def test_a_file_that_is_gone_is_forgotten(files: Path, state: Path) -> None:
+    (state / "exit.json").unlink()
+    files = files.rename(state / "files")
+    for number in range(3):
+        name = files / f"{NAME}.{number}"
+        name.write_bytes(old_scalar("a", number, 1.0))
+        read_news(state)
+        name.unlink()
+    assert told(state)["a"] == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert list(json.loads((state / "scalars.json").read_text())["files"]) == [f"{NAME}.2"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"read": 0}', "[]", "null", '{"read": "1", "complete": 0, "files": {}}', "[" * 9999]
+)
+def test_a_damaged_note_of_what_was_read_is_made_anew(files: Path, state: Path, content: str) -> None:
+    (files / NAME).write_bytes(old_scalar("a", 1, 1.0))
+    (state / "scalars.json").write_text(content)
+    read_news(state)
+    assert told(state) == {"a": [(1, 1.0)]}
+    assert not what_to_read(state)
+
+
 def test_no_link_leads_out_of_the_folder(tmp_path: Path, files: Path, state: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -138,8 +190,9 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path, files: Path, state: Pat
     (files / NAME).symlink_to(other / NAME)
     (files / "run").symlink_to(other)
     os.mkfifo(files / f"pipe.{NAME}")
+    (files / f"real.{NAME}").write_bytes(old_scalar("mine", 1, 1.0))
     read_news(state)
-    assert told(state) == {}
+    assert told(state) == {"mine": [(1, 1.0)]}
 
 
 def test_tensorflow_is_never_loaded(tmp_path: Path, files: Path, state: Path) -> None:

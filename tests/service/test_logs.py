@@ -168,5 +168,5 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
             log.close()
             folder, log = after, JobLog(after, limit=10**9, marked=True)
     log.close()
-    for name in ("log.txt", "log.ndjson", "metrics.jsonl"):
+    for name in ("log.txt", "log.ndjson", "metrics.ndjson"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_training.service.runners.usage import Sample
 from airflow_training.service.runners.usage_file import MOST, USAGE_FILE, UsageFile
-from tests.service.support import Tenant, on_both
+from tests.service.support import Tenant, on_both, wait_for
 
 WHOLE_MACHINE = {"cpus": 100_000}
 PEAK = Sample(1_795_595_000.0, 3.0, 900.0)
@@ -89,7 +89,23 @@ def test_a_file_that_is_broken_is_answered_without_what_is_broken(tenant: Tenant
     assert usage(tenant, job_id)["samples"] == []
 
 
-def test_a_job_that_breaks_its_own_samples_runs_on(tenant: Tenant) -> None:
-    job_id = tenant.submit("rm -f ../usage.ndjson; mkdir ../usage.ndjson; sleep 3; echo done")
+def test_what_was_granted_stays_when_the_machine_is_another_one(tenant: Tenant) -> None:
+    job_id = tenant.submit("true", resources={"cpus": 1, "memory": 256})
+    tenant.wait(job_id)
+    assert usage(tenant, job_id)["granted"] == {"cpus": 1, "memory": 256, "gpus": 0}
+    started = file_of(tenant, job_id).with_name("spec.json")
+    started.write_text(started.read_text().replace('"memory": 256', '"memory": 128'))
+    assert usage(tenant, job_id)["granted"]["memory"] == 128
+
+
+@pytest.mark.parametrize("instead", ["mkdir", "mkfifo", "ln -s /dev/zero"])
+def test_a_job_that_breaks_its_own_samples_runs_on(tenant: Tenant, instead: str) -> None:
+    job_id = tenant.submit(f"""
+        rm -f ../usage.ndjson; {instead} ../usage.ndjson; echo broken
+        while ! test -e go; do sleep 0.05; done
+    """)
+    wait_for(lambda: "broken" in tenant.log(job_id), "the broken file")
+    assert usage(tenant, job_id)["samples"] == []
+    (tenant.work(job_id) / "go").touch()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert usage(tenant, job_id)["samples"] == []

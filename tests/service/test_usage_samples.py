@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -61,6 +61,12 @@ def test_a_sample_that_is_told_again_is_kept_once(tmp_path: Path) -> None:
     for number in (0, 1, 2, 1, 2, 3):
         UsageFile(tmp_path).add(sample(number))
     assert read_usage(tmp_path) == [sample(number) for number in range(4)]
+
+
+def test_a_clock_that_was_set_back_has_samples_at_once(tmp_path: Path) -> None:
+    for number in (0, 500, 1000, 400, 401):
+        UsageFile(tmp_path).add(sample(number))
+    assert read_usage(tmp_path) == [sample(number) for number in (0, 400, 401)]
 
 
 def test_a_job_of_many_samples_has_a_file_of_few_that_reach_from_its_beginning_to_its_end(tmp_path: Path) -> None:
@@ -207,6 +213,19 @@ def test_a_job_of_a_month_is_sampled_often_at_first_and_then_more_and_more_rarel
     assert len(taken) < 20_000
     assert {one.cpus for one in taken} == {0.5}
     assert month - taken[-1].time < 1800
+
+
+def test_what_cannot_be_measured_is_tried_again_with_the_next_sample() -> None:
+    sampler, tries = Sampler(lambda _: None, ()), []
+
+    def fails() -> Used:
+        tries.append(1)
+        raise OSError
+
+    for _ in range(3):
+        with suppress(OSError):
+            sampler.look(fails)
+    assert len(tries) == 1
 
 
 def test_what_is_counted_anew_gives_no_negative_sample(monkeypatch: pytest.MonkeyPatch) -> None:

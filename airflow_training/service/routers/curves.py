@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +12,16 @@ from airflow_training.jobs.curves import MOST_POINTS, JobMetrics
 from airflow_training.service import event_files
 from airflow_training.service.context import Reader, ServiceParts
 from airflow_training.service.curves import read_curves
-from airflow_training.service.errors import StorageAway
 from airflow_training.service.errors_http import REFUSALS, refusals
+from airflow_training.service.program_limits import INSTALLED
 from airflow_training.service.routers.jobs import JobId
 from airflow_training.service.runners.log_curves import CURVES_FILE
 from airflow_training.service.runners.runner import JobKey
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=REFUSALS)
+
+# Seconds that a reply waits for what event files tell, before it has only what was read so far.
+_PATIENCE = 1.5
 
 
 @router.get("/{job_id}/metrics", operation_id="get_metrics", response_model=JobMetrics, responses=refusals(404, 422))
@@ -34,16 +36,14 @@ async def metrics(
     """Read the curves of a job's metrics, while it runs and after its end.
 
     They are told by the lines of its log, and by the TensorBoard event files in its folder where the service has the
-    extra `tensorboard`. Of a job on Ray, these files are seen at its end.
+    extra `tensorboard`. These are read every ten seconds at most, and what takes longer to read comes with a later
+    reply. Of a job on Ray, they are seen at its end.
     """
     key = JobKey(client.tenant, job_id)
     await run_in_threadpool(service.jobs.status, key)
     state = service.data.job_state(*key)
-    if event_files.INSTALLED:
-        # While the store is away, or the disk full, the curves of the log are answered.
-        with suppress(StorageAway, OSError):
-            if await run_in_threadpool(event_files.has_news, state):
-                await service.programs.run(event_files.__name__, state)
+    if INSTALLED and (what := await run_in_threadpool(event_files.what_to_read, state)):
+        await service.programs.run(event_files.__name__, key.tenant, state, what, _PATIENCE)
     return Response(
         # FastAPI would look at every point once more, in Python.
         await run_in_threadpool(_document, state, points),

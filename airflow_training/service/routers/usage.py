@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -9,8 +10,10 @@ from fastapi import APIRouter, Query
 from airflow_training.jobs.usage import JobUsage, Share, UsageSample
 from airflow_training.service.context import Reader, ServiceParts
 from airflow_training.service.errors_http import REFUSALS, refusals
+from airflow_training.service.files import read_json
 from airflow_training.service.routers.jobs import JobId
 from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.runners.state_folder import SPECIFICATION
 from airflow_training.service.runners.usage_file import read_usage
 from airflow_training.service.usage_thinning import thin
 
@@ -31,9 +34,18 @@ def usage(
     """
     key = JobKey(client.tenant, job_id)
     asked = service.jobs.asked(key)
-    samples = [UsageSample(**sample._asdict()) for sample in read_usage(service.data.job_state(*key))]
+    state = service.data.job_state(*key)
+    samples = [UsageSample(**sample._asdict()) for sample in read_usage(state)]
     return JobUsage(
         asked=Share(**asked._asdict()),
-        granted=Share(**service.machine.granted(asked)._asdict()),
+        granted=_granted(state) or Share(**service.machine.granted(asked)._asdict()),
         samples=thin(samples, points),
     )
+
+
+def _granted(state: Path) -> Share | None:
+    """What the job got when it was started, of a machine that may have been another one then."""
+    if not (specification := read_json(state / SPECIFICATION)):
+        return None
+    limits = specification["limits"]
+    return Share(cpus=limits["cpus"], memory=limits["memory"], gpus=len(specification["gpus"]))

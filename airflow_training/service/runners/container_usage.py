@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from docker.errors import DockerException
 from docker.models.containers import Container
-from requests import RequestException
-from urllib3.exceptions import HTTPError
 
 from airflow_training.service.runners.cgroup_tree import INACTIVE_FILES, group_of, number_in
 from airflow_training.service.runners.usage import Sampler, Used
@@ -30,8 +27,9 @@ def keep_sampling(container: Container, state: Path, gpus: list[str]) -> None:
     """Keep samples of a container in the state folder of its job, for as long as this process lives."""
     sampler = Sampler(UsageFile(state).add, gpus)
     while True:
-        # An engine that is away is asked again with the next look, and so is one that has no such numbers.
-        with contextlib.suppress(DockerException, RequestException, HTTPError, OSError, LookupError, TypeError):
+        # An engine that is away is asked again, and so is one that has other numbers: whatever it answers, no job is to
+        # have that in its log.
+        with contextlib.suppress(Exception):
             sampler.look(lambda: used(_stats(container)))
         time.sleep(_TICK)
 
@@ -40,15 +38,17 @@ def _stats(container: Container) -> dict[str, Any]:
     # Without `one_shot` Docker takes a second, to look twice.
     stats: dict[str, Any] = container.stats(stream=False, one_shot=True)  # type: ignore[assignment] # is no stream
     if not stats["memory_stats"].get("stats"):
-        container.reload()
         stats["memory_stats"]["stats"] = {"inactive_file": _files(container)}
     return stats
 
 
 def _files(container: Container) -> int:
     """Bytes that the kernel keeps of files that were not used of late; 0 where it cannot be asked."""
+    # Not by reload(): whoever follows the container reads what that would replace.
+    engine = container.client.api  # type: ignore[union-attr] # it came from one
+    process: int = engine.inspect_container(str(container.id))["State"]["Pid"]
     for version, name in INACTIVE_FILES.items():
-        group = group_of(container.attrs["State"]["Pid"], version, "memory")
+        group = group_of(process, version, "memory")
         # The engine's machine may be another one, where another process has that number.
         if group and str(container.id) in str(group) and (files := number_in(group / "memory.stat", name)):
             return files

@@ -87,6 +87,7 @@ class JobLog:
         self._at = at
         if frame is not None:
             self._frames = max(self._frames, frame + 1)
+        limit_reached = False
         if self.dropped:
             self.dropped += len(output)
         elif self._text.tell() + self._records.tell() < self._limit:
@@ -97,8 +98,10 @@ class JobLog:
                 self.dropped = len(output)
         else:
             self.dropped = len(output)
-            self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
+            limit_reached = True
         self._look_for_metrics(output)
+        if limit_reached:
+            self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
         self._set_mark()
 
     def say(self, text: str) -> None:
@@ -110,7 +113,9 @@ class JobLog:
         with contextlib.suppress(OSError), self._all_or_nothing():
             if self._partial or self._line_continues:
                 self._write(b"\n")
-                self._look_for_metrics(b"\n")
+                # Of what is lost, the line goes on.
+                if not self.dropped:
+                    self._look_for_metrics(b"\n")
             self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
         self._set_mark()
 

@@ -13,7 +13,7 @@ from airflow_training.jobs.log import LONGEST_LINE, LogDecoder
 from airflow_training.jobs.metrics import MARKS, epoch_of_line, is_finite, told_by_line
 from airflow_training.service.curve_file import CurveFile, NewPoint
 
-CURVES_FILE = "metrics.jsonl"
+CURVES_FILE = "metrics.ndjson"
 
 _MARKS = tuple(mark.encode() for mark in MARKS)
 

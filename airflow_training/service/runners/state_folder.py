@@ -8,8 +8,9 @@ preparing.txt    what is waited for before the command starts
 started.json     when the command started, in which attempt, and what holds it
 cancel           written by the service: the next SIGTERM is the wish of the tenant
 log.txt, log.ndjson, and for a job that outlives its supervisor log.mark: see job_log.py
-metrics.jsonl    the curves that the log tells: see log_curves.py
-scalars.jsonl    those that TensorBoard's event files tell; scalars.json: how far these were read, see event_files.py
+metrics.ndjson   the curves that the log tells: see log_curves.py
+scalars.ndjson   those that TensorBoard's event files tell; scalars.json: how far these were read, and scalars.lock:
+                 held while they are read; see event_files.py
 model.json       the signatures of the SavedModel: see model_signatures.py
 usage.ndjson     what it used, see usage_file.py
 outcome.json     how it ended; what is left is to bring its files back

@@ -61,13 +61,15 @@ class Sampler:
         Args:
             measure: Tells what was used; None where it cannot be told.
         """
-        if time.monotonic() < self._next:
-            return
-        used = measure()
         now = time.monotonic()
+        if now < self._next:
+            return
+        # What cannot be measured is not tried again at once either.
         self._next = now + max(_INTERVAL, (now - self._began) * _PART)
+        used = measure()
         if used is None:
             return
+        now = time.monotonic()
         before, self._before = self._before, (now, used.cpu_seconds)
         # It is less where what counts it was made anew.
         if before and used.cpu_seconds >= before[1]:

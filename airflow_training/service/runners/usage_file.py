@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from airflow_training.service.files import write_atomic
+from airflow_training.service.files import opened, read_start, write_atomic
 from airflow_training.service.runners.usage import Sample
 
 USAGE_FILE = "usage.ndjson"
@@ -28,6 +28,8 @@ MOST = 4096
 _LONGEST_LINE = 200
 _LONGEST_FILE = MOST * _LONGEST_LINE
 _LARGEST = 1e15
+# Seconds in which what is told again was told before.
+_AGAIN = 60.0
 
 
 class UsageFile:
@@ -45,12 +47,17 @@ class UsageFile:
         self._last: float | None = None
 
     def add(self, sample: Sample) -> None:
-        """Keep a sample, unless one of that time or a later one is there: Ray tells some again."""
+        """Keep a sample, unless one of that time or a later one is there: Ray tells some again.
+
+        One of long before is that of another attempt, or the clock was set back: those after it go.
+        """
         with contextlib.suppress(OSError):
             if self._last is None:
                 self._rewrite(read_usage(self._state))
             if self._last is not None and sample.time <= self._last:
-                return
+                if sample.time > self._last - _AGAIN:
+                    return
+                self._rewrite([kept for kept in read_usage(self._state) if kept.time < sample.time])
             if self._count >= MOST:
                 self._rewrite(halved(read_usage(self._state)))
             self._append(sample)
@@ -58,11 +65,8 @@ class UsageFile:
     def _append(self, sample: Sample) -> None:
         self._last = None
         line = _line(sample)
-        descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
+        with opened(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
             whole = os.write(descriptor, line) == len(line)
-        finally:
-            os.close(descriptor)
         if whole:
             self._count += 1
             self._last = sample.time
@@ -77,8 +81,7 @@ class UsageFile:
 def read_usage(state: Path) -> list[Sample]:
     """The samples of a job in the order of time; what is no sample is left out, such as a last line that is torn."""
     try:
-        with (state / USAGE_FILE).open("rb") as file:
-            content = file.read(_LONGEST_FILE)
+        content = read_start(state / USAGE_FILE, _LONGEST_FILE)
     except OSError:
         return []
     samples: list[Sample] = []
