@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from airflow_training.jobs.log import NDJSON
-from tests.engines.podman import IMAGE, Podman
-from tests.engines.ray import RAY_PATIENCE, RayCluster
+from tests.engines.podman import IMAGE
 from tests.service.event_files import NAME, graph, old_scalar, saved_model
+from tests.service.running_on import RAY, running_on
 from tests.service.support import RunningService, Tenant, keys
 
 ENDS_WITH_ITS_SUPERVISOR = ("process", "container")
-RUNNERS = (*ENDS_WITH_ITS_SUPERVISOR, pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
+RUNNERS = (*ENDS_WITH_ITS_SUPERVISOR, RAY)
 
 TRAIN = """
 python3 - --epochs=3 "two words" 'it'"'"'s' "$SETTING" <<'END'
@@ -58,19 +58,8 @@ def service(
     runner: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     """A service with each runner."""
-    podman: Podman | None = request.getfixturevalue("podman") if runner == "container" else None
-    ray: RayCluster | None = request.getfixturevalue("ray") if runner == "ray" else None
-    service = RunningService(
-        tmp_path_factory.mktemp(runner),
-        podman.environment if podman else None,
-        options=("--runner", runner, *(ray.options() if ray else ())),
-    )
-    if ray:
-        service.patience = RAY_PATIENCE
-    with service.running():
+    with running_on(runner, request, tmp_path_factory.mktemp(runner)) as service:
         yield service
-    if podman:
-        podman.remove_containers(service.data)
 
 
 def submit(tenant: Tenant, command: str, **execution: Any) -> str:

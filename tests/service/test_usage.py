@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.engines.podman import IMAGE, Podman
-from tests.engines.ray import RAY_PATIENCE, RayCluster
+from tests.engines.podman import IMAGE
+from tests.service.running_on import RAY, running_on
 from tests.service.support import RunningService, Tenant
 
-RUNNERS = ("process", "container", pytest.param("ray", marks=pytest.mark.xdist_group("ray")))
+RUNNERS = ("process", "container", RAY)
 
 BUSY = """python3 -c '
 held = b"x" * (200 * 1024 * 1024)
@@ -31,19 +31,8 @@ def service(
     runner: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     """A service with each runner."""
-    podman: Podman | None = request.getfixturevalue("podman") if runner == "container" else None
-    ray: RayCluster | None = request.getfixturevalue("ray") if runner == "ray" else None
-    service = RunningService(
-        tmp_path_factory.mktemp(runner),
-        podman.environment if podman else None,
-        options=("--runner", runner, *(ray.options() if ray else ())),
-    )
-    if ray:
-        service.patience = RAY_PATIENCE
-    with service.running():
+    with running_on(runner, request, tmp_path_factory.mktemp(runner)) as service:
         yield service
-    if podman:
-        podman.remove_containers(service.data)
 
 
 def usage(tenant: Tenant, job_id: str, **options: int) -> Any:
