@@ -18,8 +18,9 @@ from airflow_training.plugins.connections import readable_connections
 from airflow_training.plugins.deployed import deployed_locations
 from airflow_training.plugins.known import show_status
 from airflow_training.plugins.labels import labels
+from airflow_training.plugins.owners import owners_of
 from airflow_training.plugins.refs import InvalidRef, TaskRef, optional, task_ref, text
-from airflow_training.plugins.tasks import Training, latest, owners_of, training_tasks, trainings_of
+from airflow_training.plugins.tasks import Training, latest, training_tasks, trainings_of
 
 router = APIRouter()
 

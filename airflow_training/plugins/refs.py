@@ -43,10 +43,11 @@ class TaskRef:
 
         Who may write an XCom could name another's there. The ids of jobs are derived from their tasks.
         """
-        return job in self._job_ids()
+        return job in self.job_ids()
 
-    def _job_ids(self) -> Iterator[str]:
-        for generation in range(1, _GENERATIONS + 1):
+    def job_ids(self, generations: int = _GENERATIONS) -> Iterator[str]:
+        """The ids that the first jobs of this task have, had it so many; no more than a task has ever had."""
+        for generation in range(1, min(generations, _GENERATIONS) + 1):
             yield job_id(self.dag_id, self.run_id, self.task_id, self.map_index, generation)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from pydantic import ValidationError
-from sqlalchemy import String, cast, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_training.jobs.status import JobStatus
@@ -100,22 +100,6 @@ def training_tasks(dag_id: str) -> list[str]:
     tasks = select(XComModel.task_id).where(XComModel.dag_id == dag_id, XComModel.key == JOB_ID_KEY).distinct()
     with _reading() as session:
         return sorted(session.scalars(tasks))
-
-
-def owner_of(job_id: str) -> TaskRef | None:
-    """The task that a job is of; None where none tells that it is its own."""
-    return owners_of([job_id]).get(job_id)
-
-
-def owners_of(job_ids: Collection[str]) -> dict[str, TaskRef]:
-    """The tasks that jobs are of."""
-    columns = (XComModel.value, XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
-    # Each database compares the texts of JSON, but not each of them JSON.
-    texts = [f'"{job_id}"' for job_id in job_ids]
-    claims = select(*columns).where(XComModel.key == JOB_ID_KEY, cast(XComModel.value, String(100)).in_(texts))
-    with _reading() as session:
-        found = [(str(job_id), TaskRef(*task)) for job_id, *task in session.execute(claims)]
-    return {job_id: task for job_id, task in found if task.owns(job_id)}
 
 
 @contextmanager
