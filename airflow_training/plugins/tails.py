@@ -56,10 +56,10 @@ class Tail:
         self._characters = 0
         self._next = 1
 
-    async def read_on(self, client: TrainingClient, job_id: str) -> Tail:
+    async def read_on(self, client: TrainingClient, job_id: str) -> None:
         """Read what is new, as far as it goes."""
         if self.ended:
-            return self
+            return
         # Before the log: when the job has ended, its log is complete.
         status = await client.find(job_id)
         ended = status is not None and status.state.ended
@@ -78,7 +78,6 @@ class Tail:
             if not more:
                 self.ended = ended
                 break
-        return self
 
     def reply(self, after: int) -> dict[str, Any]:
         """The lines after a number, the last of them."""
