@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from anyio import fail_after
 from cachetools import LRUCache
 
+from airflow_training.client.token import without_login
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import AuthenticationError, TrainingError
 from airflow_training.per_loop import PerLoop
@@ -40,7 +41,8 @@ class Answer(Generic[T]):
 
     Attributes:
         value: The answer; where there is none now the last one, and None where there never was one.
-        message: Why there is none now; empty where there is.
+        message: Why there is none now; empty where there is. It may tell addresses, and who logs in there.
+        code: The same for all; empty where there is none.
         since: When it was answered last.
         asked_at: When it was asked, by the clock that goes on evenly.
     """
@@ -49,6 +51,7 @@ class Answer(Generic[T]):
     message: str
     since: datetime | None
     asked_at: float
+    code: str = ""
 
     @property
     def reachable(self) -> bool:
@@ -109,7 +112,9 @@ class Asking:
             if isinstance(error, AuthenticationError):
                 self._clients.forget(service)
             said = str(error) or f"The training service did not answer within {PATIENCE:g} seconds."
-            answer = Answer(known.value if known else None, said, known.since if known else None, monotonic())
+            code = error.code if isinstance(error, TrainingError) else ""
+            last, since = (known.value, known.since) if known else (None, None)
+            answer = Answer(last, without_login(said), since, monotonic(), code)
         self._answers[key] = answer
         return answer
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobState, JobStatus
-from airflow_training.plugins.access import RightsDep
+from airflow_training.plugins.access import Rights, RightsDep
 from airflow_training.plugins.asking import Answer, asking
 from airflow_training.plugins.clients import Service
 from airflow_training.plugins.known import (
@@ -26,6 +26,7 @@ from airflow_training.plugins.known import (
 )
 from airflow_training.plugins.refs import JobRef
 from airflow_training.plugins.tails import tails
+from airflow_training.plugins.telling import told_to
 
 router = APIRouter()
 
@@ -51,25 +52,25 @@ async def job(known: KnownJobDep, rights: RightsDep) -> dict[str, Any]:
         "inputs": list(training.inputs) if training else [],
         "may_cancel": bool(status and not status.state.ended)
         and await run_in_threadpool(rights.job, known.ref, DagAccessEntity.TASK_INSTANCE, edit=True),
-        "service": answer.to_dict() if answer else _NOBODY_ASKED,
+        "service": await _told(rights, known, answer),
     }
 
 
 @router.get("/metrics")
-async def metrics(known: KnownJobDep) -> Response:
+async def metrics(known: KnownJobDep, rights: RightsDep) -> Response:
     """The curves of its metrics."""
-    return await _document(known, "metrics", lambda client: client.metrics(known.job_id), {"curves": []})
+    return await _document(known, rights, "metrics", lambda client: client.metrics(known.job_id), {"curves": []})
 
 
 @router.get("/usage")
-async def usage(known: KnownJobDep) -> Response:
+async def usage(known: KnownJobDep, rights: RightsDep) -> Response:
     """What it used of its machine."""
     nothing: dict[str, Any] = {"asked": None, "granted": None, "samples": []}
-    return await _document(known, "usage", lambda client: client.usage(known.job_id), nothing)
+    return await _document(known, rights, "usage", lambda client: client.usage(known.job_id), nothing)
 
 
 @router.get("/model")
-async def model(known: KnownJobDep) -> Response:
+async def model(known: KnownJobDep, rights: RightsDep) -> Response:
     """The SavedModel that it left."""
     if not known.service:
         return _reply(b'{"model":null}', True, _NOBODY_ASKED)
@@ -77,11 +78,11 @@ async def model(known: KnownJobDep) -> Response:
         known.service, "model", known.job_id, _as_json(lambda client: client.model(known.job_id))
     )
     supported = answer.value is not None or await _supports_extensions(known.service, known.job_id)
-    return _reply(b'{"model":' + (answer.value or b"null") + b"}", supported, answer.to_dict())
+    return _reply(b'{"model":' + (answer.value or b"null") + b"}", supported, await _told(rights, known, answer))
 
 
 @router.get("/log")
-async def log(known: KnownLogDep, after: int = Query(0, ge=0), tail: str = "") -> dict[str, Any]:
+async def log(known: KnownLogDep, rights: RightsDep, after: int = Query(0, ge=0), tail: str = "") -> dict[str, Any]:
     """The lines of its log after those that the page has."""
     if not known.service:
         return {
@@ -98,12 +99,12 @@ async def log(known: KnownLogDep, after: int = Query(0, ge=0), tail: str = "") -
         "ended": lines.ended,
         "tail": lines.id or tail,
         "reset": reset,
-        "service": answer.to_dict(),
+        "service": await _told(rights, known, answer),
     }
 
 
 @router.post("/cancel")
-async def cancel(known: EditableJobDep, x_requested_by: str = Header("")) -> dict[str, Any]:
+async def cancel(known: EditableJobDep, rights: RightsDep, x_requested_by: str = Header("")) -> dict[str, Any]:
     """Cancel it."""
     # Another site's page can have a browser send a form here, but not a header of its own.
     if x_requested_by != "training":
@@ -119,7 +120,8 @@ async def cancel(known: EditableJobDep, x_requested_by: str = Header("")) -> dic
     answer = await ask.ask(known.service, "cancel", known.job_id, end)
     ask.forget(known.service, known.job_id)
     if not answer.reachable:
-        raise HTTPException(502, f"The job could not be cancelled: {answer.message}")
+        told = await told_to(rights, known.service, answer)
+        raise HTTPException(502, f"The job could not be cancelled: {told.message}")
     if not answer.value:
         raise HTTPException(404, f"The training service does not know the job {known.job_id}.")
     return {"job": show_status(answer.value)}
@@ -139,6 +141,12 @@ async def _status(service: Service, job_id: str) -> Answer[JobStatus | None]:
     return await asking.get().ask(service, "status", job_id, lambda client: client.find(job_id))
 
 
+async def _told(rights: Rights, known: KnownJob, answer: Answer[Any] | None) -> dict[str, Any]:
+    if not known.service or not answer:
+        return _NOBODY_ASKED
+    return (await told_to(rights, known.service, answer)).to_dict()
+
+
 async def _supports_extensions(service: Service, job_id: str) -> bool:
     metrics = await asking.get().ask(service, "metrics", job_id, _as_json(lambda client: client.metrics(job_id)))
     return metrics.value is not None or not metrics.reachable
@@ -146,6 +154,7 @@ async def _supports_extensions(service: Service, job_id: str) -> bool:
 
 async def _document(
     known: KnownJob,
+    rights: Rights,
     what: str,
     question: Callable[[TrainingClient], Awaitable[BaseModel | None]],
     nothing: dict[str, Any],
@@ -155,7 +164,7 @@ async def _document(
         return _reply(empty, True, _NOBODY_ASKED)
     answer = await asking.get().ask(known.service, what, known.job_id, _as_json(question))
     supported = answer.value is not None or not answer.reachable
-    return _reply(answer.value or empty, supported, answer.to_dict())
+    return _reply(answer.value or empty, supported, await _told(rights, known, answer))
 
 
 def _as_json(

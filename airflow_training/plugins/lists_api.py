@@ -21,6 +21,7 @@ from airflow_training.plugins.labels import labels
 from airflow_training.plugins.owners import owners_of
 from airflow_training.plugins.refs import InvalidRef, TaskRef, optional, task_ref, text
 from airflow_training.plugins.tasks import Training, latest, training_tasks, trainings_of
+from airflow_training.plugins.telling import told_to
 
 router = APIRouter()
 
@@ -55,13 +56,15 @@ def _json(given: str) -> Any:
 
 
 @router.get("/trainings")
-async def trainings(wanted: Annotated[tuple[list[str], list[Training]], Depends(_wanted)]) -> dict[str, Any]:
+async def trainings(
+    wanted: Annotated[tuple[list[str], list[Training]], Depends(_wanted)], rights: RightsDep
+) -> dict[str, Any]:
     """Trainings side by side, the newest first."""
     tasks, found = wanted
     named = labels([training.ref for training in found])
     served = await run_in_threadpool(deployed_locations)
     running = {Service(task.conn_id, task.version) for task in found if not _ended(task.status)}
-    answers = {service: await _all_jobs(service) for service in running}
+    answers = {service: await told_to(rights, service, await _all_jobs(service)) for service in running}
     shown = []
     for training in found:
         answer = answers.get(Service(training.conn_id, training.version))
