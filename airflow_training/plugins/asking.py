@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from cachetools import LRUCache
 from airflow_training.client.token import without_login
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import AuthenticationError, TrainingError
+from airflow_training.jobs.status import JobStatus
 from airflow_training.per_loop import PerLoop
 from airflow_training.plugins.clients import PATIENCE, Clients, Service
 
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 FRESH = 2.0
 """Seconds for which an answer is given out again, and so that there was none."""
+
+STATUS = "status"
+"""The question for the status of a job."""
 
 # Bytes of the answers that are kept in case that the service cannot be asked next time; what an object is taken for.
 _MOST = 64 * 1024 * 1024
@@ -73,7 +78,12 @@ class Asking:
         self._asked: dict[_Question, asyncio.Task[Answer[Any]]] = {}
 
     async def ask(
-        self, service: Service, what: str, job_id: str, question: Callable[[TrainingClient], Awaitable[T]]
+        self,
+        service: Service,
+        what: str,
+        job_id: str,
+        question: Callable[[TrainingClient], Awaitable[T]],
+        fresh: float | None = None,
     ) -> Answer[T]:
         """Ask a service, or give out what it answered a moment ago.
 
@@ -82,10 +92,11 @@ class Asking:
             what: Names the question.
             job_id: The job that it is about; empty where it is about all of them.
             question: Asks it.
+            fresh: Seconds for which the answer is given out again, where that differs.
         """
         key = _Question(service, what, job_id)
         known = self._answers.get(key)
-        if known and monotonic() - known.asked_at < FRESH:
+        if known and monotonic() - known.asked_at < (FRESH if fresh is None else fresh):
             return known
         asked = self._asked.get(key)
         if not asked:
@@ -98,7 +109,7 @@ class Asking:
         """Ask again for what was changed: a job, and so the list of all."""
         for key, answer in list(self._answers.items()):
             if key.service == service and key.job_id in ("", job_id):
-                self._answers[key] = replace(answer, asked_at=-FRESH)
+                self._answers[key] = replace(answer, asked_at=-math.inf)
 
     async def _ask(
         self, key: _Question, service: Service, question: Callable[[TrainingClient], Awaitable[T]]
@@ -115,8 +126,15 @@ class Asking:
             code = error.code if isinstance(error, TrainingError) else ""
             last, since = (known.value, known.since) if known else (None, None)
             answer = Answer(last, without_login(said), since, monotonic(), code)
+        if key.what == STATUS and _has_ended(answer) and not _has_ended(known):
+            # What was told of it before is not its last word.
+            self.forget(service, key.job_id)
         self._answers[key] = answer
         return answer
+
+
+def _has_ended(answer: Answer[Any] | None) -> bool:
+    return bool(answer and isinstance(answer.value, JobStatus) and answer.value.state.ended)
 
 
 def _size(answer: Answer[Any]) -> int:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from airflow_training.addresses import base_path, job_path
+from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.access import Rights, RightsDep
 from airflow_training.plugins.asking import Answer, asking
@@ -27,6 +28,8 @@ router = APIRouter()
 
 _MOST_CHOSEN = 50
 _MOST_JOBS = 1000
+# Seconds for which a list is given out again: it is long.
+_FRESH = 5.0
 _FORBIDDEN = "You may not do this: it needs Airflow's right to the Dag or the connection."
 
 
@@ -106,7 +109,7 @@ async def jobs(
     if not conn_id:
         return {"connections": [], "connection": "", "jobs": [], "left_out": 0, "service": None}
     answer = await _all_jobs(Service(conn_id))
-    newest = sorted(answer.value or [], key=lambda job: str(job.submission_time), reverse=True)[:_MOST_JOBS]
+    newest = answer.value or []
     owners = await run_in_threadpool(_readable_owners, [job.job_id for job in newest], rights)
     shown = [_show_job(conn_id, job, owners.get(job.job_id)) for job in newest if owners.get(job.job_id) != _HIDDEN]
     return {
@@ -134,7 +137,13 @@ def _show_job(conn_id: str, job: JobStatus, owner: TaskRef | None) -> dict[str, 
 
 
 async def _all_jobs(service: Service) -> Answer[list[JobStatus]]:
-    return await asking.get().ask(service, "jobs", "", lambda client: client.jobs())
+    """The newest jobs of a service; more of them are shown to nobody."""
+
+    async def newest(client: TrainingClient) -> list[JobStatus]:
+        jobs = await client.jobs(finished=_MOST_JOBS)
+        return sorted(jobs, key=lambda job: str(job.submission_time), reverse=True)[:_MOST_JOBS]
+
+    return await asking.get().ask(service, "jobs", "", newest, fresh=_FRESH)
 
 
 def _of_all(answer: Answer[list[JobStatus]] | None, job_id: str) -> JobStatus | None:

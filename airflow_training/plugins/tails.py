@@ -44,12 +44,14 @@ class Tail:
         id: Names the byte at which the reading began; empty before. Lines have the same numbers in all readings, also
             those of other processes, that began there.
         ended: Whether no line comes any more.
+        unknown: Whether the service did not know the job when it was asked last.
         skipped: Whether the log has lines before those that are numbered.
     """
 
     def __init__(self) -> None:
         self.id = ""
         self.ended = False
+        self.unknown = False
         self.skipped = False
         self._tail = LogTail(0)
         self._lines: deque[_Line] = deque()
@@ -62,6 +64,7 @@ class Tail:
             return
         # Before the log: when the job has ended, its log is complete.
         status = await client.find(job_id)
+        self.unknown = status is None
         ended = status is not None and status.state.ended
         for _ in range(_PIECES):
             chunk = await client.log(job_id, self._tail.read_until)

@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -14,9 +16,9 @@ from aiohttp import web
 
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins import asking as asking_module
-from airflow_training.plugins import clients, connections
+from airflow_training.plugins import clients, connections, lists_api
 from airflow_training.plugins.access import Rights
-from airflow_training.plugins.asking import Answer, Asking
+from airflow_training.plugins.asking import Answer, Asking, _Question
 from airflow_training.plugins.clients import Service
 from airflow_training.plugins.telling import told_to
 from tests.client.faulty import FaultyService, answer, token
@@ -76,6 +78,40 @@ async def test_an_answer_is_asked_for_again_when_it_is_old(serve: Serve, monkeyp
 
         assert [found.value.state.value for found in (first, second) if found.value] == ["RUNNING", "SUCCEEDED"]
         assert len(faulty.requests) == 2
+
+
+async def test_what_was_told_before_the_end_of_a_job_is_not_its_last_word(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", LONG_FRESH)
+    asking = Asking()
+    curves = [answer(200, f'{{"curves": [], "points": {number}}}') for number in (1, 2)]
+    async with serve(JOB, curves[0], answer(200, '{"job_id": "j", "status": "SUCCEEDED"}'), curves[1]) as faulty:
+        for _ in range(2):
+            await status(asking)
+            for _ in range(3):
+                await asking.ask(SERVICE, "metrics", "j", lambda client: client.metrics("j"))
+            if len(faulty.requests) == 2:
+                # The next moment.
+                known = asking._answers[_Question(SERVICE, "status", "j")]
+                asking._answers[_Question(SERVICE, "status", "j")] = replace(known, asked_at=-1e9)
+
+    assert [request.path.rpartition("/")[2] for request in faulty.requests] == ["j", "metrics", "j", "metrics"]
+
+
+async def test_a_long_list_is_asked_for_no_longer_than_it_is_shown(serve: Serve) -> None:
+    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    jobs = [
+        {"job_id": str(n), "status": "RUNNING", "submissionTime": (begin + timedelta(minutes=n)).isoformat()}
+        for n in range(40_000)
+    ]
+    async with serve(answer(200, json.dumps({"jobs": jobs}))) as faulty:
+        found = await lists_api._all_jobs(SERVICE)
+        again = await lists_api._all_jobs(SERVICE)
+
+    assert [job.job_id for job in found.value or []] == [str(n) for n in reversed(range(39_000, 40_000))]
+    assert again is found
+    assert [request.query_string for request in faulty.requests] == ["finished=1000"]
 
 
 async def test_whoever_closes_a_tab_does_not_take_the_answer_away_from_the_others(serve: Serve) -> None:
