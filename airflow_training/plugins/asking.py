@@ -19,6 +19,7 @@ from airflow_training.exceptions import AuthenticationError, TrainingError
 from airflow_training.jobs.status import JobStatus
 from airflow_training.per_loop import PerLoop
 from airflow_training.plugins.clients import PATIENCE, Clients, Service
+from airflow_training.plugins.texts import sendable
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ class Asking:
             said = str(error) or f"The training service did not answer within {PATIENCE:g} seconds."
             code = error.code if isinstance(error, TrainingError) else ""
             last, since = (known.value, known.since) if known else (None, None)
-            answer = Answer(last, without_login(said), since, monotonic(), code)
+            answer = Answer(last, sendable(without_login(said)), since, monotonic(), code)
         if key.what == STATUS and _has_ended(answer) and not _has_ended(known):
             # What was told of it before is not its last word.
             self.forget(service, key.job_id)

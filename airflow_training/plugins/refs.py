@@ -10,6 +10,7 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from airflow_training.jobs.identity import job_id
+from airflow_training.plugins.texts import sendable
 
 # Airflow's own limit for each of its ids.
 _LONGEST = 250
@@ -102,7 +103,7 @@ def optional(params: QueryParams, name: str) -> str:
     values = params.getlist(name)
     if len(values) > 1:
         raise InvalidRef(f"{name} is given {len(values)} times.")
-    if values and (len(values[0]) > _LONGEST or "\0" in values[0]):
+    if values and (len(values[0]) > _LONGEST or "\0" in values[0] or values[0] != sendable(values[0])):
         raise InvalidRef(f"{name} cannot be that.")
     return values[0] if values else ""
 

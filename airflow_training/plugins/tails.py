@@ -14,6 +14,7 @@ from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.log import LogRecord
 from airflow_training.per_loop import PerLoop
 from airflow_training.plugins.clients import Service
+from airflow_training.plugins.texts import sendable
 
 MOST_LINES = 2000
 """The lines that are kept of a job, and that a reply holds."""
@@ -33,7 +34,7 @@ class _Line:
     def to_dict(self) -> dict[str, Any]:
         time = self.record.time
         # As Airflow does with every line of a task log.
-        line = redact(self.record.line)
+        line = redact(sendable(self.record.line))
         return {"n": self.number, "time": time.isoformat() if time else None, "line": line}
 
 

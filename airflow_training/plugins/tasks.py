@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.parameters import flat
 from airflow_training.plugins.refs import TaskRef
+from airflow_training.plugins.texts import sendable
 from airflow_training.xcoms import CLAIM_KEY, CURSOR_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
 _KEYS = (JOB_ID_KEY, CLAIM_KEY, STATUS_KEY, CURSOR_KEY, RESULT_KEY)
@@ -156,10 +158,10 @@ def _training(
         job_id=job_id,
         conn_id=conn_id,
         version=version and str(version),
-        name=str(claim.get("name") or ""),
-        inputs=[str(name) for name in inputs] if isinstance(inputs, list) else [],
+        name=sendable(str(claim.get("name") or "")),
+        inputs=[sendable(str(name)) for name in inputs] if isinstance(inputs, list) else [],
         status=_status(result.get("status")) or _status(_of_job(xcoms.get(STATUS_KEY), job_id)),
-        location=str(result["location"]) if result.get("location") else None,
+        location=sendable(str(result["location"])) if result.get("location") else None,
         metrics=_metrics((result or told).get("metrics")),
         parameters=task.parameters,
     )
@@ -181,7 +183,9 @@ def _status(told: Any) -> JobStatus | None:
 def _metrics(told: Any) -> dict[str, float]:
     if not isinstance(told, dict):
         return {}
-    return {str(name): value for name, value in told.items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in told.items() if isinstance(value, (int, float))}
+    # JSON has no others.
+    return {sendable(str(name)): value for name, value in numbers.items() if abs(value) < math.inf}
 
 
 def _without_job(training: Training, session: Session) -> Training:
