@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ for _talkative in ("requests_oauthlib", "oauthlib"):
     logging.getLogger(_talkative).setLevel(logging.INFO)
 
 _INSECURE_TRANSPORT = "OAUTHLIB_INSECURE_TRANSPORT"
+# What stands before the host of an address: of a proxy, for instance.
+_LOGIN = re.compile(r"(?<=://)[^\s/]*@")
 _environment = threading.Lock()
 
 
@@ -185,7 +188,16 @@ def describe(error: BaseException) -> str:
     """Say in a few words what went wrong on the wire: libraries wrap the one useful sentence several times."""
     while inner := error.__cause__ or error.__context__ or _wrapped(error):
         error = inner
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return without_login(str(getattr(error, "strerror", None) or error or type(error).__name__))
+
+
+def without_login(text: str) -> str:
+    """Leave out who logs in where a text names addresses with it.
+
+    >>> without_login("no way through 'http://user:s3cr3t@proxy:3128'")
+    "no way through 'http://proxy:3128'"
+    """
+    return _LOGIN.sub("", text)
 
 
 def _wrapped(error: BaseException) -> BaseException | None:

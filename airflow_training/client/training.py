@@ -169,13 +169,19 @@ class TrainingClient:
             )
         return found
 
-    async def jobs(self) -> list[JobStatus]:
-        """List the jobs; a finished one may have dropped off the list."""
+    async def jobs(self, finished: int | None = None) -> list[JobStatus]:
+        """List the jobs; a finished one may have dropped off the list.
+
+        Args:
+            finished: How many that have ended to ask for at most, an extension of the job API; None leaves it to the
+                service.
+        """
+        query = "" if finished is None else f"?finished={finished}"
 
         def read(reply: Reply) -> list[JobStatus]:
             return list(_read(JobList, reply, reply.json()).jobs or ())
 
-        return await self._transport.request("GET", "/jobs", read=read)
+        return await self._transport.request("GET", f"/jobs{query}", read=read)
 
     async def cancel(self, job_id: str) -> bool:
         """End a job, and tell whether the service knows it; one that has ended needs no ending."""

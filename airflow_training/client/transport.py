@@ -185,6 +185,9 @@ class Transport:
                 return Reply(url, answer.status, answer.headers, await _read(answer.content))
         except asyncio.TimeoutError as error:
             raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error
+        except aiohttp.ClientHttpProxyError as error:
+            # Its own words name the proxy with its password, those in the log of a task too.
+            raise TryAgain(f"the proxy answered {error.status}, {error.message}") from None
         except aiohttp.ClientError as error:
             raise TryAgain(describe(error)) from error
 

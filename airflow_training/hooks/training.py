@@ -55,6 +55,11 @@ class TrainingHook(HttpHook):
         super().__init__(method=method, http_conn_id=training_conn_id, **kwargs)
         self.training_conn_id = training_conn_id
 
+    def connection(self) -> Connection:
+        """The connection; raises InvalidConnection where there is none."""
+        with self._known():
+            return self.get_connection(self.training_conn_id)
+
     def client(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
         """Make a client of the job API; for workers.
 
@@ -65,9 +70,7 @@ class TrainingHook(HttpHook):
         Raises:
             InvalidConnection: The connection is not there, or lacks something.
         """
-        with self._known():
-            connection = self.get_connection(self.training_conn_id)
-        return self._client(connection, version, policy)
+        return self._client(self.connection(), version, policy)
 
     async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
         """Make a client of the job API; for the triggerer, whose loop must not wait for the database."""
@@ -84,9 +87,7 @@ class TrainingHook(HttpHook):
         Raises:
             InvalidConnection: The connection is not there, or its `job_page_url` is no address.
         """
-        with self._known():
-            connection = self.get_connection(self.training_conn_id)
-        pattern = str(connection.extra_dejson.get("job_page_url") or "")
+        pattern = str(self.connection().extra_dejson.get("job_page_url") or "")
         if pattern and not pattern.startswith(("http://", "https://")):
             raise InvalidConnection(
                 f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"

@@ -12,7 +12,8 @@ from airflow_training.jobs.identity import job_folder, job_id
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_STATE_KEY = "training_job"
+STATE_KEY = "training_job"
+"""The claim of a task instance, in its state store."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class ClaimStore:
 
     def read(self) -> Claim | None:
         """The claim of this try or of an earlier one."""
-        stored: Any = self._context["task_state_store"].get(_STATE_KEY)
+        stored: Any = self._context["task_state_store"].get(STATE_KEY)
         return Claim(**stored) if stored else None
 
     def write(self, claim: Claim) -> Claim:
         """Keep a claim; it survives retries and clears."""
-        self._context["task_state_store"].set(_STATE_KEY, claim.to_dict())
+        self._context["task_state_store"].set(STATE_KEY, claim.to_dict())
         return claim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from weakref import WeakValueDictionary
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
@@ -45,11 +46,12 @@ class Clients:
 
     def __init__(self) -> None:
         self._kept: dict[Service, _Kept] = {}
-        self._reading = asyncio.Lock()
+        self._reading: WeakValueDictionary[Service, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, service: Service) -> TrainingClient:
         """The client of a service; raises InvalidConnection."""
-        async with self._reading:
+        # One at a time for each service: that of another one may be slow to tell its settings.
+        async with self._reading.setdefault(service, asyncio.Lock()):
             kept = self._kept.pop(service, None)
             if not kept or monotonic() - kept.read_at > _READ_AGAIN:
                 kept = await self._read(service, kept)
@@ -87,13 +89,13 @@ class Clients:
 
 def client_of(service: Service) -> TrainingClient:
     """A client that waits no longer than a page does; raises InvalidConnection."""
-    settings = TrainingHook(service.conn_id).client(version=service.version).settings
     if not is_training(service.conn_id):
         raise InvalidConnection(
             f"The connection {service.conn_id!r} is not of the type {TrainingHook.hook_name}, so the training page"
             " tells no service its login and password.",
             code="AT-109",
         )
+    settings = TrainingHook(service.conn_id).client(version=service.version).settings
     return TrainingClient(replace(settings, timeout=min(settings.timeout, PATIENCE)), _POLICY)
 
 

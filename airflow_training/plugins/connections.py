@@ -10,6 +10,7 @@ from airflow.models.connection import Connection
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from airflow_training.exceptions import InvalidConnection
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.plugins.access import Rights
 
@@ -27,9 +28,20 @@ def readable_connections(user: GetUserDep, rights: Rights) -> list[str]:
         there = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == TrainingHook.conn_type)))
     readable = there & get_auth_manager().get_authorized_connections(user=user, method="GET")
     names = (name.removeprefix(_VARIABLE).lower() for name in os.environ if name.startswith(_VARIABLE))
-    return sorted(readable | {name for name in names if rights.connection(name) and is_training(name)})
+    return sorted(readable | {name for name in names if rights.connection(name) and _is_there(name)})
 
 
 def is_training(conn_id: str) -> bool:
-    """Whether a connection is one to a training service: what others hold is for other servers."""
-    return bool(TrainingHook.get_connection(conn_id).conn_type == TrainingHook.conn_type)
+    """Whether a connection is one to a training service: what others hold is for other servers.
+
+    Raises:
+        InvalidConnection: There is none.
+    """
+    return bool(TrainingHook(conn_id).connection().conn_type == TrainingHook.conn_type)
+
+
+def _is_there(conn_id: str) -> bool:
+    try:
+        return is_training(conn_id)
+    except InvalidConnection:  # Airflow cannot read the variable
+        return False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
+from cachetools import TTLCache, cached
 from sqlalchemy import select
 
-from airflow_training.plugins.tasks import owners_of, trainings_of
+from airflow_training.plugins.owners import owners_of
+from airflow_training.plugins.tasks import trainings_of
 from airflow_training.xcoms import DEPLOYED_KEY
 
 # Tasks that told of it, the latest ones. They are few: those that deploy.
@@ -22,6 +25,7 @@ _SCHEME = "training://"
 _JOB = re.compile(r"/jobs/[^/]+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
 
+@cached(TTLCache(1, 2.0), lock=Lock())
 def deployed_locations() -> set[str]:
     """The locations of the models that are served, and of those that they were made of."""
     told = (

@@ -12,8 +12,9 @@ from airflow_training.addresses import base_path, task_path
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.access import EditableJob, ReadableJob, ReadableLog
 from airflow_training.plugins.clients import Service
+from airflow_training.plugins.owners import owner_of
 from airflow_training.plugins.refs import JobRef, TaskRef
-from airflow_training.plugins.tasks import Training, owner_of, training_of
+from airflow_training.plugins.tasks import Training, training_of
 
 
 @dataclass(frozen=True)

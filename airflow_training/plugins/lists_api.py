@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from airflow_training.addresses import base_path, job_path
+from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.access import Rights, RightsDep
 from airflow_training.plugins.asking import Answer, asking
@@ -18,13 +19,17 @@ from airflow_training.plugins.connections import readable_connections
 from airflow_training.plugins.deployed import deployed_locations
 from airflow_training.plugins.known import show_status
 from airflow_training.plugins.labels import labels
+from airflow_training.plugins.owners import owners_of
 from airflow_training.plugins.refs import InvalidRef, TaskRef, optional, task_ref, text
-from airflow_training.plugins.tasks import Training, latest, owners_of, training_tasks, trainings_of
+from airflow_training.plugins.tasks import Training, latest, training_tasks, trainings_of
+from airflow_training.plugins.telling import told_to
 
 router = APIRouter()
 
 _MOST_CHOSEN = 50
 _MOST_JOBS = 1000
+# Seconds for which a list is given out again: it is long.
+_FRESH = 5.0
 _FORBIDDEN = "You may not do this: it needs Airflow's right to the Dag or the connection."
 
 
@@ -54,13 +59,15 @@ def _json(given: str) -> Any:
 
 
 @router.get("/trainings")
-async def trainings(wanted: Annotated[tuple[list[str], list[Training]], Depends(_wanted)]) -> dict[str, Any]:
+async def trainings(
+    wanted: Annotated[tuple[list[str], list[Training]], Depends(_wanted)], rights: RightsDep
+) -> dict[str, Any]:
     """Trainings side by side, the newest first."""
     tasks, found = wanted
     named = labels([training.ref for training in found])
     served = await run_in_threadpool(deployed_locations)
     running = {Service(task.conn_id, task.version) for task in found if not _ended(task.status)}
-    answers = {service: await _all_jobs(service) for service in running}
+    answers = {service: await told_to(rights, service, await _all_jobs(service)) for service in running}
     shown = []
     for training in found:
         answer = answers.get(Service(training.conn_id, training.version))
@@ -102,7 +109,7 @@ async def jobs(
     if not conn_id:
         return {"connections": [], "connection": "", "jobs": [], "left_out": 0, "service": None}
     answer = await _all_jobs(Service(conn_id))
-    newest = sorted(answer.value or [], key=lambda job: str(job.submission_time), reverse=True)[:_MOST_JOBS]
+    newest = answer.value or []
     owners = await run_in_threadpool(_readable_owners, [job.job_id for job in newest], rights)
     shown = [_show_job(conn_id, job, owners.get(job.job_id)) for job in newest if owners.get(job.job_id) != _HIDDEN]
     return {
@@ -130,7 +137,13 @@ def _show_job(conn_id: str, job: JobStatus, owner: TaskRef | None) -> dict[str, 
 
 
 async def _all_jobs(service: Service) -> Answer[list[JobStatus]]:
-    return await asking.get().ask(service, "jobs", "", lambda client: client.jobs())
+    """The newest jobs of a service; more of them are shown to nobody."""
+
+    async def newest(client: TrainingClient) -> list[JobStatus]:
+        jobs = await client.jobs(finished=_MOST_JOBS)
+        return sorted(jobs, key=lambda job: str(job.submission_time), reverse=True)[:_MOST_JOBS]
+
+    return await asking.get().ask(service, "jobs", "", newest, fresh=_FRESH)
 
 
 def _of_all(answer: Answer[list[JobStatus]] | None, job_id: str) -> JobStatus | None:

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from airflow_training.jobs.identity import job_id
+from airflow_training.plugins.texts import sendable
 
 # Airflow's own limit for each of its ids.
 _LONGEST = 250
@@ -43,10 +44,11 @@ class TaskRef:
 
         Who may write an XCom could name another's there. The ids of jobs are derived from their tasks.
         """
-        return job in self._job_ids()
+        return job in self.job_ids()
 
-    def _job_ids(self) -> Iterator[str]:
-        for generation in range(1, _GENERATIONS + 1):
+    def job_ids(self, generations: int = _GENERATIONS) -> Iterator[str]:
+        """The ids that the first jobs of this task have, had it so many; no more than a task has ever had."""
+        for generation in range(1, min(generations, _GENERATIONS) + 1):
             yield job_id(self.dag_id, self.run_id, self.task_id, self.map_index, generation)
 
 
@@ -101,7 +103,7 @@ def optional(params: QueryParams, name: str) -> str:
     values = params.getlist(name)
     if len(values) > 1:
         raise InvalidRef(f"{name} is given {len(values)} times.")
-    if values and (len(values[0]) > _LONGEST or "\0" in values[0]):
+    if values and (len(values[0]) > _LONGEST or "\0" in values[0] or values[0] != sendable(values[0])):
         raise InvalidRef(f"{name} cannot be that.")
     return values[0] if values else ""
 

@@ -14,6 +14,7 @@ from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.log import LogRecord
 from airflow_training.per_loop import PerLoop
 from airflow_training.plugins.clients import Service
+from airflow_training.plugins.texts import sendable
 
 MOST_LINES = 2000
 """The lines that are kept of a job, and that a reply holds."""
@@ -33,7 +34,7 @@ class _Line:
     def to_dict(self) -> dict[str, Any]:
         time = self.record.time
         # As Airflow does with every line of a task log.
-        line = redact(self.record.line)
+        line = redact(sendable(self.record.line))
         return {"n": self.number, "time": time.isoformat() if time else None, "line": line}
 
 
@@ -44,24 +45,27 @@ class Tail:
         id: Names the byte at which the reading began; empty before. Lines have the same numbers in all readings, also
             those of other processes, that began there.
         ended: Whether no line comes any more.
+        unknown: Whether the service did not know the job when it was asked last.
         skipped: Whether the log has lines before those that are numbered.
     """
 
     def __init__(self) -> None:
         self.id = ""
         self.ended = False
+        self.unknown = False
         self.skipped = False
         self._tail = LogTail(0)
         self._lines: deque[_Line] = deque()
         self._characters = 0
         self._next = 1
 
-    async def read_on(self, client: TrainingClient, job_id: str) -> Tail:
+    async def read_on(self, client: TrainingClient, job_id: str) -> None:
         """Read what is new, as far as it goes."""
         if self.ended:
-            return self
+            return
         # Before the log: when the job has ended, its log is complete.
         status = await client.find(job_id)
+        self.unknown = status is None
         ended = status is not None and status.state.ended
         for _ in range(_PIECES):
             chunk = await client.log(job_id, self._tail.read_until)
@@ -78,7 +82,6 @@ class Tail:
             if not more:
                 self.ended = ended
                 break
-        return self
 
     def reply(self, after: int) -> dict[str, Any]:
         """The lines after a number, the last of them."""

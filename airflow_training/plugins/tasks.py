@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,13 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from pydantic import ValidationError
-from sqlalchemy import String, cast, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins.parameters import flat
 from airflow_training.plugins.refs import TaskRef
+from airflow_training.plugins.texts import sendable
 from airflow_training.xcoms import CLAIM_KEY, CURSOR_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
 _KEYS = (JOB_ID_KEY, CLAIM_KEY, STATUS_KEY, CURSOR_KEY, RESULT_KEY)
@@ -102,22 +104,6 @@ def training_tasks(dag_id: str) -> list[str]:
         return sorted(session.scalars(tasks))
 
 
-def owner_of(job_id: str) -> TaskRef | None:
-    """The task that a job is of; None where none tells that it is its own."""
-    return owners_of([job_id]).get(job_id)
-
-
-def owners_of(job_ids: Collection[str]) -> dict[str, TaskRef]:
-    """The tasks that jobs are of."""
-    columns = (XComModel.value, XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
-    # Each database compares the texts of JSON, but not each of them JSON.
-    texts = [f'"{job_id}"' for job_id in job_ids]
-    claims = select(*columns).where(XComModel.key == JOB_ID_KEY, cast(XComModel.value, String(100)).in_(texts))
-    with _reading() as session:
-        found = [(str(job_id), TaskRef(*task)) for job_id, *task in session.execute(claims)]
-    return {job_id: task for job_id, task in found if task.owns(job_id)}
-
-
 @contextmanager
 def _reading() -> Iterator[Session]:
     with create_session(scoped=False) as session:
@@ -172,10 +158,10 @@ def _training(
         job_id=job_id,
         conn_id=conn_id,
         version=version and str(version),
-        name=str(claim.get("name") or ""),
-        inputs=[str(name) for name in inputs] if isinstance(inputs, list) else [],
+        name=sendable(str(claim.get("name") or "")),
+        inputs=[sendable(str(name)) for name in inputs] if isinstance(inputs, list) else [],
         status=_status(result.get("status")) or _status(_of_job(xcoms.get(STATUS_KEY), job_id)),
-        location=str(result["location"]) if result.get("location") else None,
+        location=sendable(str(result["location"])) if result.get("location") else None,
         metrics=_metrics((result or told).get("metrics")),
         parameters=task.parameters,
     )
@@ -197,7 +183,9 @@ def _status(told: Any) -> JobStatus | None:
 def _metrics(told: Any) -> dict[str, float]:
     if not isinstance(told, dict):
         return {}
-    return {str(name): value for name, value in told.items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in told.items() if isinstance(value, (int, float))}
+    # JSON has no others.
+    return {sendable(str(name)): value for name, value in numbers.items() if abs(value) < math.inf}
 
 
 def _without_job(training: Training, session: Session) -> Training:

@@ -204,7 +204,9 @@ def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[
     wait_for_status(user, ref, "RUNNING")
 
     assert user.cancel(ref, Origin="https://elsewhere.example").status_code == 400, "another site's form"
-    reply = user.cancel(ref)
+    other = user.cancel({**ref, "expected": job_id("once_deferred", training.run, "train", -1, 2)})
+    assert other.status_code == 409, "the job of another try"
+    reply = user.cancel({**ref, "expected": job_id("once_deferred", training.run, "train", -1, 1)})
 
     assert reply.ok, reply.text
     wait_for_status(user, ref, "CANCELED")
@@ -253,7 +255,9 @@ def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> Non
     assert said in lines(admin.read("log", **ref_of(training)))
 
 
-def test_a_service_that_is_away_leaves_what_airflow_knows(train: Train, proxy: Proxy, admin: Browser) -> None:
+def test_a_service_that_is_away_leaves_what_airflow_knows(
+    train: Train, proxy: Proxy, browser: Callable[[str | None], Browser], admin: Browser
+) -> None:
     training = train("once_deferred", "training_proxy")
     training.end()
     proxy.inject("GET", ".*", answers(503, '{"error": {"code": "503", "message": "Down"}}'), times=10**6)
@@ -267,8 +271,34 @@ def test_a_service_that_is_away_leaves_what_airflow_knows(train: Train, proxy: P
     for path in OF_A_JOB[1:]:
         assert not admin.read(path, **ref_of(training))["service"]["reachable"], path
     assert not admin.read("jobs", conn_id="training_proxy")["service"]["reachable"]
+    told = browser("stranger").get("api/job", ref_of(training))
+    assert told.status_code == 403
+    viewed = browser("viewer").read("job", **ref_of(training))["service"]["message"]
+    assert viewed.startswith("The training service cannot be reached or does not answer as it should [AT-201];")
+    assert "://" not in viewed
     proxy.heal()
     wait_until(lambda: admin.read("job", **ref_of(training))["service"]["reachable"], "The service", timeout=PATIENCE)
+
+
+def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy, admin: Browser) -> None:
+    training = train("once_deferred", "training_proxy", script=WAIT)
+    ref = ref_of(training)
+    wait_for_status(admin, ref, "RUNNING")
+    lost = answers(404, '{"error": {"code": "404", "message": "No such job"}}')
+    proxy.inject("GET", ".*/jobs/[^/]+(/(metrics|usage|model|logs).*)?", lost, times=10**6)
+
+    seen = wait_for_status(admin, ref, "UNKNOWN")
+
+    assert seen["job"]["message"] == "The training service does not know the job any more."
+    assert seen["service"]["reachable"]
+    assert not seen["may_cancel"]
+    wait_until(lambda: admin.read("log", **ref)["ended"], "The end of the log", timeout=PATIENCE)
+    for path in ("metrics", "usage", "model"):
+        assert admin.read(path, **ref)["supported"], path
+    proxy.heal()
+    wait_for_status(admin, ref, "RUNNING")
+    training.go_on()
+    training.end()
 
 
 def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admin: Browser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import trustme
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.token import TokenSource
+from airflow_training.client.token import TokenSource, describe
 from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import (
     AuthenticationError,
@@ -120,6 +122,37 @@ async def test_a_request_is_made_twice_though_the_first_took_all_the_time() -> N
     no_time = RetryPolicy(budget=0, first=0.01)
     async with faulty.running() as settings, TrainingClient(settings, no_time) as client:
         assert await client.jobs() == []
+
+
+@pytest.mark.parametrize("own_token", [True, False])
+async def test_a_proxy_that_refuses_is_named_without_its_password(own_token: bool) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    async with proxy, FaultyService().running() as settings:
+        behind = replace(
+            settings,
+            base_url="https://training.example",
+            token_url=settings.token_endpoint if own_token else "https://tokens.example/oauth/token",
+            proxies={"https": f"http://user:hunter2@127.0.0.1:{port}"},
+        )
+        async with TrainingClient(behind, IMPATIENT) as client:
+            with pytest.raises(ServiceUnavailable, match="407") as caught:
+                await client.jobs()
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("secret", ["user:hunter2", "user:hunt@er2", "hunter2"])
+def test_what_goes_wrong_on_the_wire_is_told_without_a_login(secret: str) -> None:
+    said = describe(OSError(f"no way through 'http://{secret}@proxy:3128/a@b'"))
+
+    assert said == "no way through 'http://proxy:3128/a@b'"
 
 
 async def test_no_jobs_may_be_written_as_null() -> None:

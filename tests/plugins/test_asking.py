@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from aiohttp import web
 
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins import asking as asking_module
-from airflow_training.plugins import clients
-from airflow_training.plugins.asking import Answer, Asking
+from airflow_training.plugins import clients, connections, lists_api
+from airflow_training.plugins.access import Rights
+from airflow_training.plugins.asking import Answer, Asking, _Question
 from airflow_training.plugins.clients import Service
+from airflow_training.plugins.telling import told_to
 from tests.client.faulty import FaultyService, answer, token
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +30,7 @@ Serve = Callable[..., AbstractAsyncContextManager[FaultyService]]
 SERVICE = Service("training_test")
 JOB = answer(200, '{"job_id": "j", "name": "n", "status": "RUNNING"}')
 NONE_FRESH = 0.0
+LONG_FRESH = 600.0
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, url: str, **fields: str) -> None:
@@ -53,7 +58,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     return serving
 
 
-async def test_fifty_tabs_cost_the_service_no_more_than_one(serve: Serve) -> None:
+async def test_fifty_tabs_cost_the_service_no_more_than_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", LONG_FRESH)
     asking = Asking()
     async with serve(JOB) as faulty:
         answers = await asyncio.gather(*(status(asking) for _ in range(50)))
@@ -74,6 +80,40 @@ async def test_an_answer_is_asked_for_again_when_it_is_old(serve: Serve, monkeyp
         assert len(faulty.requests) == 2
 
 
+async def test_what_was_told_before_the_end_of_a_job_is_not_its_last_word(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", LONG_FRESH)
+    asking = Asking()
+    curves = [answer(200, f'{{"curves": [], "points": {number}}}') for number in (1, 2)]
+    async with serve(JOB, curves[0], answer(200, '{"job_id": "j", "status": "SUCCEEDED"}'), curves[1]) as faulty:
+        for _ in range(2):
+            await status(asking)
+            for _ in range(3):
+                await asking.ask(SERVICE, "metrics", "j", lambda client: client.metrics("j"))
+            if len(faulty.requests) == 2:
+                # The next moment.
+                known = asking._answers[_Question(SERVICE, "status", "j")]
+                asking._answers[_Question(SERVICE, "status", "j")] = replace(known, asked_at=-1e9)
+
+    assert [request.path.rpartition("/")[2] for request in faulty.requests] == ["j", "metrics", "j", "metrics"]
+
+
+async def test_a_long_list_is_asked_for_no_longer_than_it_is_shown(serve: Serve) -> None:
+    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    jobs = [
+        {"job_id": str(n), "status": "RUNNING", "submissionTime": (begin + timedelta(minutes=n)).isoformat()}
+        for n in range(40_000)
+    ]
+    async with serve(answer(200, json.dumps({"jobs": jobs}))) as faulty:
+        found = await lists_api._all_jobs(SERVICE)
+        again = await lists_api._all_jobs(SERVICE)
+
+    assert [job.job_id for job in found.value or []] == [str(n) for n in reversed(range(39_000, 40_000))]
+    assert again is found
+    assert [request.query_string for request in faulty.requests] == ["finished=1000"]
+
+
 async def test_whoever_closes_a_tab_does_not_take_the_answer_away_from_the_others(serve: Serve) -> None:
     asking = Asking()
     async with serve(JOB) as faulty:
@@ -85,17 +125,15 @@ async def test_whoever_closes_a_tab_does_not_take_the_answer_away_from_the_other
         assert len(faulty.requests) == 1
 
 
-async def test_a_service_that_is_down_is_told_of_soon_and_what_was_known_is_kept(
+async def test_a_service_that_is_down_is_told_of_and_what_was_known_is_kept(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking = Asking()
     async with serve(JOB):
         known = await status(asking)
     monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
-    begun = time.monotonic()
     found = await status(asking)
 
-    assert time.monotonic() - begun < 3
     assert not found.reachable
     assert found.message.startswith("The training service did not answer GET ")
     assert "s3cr3t" not in found.message
@@ -103,7 +141,8 @@ async def test_a_service_that_is_down_is_told_of_soon_and_what_was_known_is_kept
     assert found.since == known.since
 
 
-async def test_a_service_that_is_down_is_not_asked_by_each_tab(serve: Serve) -> None:
+async def test_a_service_that_is_down_is_not_asked_by_each_tab(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", LONG_FRESH)
     asking = Asking()
     async with serve(answer(503)) as faulty:
         answers = await asyncio.gather(*(status(asking) for _ in range(50)))
@@ -179,6 +218,62 @@ async def test_what_another_connection_holds_is_shown_to_nobody(monkeypatch: pyt
 
     assert "is not of the type Training service" in found.message
     assert not faulty.token_requests
+
+
+@pytest.mark.parametrize(
+    "told", ["{", "[]", "", "{}", '{"conn_type": 3}', '{"port": "x"}', "a://b:c", '{"extra": "{"}']
+)
+async def test_a_connection_that_cannot_be_read_is_no_training_service(
+    monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", told)
+
+    assert not connections._is_there("training_test")
+    found = await status(Asking())
+    assert found.code in ("AT-101", "AT-109")
+
+
+async def test_settings_of_another_kind_of_connection_are_not_even_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, "postgres.example", conn_type="postgres", extra='{"verify": "/nowhere", "timeout": "soon"}')
+
+    assert "[AT-109]" in (await status(Asking())).message
+
+
+class Reader(Rights):
+    """Somebody who may read a connection, or may not."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self._reads = reads
+
+    def connection(self, conn_id: str, *, edit: bool = False) -> bool:
+        return self._reads
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_why_a_service_cannot_be_asked_is_told_in_full_to_who_may_read_the_connection(
+    serve: Serve, reads: bool
+) -> None:
+    refused = answer(401, '{"error": "invalid_client"}')
+    async with serve(answer(503), tokens=[refused]):
+        found = await status(Asking())
+    told = await told_to(Reader(reads=reads), SERVICE, found)
+
+    assert "'client'" in found.message
+    assert "http://" in found.message
+    assert told.message == (
+        found.message
+        if reads
+        else "The training service cannot be reached or does not answer as it should [AT-141]; whoever looks after the"
+        " connection training_test sees more here."
+    )
+
+
+async def test_who_reads_the_connection_is_told_no_login_of_an_address(serve: Serve) -> None:
+    async with serve(answer(302, Location="https://user:hunter2@elsewhere.example/")):
+        found = await status(Asking())
+
+    assert "sends" in found.message
+    assert "on to https://elsewhere.example/" in found.message
 
 
 async def test_a_service_that_does_not_know_the_extension_is_not_taken_for_one_that_is_down(

@@ -40,6 +40,36 @@ def test_a_secret_in_the_configuration_of_a_run_is_masked_by_its_name() -> None:
     assert told == [("env.API_TOKEN", "***"), ("env.password", "***")]
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        '  {"API_TOKEN": "s3cr3t"}',
+        "{'API_TOKEN': 's3cr3t'}",
+        '\n[{"name": "API_TOKEN", "value": "s3cr3t"}]',
+        {"SETTINGS": '{"password": "s3cr3t"}'},
+        {"SETTINGS": ' [{"password": "s3cr3t"}]'},
+        {"SETTINGS": ['{"password": "s3cr3t"}']},
+        {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"password": "s3cr3t"}}}}}}}},
+        '{"a": ' * 900 + '{"password": "s3cr3t"}' + "}" * 900,
+    ],
+)
+def test_a_secret_is_masked_by_its_name_however_it_is_wrapped(env: Any) -> None:
+    told = flat({"env": env})
+
+    assert len(told) == 1
+    assert "s3cr3t" not in told[0][1]
+
+
+def test_resources_are_told_once() -> None:
+    told = flat({"job_resources": {"cpu": 1}, "config": {"job_resources": {"cpu": 2}}})
+
+    assert told == [("resources.cpu", "2")]
+
+
+def test_half_a_character_is_replaced() -> None:
+    assert flat({"env": {"\ud83d": "\ud83d"}}) == [("env.?", "?")]
+
+
 def test_a_table_is_bounded() -> None:
     told = flat({"script": "x" * 100_000, "data": {str(number): "y" for number in range(1000)}})
 

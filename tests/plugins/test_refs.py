@@ -60,7 +60,17 @@ def test_what_names_no_job_is_refused_in_words(query: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [None, [], "a", {}, {**TASK, "job_id": "a"}, {**TASK, "dag_id": ["a"]}, {**TASK, "map_index": None}]
+    "given",
+    [
+        None,
+        [],
+        "a",
+        {},
+        {**TASK, "job_id": "a"},
+        {**TASK, "dag_id": ["a"]},
+        {**TASK, "run_id": "\ud83d"},
+        {**TASK, "map_index": None},
+    ],
 )
 def test_json_that_names_no_task_is_refused(given: object) -> None:
     with pytest.raises(InvalidRef):

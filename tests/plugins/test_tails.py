@@ -30,7 +30,8 @@ async def read_to_the_end(client: TrainingClient, job: str, tail: Tail) -> list[
     lines: list[dict[str, object]] = []
     after = 0
     while not tail.ended:
-        reply = (await tail.read_on(client, job)).reply(after)
+        await tail.read_on(client, job)
+        reply = tail.reply(after)
         lines += reply["records"]
         after = reply["next"] - 1
     return lines
