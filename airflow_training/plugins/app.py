@@ -18,8 +18,8 @@ PAGES = ("job", "compare", "jobs")
 
 # Scripts and styles come from files of ours only, and the page can neither send a form nor be framed by others.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'self';"
-    " base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
 
 

@@ -249,7 +249,7 @@ def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> Non
 
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert reply.json()["metrics"] == {"__proto__": 1, said: 2}
     assert ["env.HARM", said] in reply.json()["parameters"]
     assert said in lines(admin.read("log", **ref_of(training)))
