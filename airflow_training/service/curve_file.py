@@ -62,7 +62,7 @@ class CurveFile:
         self._thin_after = 0.0
         # Most jobs tell no metrics, and have no such file.
         self._file: FileIO | None = None
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             self._load(mark)
 
     @property
@@ -151,8 +151,11 @@ class CurveFile:
             with self._path.open("rb") as source, thinned.open("wb") as target:
                 for line in source:
                     if line.startswith(b"["):
-                        number, told = _number_and_told(line)
-                        if (told - 1) % stride and told != self._told[number]:
+                        try:
+                            number, told = _number_and_told(line)
+                        except ValueError:  # the job has written into it
+                            continue
+                        if number >= len(self._told) or ((told - 1) % stride and told != self._told[number]):
                             continue
                         points += 1
                     target.write(line)

@@ -10,10 +10,17 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from airflow_training.jobs.curves import Curve, JobMetrics, Point, Unit
+from airflow_training.jobs.metrics import is_finite
+from airflow_training.service.files import read_start
 from airflow_training.service.thinning import thin
 
 # A point as it is in the file, see curve_file.py.
 _CURVE, _TOLD, _TIME, _STEP, _VALUE = range(5)
+
+# Bytes of a file that a job may have written into; no file of ours is larger.
+_LARGEST = 64 * 1024 * 1024
+# Points of all curves of a reply.
+_MOST_POINTS = 50_000
 
 _Points = list[list[Any]]
 
@@ -42,6 +49,8 @@ def read_curves(files: Iterable[Path], points: int) -> JobMetrics:
     for file in files:
         for curve in _read(file):
             found.setdefault((curve.name, curve.unit), curve)
+    # Many curves have fewer points each: a reply of megabytes would hold up all others.
+    points = min(points, max(2, _MOST_POINTS // max(1, len(found))))
     with_steps = {name for name, unit in found if unit != "value"}
     curves = [
         # What is in the file was looked at when it was written.
@@ -72,8 +81,8 @@ def _from_last_beginning(points: _Points) -> _Points:
 
 def _read(file: Path) -> list[_Kept]:
     try:
-        content = file.read_bytes()
-    except FileNotFoundError:
+        content = read_start(file, _LARGEST)
+    except OSError:
         return []
     # Its last line may just be written.
     lines = content.rpartition(b"\n")[0].replace(b"\n", b",")
@@ -89,5 +98,7 @@ def _curves(entries: list[Any]) -> list[_Kept]:
     points: list[_Points] = [[] for _ in names]
     for entry in entries:
         if isinstance(entry, list):
+            if not all(map(is_finite, entry)):
+                raise ValueError
             points[entry[_CURVE]].append(entry)
     return [_Kept(*name, told, told[-1][_TOLD]) for name, told in zip(names, points, strict=True) if told]
