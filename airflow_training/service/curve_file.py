@@ -23,7 +23,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_training.service.files import append
+from airflow_training.service.files import append, open_checked
 
 MOST_CURVES = 200
 """Curves that are kept of a job; those that are told later are not."""
@@ -87,7 +87,7 @@ class CurveFile:
             self._file.close()
 
     def _append(self, lines: bytes) -> None:
-        self._file = self._file or self._path.open("ab", buffering=0)
+        self._file = self._file or self._open()
         size = self._file.tell()
         try:
             append(self._file, lines)
@@ -96,6 +96,11 @@ class CurveFile:
                 self._file.truncate(size)
                 self._file.seek(size)
             raise
+
+    def _open(self) -> FileIO:
+        file = FileIO(open_checked(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a")
+        file.seek(0, os.SEEK_END)
+        return file
 
     def _lines(self, points: Iterable[NewPoint], at: float, mark: int) -> Iterator[bytes]:
         for point in points:
@@ -116,7 +121,10 @@ class CurveFile:
     def _load(self, mark: int | None) -> None:
         """Learn what is there; what is behind the mark goes, and what was not written whole."""
         end = 0
-        with self._path.open("rb") as file, suppress(ValueError, LookupError, TypeError):
+        with (
+            os.fdopen(open_checked(self._path, os.O_RDONLY), "rb") as file,
+            suppress(ValueError, LookupError, TypeError),
+        ):
             for line in file:
                 self._note(line, mark)
                 end += len(line)
@@ -148,7 +156,8 @@ class CurveFile:
         thinned = self._path.with_name(f"{self._path.name}.part")
         points = 0
         try:
-            with self._path.open("rb") as source, thinned.open("wb") as target:
+            thinned.unlink(missing_ok=True)
+            with os.fdopen(open_checked(self._path, os.O_RDONLY), "rb") as source, thinned.open("xb") as target:
                 for line in source:
                     if line.startswith(b"["):
                         try:

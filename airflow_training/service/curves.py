@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from operator import itemgetter, lt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from airflow_training.jobs.curves import Curve, JobMetrics, Point, Unit
-from airflow_training.jobs.metrics import is_finite
 from airflow_training.service.files import read_start
 from airflow_training.service.thinning import thin
 
@@ -52,12 +52,12 @@ def read_curves(files: Iterable[Path], points: int) -> JobMetrics:
     # Many curves have fewer points each: a reply of megabytes would hold up all others.
     points = min(points, max(2, _MOST_POINTS // max(1, len(found))))
     with_steps = {name for name, unit in found if unit != "value"}
-    curves = [
-        # What is in the file was looked at when it was written.
-        Curve.model_construct(name=name, unit=unit, points=_thinned(curve.points, points), told=curve.told)
-        for (name, unit), curve in sorted(found.items())
-        if unit != "value" or name not in with_steps
-    ]
+    curves = []
+    for (name, unit), curve in sorted(found.items()):
+        # A job may have written into its files.
+        with suppress(ValueError, LookupError, TypeError):
+            if unit != "value" or name not in with_steps:
+                curves.append(Curve(name=name, unit=unit, points=_thinned(curve.points, points), told=curve.told))
     return JobMetrics.model_construct(curves=curves)
 
 
@@ -87,7 +87,7 @@ def _read(file: Path) -> list[_Kept]:
     # Its last line may just be written.
     lines = content.rpartition(b"\n")[0].replace(b"\n", b",")
     try:
-        return _curves(from_json(b"[" + lines + b"]"))
+        return _curves(from_json(b"[" + lines + b"]", allow_inf_nan=False))
     except (ValueError, LookupError, TypeError):
         # The machine lost power while it was written: its writer cuts off what cannot be read.
         return []
@@ -98,7 +98,5 @@ def _curves(entries: list[Any]) -> list[_Kept]:
     points: list[_Points] = [[] for _ in names]
     for entry in entries:
         if isinstance(entry, list):
-            if not all(map(is_finite, entry)):
-                raise ValueError
             points[entry[_CURVE]].append(entry)
     return [_Kept(*name, told, told[-1][_TOLD]) for name, told in zip(names, points, strict=True) if told]

@@ -49,8 +49,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return document
 
 
-@contextmanager
-def opened(path: Path | str, flags: int, *, folder: int | None = None) -> Iterator[int]:
+def open_checked(path: Path | str, flags: int, *, folder: int | None = None) -> int:
     """Open what a job may have replaced by a link or a pipe: the first is not followed, the second not waited for.
 
     Args:
@@ -62,9 +61,17 @@ def opened(path: Path | str, flags: int, *, folder: int | None = None) -> Iterat
         OSError: It is not there, or neither a file nor a folder.
     """
     descriptor = os.open(path, os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600, dir_fd=folder)
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+    return descriptor
+
+
+@contextmanager
+def opened(path: Path | str, flags: int, *, folder: int | None = None) -> Iterator[int]:
+    """Open as `open_checked` does, and close it afterwards."""
+    descriptor = open_checked(path, flags, folder=folder)
     try:
-        if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode) and not stat.S_ISDIR(mode):
-            raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
         yield descriptor
     finally:
         os.close(descriptor)

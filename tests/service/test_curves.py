@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -206,14 +207,21 @@ def test_a_writer_that_was_killed_is_followed_by_one_that_knows_the_epoch(tmp_pa
     assert told(after)["loss", "epoch"] == [(1, 0.1), (2, 0.2)]
 
 
-def test_a_full_disk_costs_points_only(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_costs_points_only(tmp_path: Path) -> None:
     log = log_of(tmp_path)
-    (tmp_path / "metrics.ndjson").symlink_to("/dev/full")
+    (tmp_path / "metrics.ndjson").mkdir()
     log.write(b'{"metrics": {"a": 1}}\n')
-    (tmp_path / "metrics.ndjson").unlink()
+    (tmp_path / "metrics.ndjson").rmdir()
     log.write(b'{"metrics": {"a": 2}}\n')
     log.close()
     assert (tmp_path / "log.txt").read_bytes() == b'{"metrics": {"a": 1}}\n{"metrics": {"a": 2}}\n'
+    assert told(tmp_path) == {("a", "value"): [(1, 2)]}
+
+
+def test_a_pipe_that_a_job_puts_in_place_of_its_curves_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.ndjson")
+    log_of(tmp_path, '{"metrics": {"a": 1}}\n').close()
+    assert told(tmp_path) == {}
 
 
 @pytest.mark.parametrize(

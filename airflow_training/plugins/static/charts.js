@@ -111,6 +111,8 @@ function options({ title, x, y, time, fromZero, lines }, width) {
     width: Math.max(width, 200),
     height: HEIGHT,
     title,
+    // Room for half of the last label; as much as uPlot thinks right at the other sides.
+    padding: [null, time ? 36 : 14, null, null],
     cursor: { drag: { x: true, y: false } },
     scales: { x: { time: Boolean(time) }, y: fromZero ? { range: (_, __, most) => [0, most * 1.1 || 1] } : {} },
     axes: [

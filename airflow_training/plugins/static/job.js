@@ -74,7 +74,7 @@ function draw() {
 
 const whole = (shown) => html`
   ${head(shown)} ${timeline(shown.job)}
-  ${figures(shown.metrics)}
+  ${ended(shown.job.status) ? figures(shown.metrics) : nothing}
   <h2>Metrics</h2>
   ${metricsNote()}
   <div class="charts" id="metrics"></div>
