@@ -47,7 +47,8 @@ def test_a_service_that_is_killed_again_and_again_loses_no_job(
         records = own_tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
         assert [json.loads(record)["line"] for record in records][-5:] == [f"line {i}" for i in range(1, 6)]
         assert (own_tenant.folder(job_id) / "runs").read_text() == "run\n"
-    assert not own_service.supervisors()
+    # A job has ended a moment before its supervisor.
+    wait_for(lambda: not own_service.supervisors(), "the end of the supervisors")
 
 
 def test_a_job_that_failed_is_run_again_as_often_as_it_may(tenant: Tenant) -> None:
