@@ -116,8 +116,19 @@ class Stack:
         with ThreadPoolExecutor(max_workers=3) as pool:
             while not self._ended.wait(3):
                 # Containers may go while they are listed.
-                with suppress(DockerException, RequestException):
-                    list(pool.map(self._check, self.containers()))
+                with suppress(DockerException, RequestException, psutil.Error, subprocess.TimeoutExpired):
+                    containers = self.containers()
+                    self._keep_names(containers)
+                    list(pool.map(self._check, containers))
+
+    def _keep_names(self, containers: list[Container]) -> None:
+        """Podman's name server may end where many containers start anew at once; a restart does not bring it back."""
+        if any(process.name() == "aardvark-dns" for process in psutil.process_iter()):
+            return
+        running = [str(container.id) for container in containers if container.attrs["State"]["Status"] == "running"]
+        if running:
+            reload = ["podman", "network", "reload", running[0]]
+            subprocess.run(reload, env=environment(), capture_output=True, check=False, timeout=45)
 
     def _check(self, container: Container) -> None:
         # Of one that is restarted it may never end, and the others are to have theirs nevertheless.
