@@ -24,7 +24,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], responses=REFUSALS)
 
 _MOST_FILES = 10_000
 
-
 # Seconds that the store may take to name the files, and the signatures to be read.
 _STORE_PATIENCE = 3
 _PATIENCE = 3.0
