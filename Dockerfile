@@ -12,7 +12,7 @@ RUN uv build --quiet --wheel --out-dir /wheels
 RUN printf '%s; python_version < "3"\n' apache-airflow apache-airflow-providers-http > /tmp/without.txt \
     && uv venv --quiet /opt/airflow-training \
     && uv pip install --quiet --no-cache --python /opt/airflow-training/bin/python --compile-bytecode \
-        --constraint /tmp/constraints.txt --override /tmp/without.txt "$(echo /wheels/*.whl)[service,postgresql]"
+        --constraint /tmp/constraints.txt --override /tmp/without.txt "$(echo /wheels/*.whl)[service,postgresql,tensorboard]"
 
 FROM python:${PYTHON}-slim-trixie AS service
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/airflow-training training \

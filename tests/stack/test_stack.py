@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
+import requests
 
+from airflow_training.local.airflow_api import USER
 from airflow_training.local.process import wait_until
 from tests.engines.compose import Stack, processes, running_stack
 from tests.engines.podman import running_podman
@@ -63,6 +66,30 @@ def test_a_model_is_trained_on_the_cluster_and_published_where_serving_looks(sta
     found = worker.exec_run(["ls", "-ln", "/opt/airflow/models/census/1"])
     assert b"saved_model.pb" in found.output, found.output
     assert b"-rw-r--r--" in found.output, "Serving is another user"
+
+
+def on_the_page(stack: Stack, what: str, **query: str) -> Any:
+    """What a page of the trainings in Airflow is told."""
+    login = {"username": USER, "password": stack.airflow.password}
+    token = requests.post(f"{stack.airflow.url}/auth/token", json=login, timeout=60).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    reply = requests.get(f"{stack.airflow.url}/training/api/{what}", params=query, headers=headers, timeout=60)
+    assert reply.ok, reply.text
+    return reply.json()
+
+
+def test_a_training_on_the_cluster_is_seen_in_airflow(stack: Stack, deployed: str) -> None:
+    task = {"dag_id": "train_and_deploy", "run_id": deployed, "task_id": "train"}
+    assert on_the_page(stack, "job", **task)["job"]["status"] == "SUCCEEDED"
+    assert any(len(curve["points"]) > 1 for curve in on_the_page(stack, "metrics", **task)["curves"])
+    assert max(sample["memory"] for sample in on_the_page(stack, "usage", **task)["samples"]) > 100
+    (signature,) = on_the_page(stack, "model", **task)["model"]["signatures"]
+    assert signature["name"] == "serving_default"
+    (training,) = on_the_page(stack, "trainings", dag_id="train_and_deploy")["trainings"]
+    assert training["deployed"]
+    jobs = on_the_page(stack, "jobs", conn_id="training_default")
+    assert training["job_id"] in [job["job_id"] for job in jobs["jobs"]]
+    assert jobs["connections"] == ["training_default"]
 
 
 def test_a_node_that_dies_while_it_trains_fails_the_task_with_the_reason(stack: Stack) -> None:
