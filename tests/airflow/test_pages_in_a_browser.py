@@ -40,6 +40,7 @@ Path("model/1/saved_model.pb").write_text("m")
 """
 
 _PLOT = "document.querySelector('.charts > div').chart.plot"
+_SHOWN = f"[{_PLOT}.scales.x.min, {_PLOT}.scales.x.max]"
 # It has more points, and shows all of them.
 _GROWN = f"""seen => {_PLOT}.data[0].length > seen + 3
     && {_PLOT}.scales.x.min === {_PLOT}.data[0][0] && {_PLOT}.scales.x.max === {_PLOT}.data[0].at(-1)"""
@@ -155,7 +156,11 @@ def test_what_was_drawn_larger_stays_so(visitor: Visitor, learning: Training) ->
     page.evaluate(f"{_PLOT}.setScale('x', {{ min: 2, max: 4 }})")
     seen = visitor.points("loss")
     page.wait_for_function(f"seen => {_PLOT}.data[0].length > seen", arg=seen)
-    assert page.evaluate(f"[{_PLOT}.scales.x.min, {_PLOT}.scales.x.max]") == [2, 4]
+    assert page.evaluate(_SHOWN) == [2, 4]
+    before = page.evaluate_handle(_PLOT)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"before => {_PLOT} !== before", arg=before)
+    assert page.evaluate(_SHOWN) == [2, 4], "of a chart that is made anew too"
 
 
 def test_the_machine_that_a_job_uses_is_shown_against_what_it_may_use(visitor: Visitor, learning: Training) -> None:

@@ -41,8 +41,10 @@ class Chart {
       // Which draws what is shown now, and would keep a scale that is to change.
       if (keeps) this.plot.redraw();
     } else {
+      const kept = this.plot && zoomed(this.plot) ? this.plot.scales.x : null;
       this.plot?.destroy();
       this.plot = new uPlot(options(what, this.host.clientWidth), data, this.host);
+      if (kept) this.plot.setScale("x", kept);
       this.shape = shape;
     }
     this.what = what;
