@@ -64,8 +64,6 @@ class Clients:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._hasher = PasswordHasher()
-        # An unknown client takes as long to refuse as a wrong secret: nobody can find ids by the clock.
-        self._nobodys_hash = self._hasher.hash(secrets.token_urlsafe())
 
     def add(
         self,
@@ -155,11 +153,15 @@ class Clients:
         with self._sessions() as session:
             # No id has a NUL, and PostgreSQL does not even take one to look for.
             client = None if "\0" in client_id else session.get(Client, client_id)
+        if client is None:
+            # It takes as long to refuse as a wrong secret: nobody can find ids by the clock.
+            self._hasher.hash(secret)
+            return None
         try:
-            self._hasher.verify(client.secret_hash if client else self._nobodys_hash, secret)
+            self._hasher.verify(client.secret_hash, secret)
         except VerificationError:
             return None
-        return _known(client) if client else None
+        return _known(client)
 
     def current(self, client_id: str, generation: str) -> KnownClient | None:
         """The client that something was issued to; None where it has been removed or has another secret now."""
