@@ -25,7 +25,8 @@ from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
 from airflow_training.jobs.identity import job_folder
-from airflow_training.local.service import LocalService
+from airflow_training.local.service import Credentials, LocalService
+from airflow_training.service.clients import Clients
 from airflow_training.service.database import Job, now, open_database
 from airflow_training.service.settings import DataFolder
 
@@ -77,6 +78,13 @@ class RunningService(LocalService):
         self.database_url = database_url or self.files.database_url
         of_database = ("--database-url", database_url) if database_url else ()
         self.options_of_commands = ("--data", str(self.data), *of_database)
+
+    def add_client(self, client_id: str, tenant: str = "default") -> Credentials:
+        """Register an OAuth2 client, without a process for it: nearly every test has a tenant of its own."""
+        sessions = open_database(self.database_url)
+        added = Clients(sessions).add(tenant, client_id)
+        close(sessions())
+        return Credentials(added.client_id, added.client_secret)
 
     def supervisors(self) -> list[psutil.Process]:
         mine = str(self.data / "jobs")
