@@ -285,7 +285,7 @@ class Attempt:
         submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
         try:
             status = await asyncio.shield(submit)
-        except (asyncio.CancelledError, AirflowTaskTimeout):
+        except asyncio.CancelledError:
             # A request that is under way would arrive after the one that cancels its job.
             await asyncio.wait([submit], timeout=_LAST_SECONDS)
             submit.cancel()
@@ -310,7 +310,7 @@ class Attempt:
         self._claimed = claim
         try:
             yield
-        except (asyncio.CancelledError, AirflowTaskTimeout):
+        except asyncio.CancelledError:
             if self._cancel_on_kill and not self._goes_on():
                 try:
                     # One that the service does not know yet may arrive there still.

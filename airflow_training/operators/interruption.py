@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +31,7 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._alarmed = False
         self.interrupted = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -36,15 +40,42 @@ class Interruptible:
         Raises:
             asyncio.CancelledError: It was interrupted, and has cleaned up after itself. An interruption that came
                 before it began interrupts it at its first wait.
+            AirflowTaskTimeout: The task's `execution_timeout` passed, and it was interrupted in the same way.
         """
-        return asyncio.run(self._known(work))
+        with self._alarm_as_interruption():
+            return asyncio.run(self._known(work))
+
+    @contextmanager
+    def _alarm_as_interruption(self) -> Iterator[None]:
+        """Have the alarm of an `execution_timeout` interrupt the work as well, and raise afterwards what it raises.
+
+        Airflow raises it wherever the task is at that moment. In the midst of a question to its supervisor, which most
+        of what a task asks Airflow is, the answer stays unread and is taken for that of the next question.
+        """
+        handler = signal.getsignal(signal.SIGALRM)
+        if not callable(handler) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def alarm(_signal: int, _frame: object) -> None:
+            self._alarmed = True
+            self._cancel()
+
+        signal.signal(signal.SIGALRM, alarm)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGALRM, handler)
+            if self._alarmed:
+                self._alarmed = False
+                handler(signal.SIGALRM, None)
 
     async def _known(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("asyncio.run runs a task")
         self._running = asyncio.get_running_loop(), task
-        if self.interrupted:
+        if self.interrupted or self._alarmed:
             task.cancel()
         try:
             return await work
@@ -54,6 +85,9 @@ class Interruptible:
     def interrupt(self) -> None:
         """Cancel what runs, if anything does. It does nothing else: a signal handler may not wait for anything."""
         self.interrupted = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._running:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)

@@ -1,0 +1,46 @@
+"""Work that Airflow's signals interrupt."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
+
+from airflow_training.operators.interruption import Interruptible
+
+# Seconds, which do not pass: the tests raise the alarm themselves.
+_LONG = 600
+
+
+def test_an_execution_timeout_that_passes_in_the_midst_of_a_question_to_airflow_waits_for_the_answer() -> None:
+    done = []
+
+    async def work() -> None:
+        signal.raise_signal(signal.SIGALRM)
+        done.append("the answer is read")
+        try:
+            await asyncio.sleep(_LONG)
+        finally:
+            done.append("the job is canceled")
+
+    with timeout(_LONG), pytest.raises(AirflowTaskTimeout):
+        Interruptible().run(work())
+    assert done == ["the answer is read", "the job is canceled"]
+
+
+def test_an_execution_timeout_that_passes_with_the_last_answer_is_one() -> None:
+    async def work() -> None:
+        signal.raise_signal(signal.SIGALRM)
+
+    with timeout(_LONG), pytest.raises(AirflowTaskTimeout):
+        Interruptible().run(work())
+
+
+def test_an_execution_timeout_that_passes_between_two_works_is_raised_at_once() -> None:
+    with timeout(_LONG):
+        Interruptible().run(asyncio.sleep(0))
+        with pytest.raises(AirflowTaskTimeout):
+            signal.raise_signal(signal.SIGALRM)
