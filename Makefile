@@ -37,7 +37,7 @@ demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep le
 	@$(BIN)/airflow-training demo $(ARGS)
 
 test: lint ## Every check, and every test but that of the stack
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-matrix: install ## The unit tests on each supported Python (or on ARGS=3.12), and with the oldest dependencies
 	@tests/matrix $(ARGS)
