@@ -1,6 +1,7 @@
 """An Airflow and a training service for all tests of a group that need both.
 
-Most of these tests wait, so there are two groups (`xdist_group`), which run side by side, each with an Airflow.
+Most of these tests wait, so there are two groups (`xdist_group`), which run side by side, each with an Airflow. It ends
+with the last test of this package, for it takes a fifth of two cores while it does nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.airflow.support import Counts, ServiceUnderTest, Training
 DAGS = Path(__file__).parent / "dags"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def counts() -> Iterator[Counts]:
     """What the Airflow sends to StatsD."""
     counts = Counts()
@@ -30,7 +31,7 @@ def counts() -> Iterator[Counts]:
     counts.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, service: LocalService, credentials: Credentials, counts: Counts
 ) -> Iterator[LocalAirflow]:
@@ -58,7 +59,7 @@ def airflow(
         airflow.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def under_test(service: LocalService, credentials: Credentials) -> ServiceUnderTest:
     """The service that the connection `training_default` leads to."""
     return ServiceUnderTest(service, credentials)

@@ -13,7 +13,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, wait_until
 from tests.airflow.support import PATIENCE, WAIT, Training, frozen_triggerer
 
-pytestmark = pytest.mark.xdist_group("another-airflow")
+pytestmark = pytest.mark.xdist_group("airflow")
 
 Train = Callable[..., Training]
 
