@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
+from airflow_training.local.process import wait_until
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
 from tests.client.following import Told, follow
 
@@ -162,18 +164,20 @@ async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: p
     assert broken.is_set()
 
 
-async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(watcher: Watcher, proxy: Proxy) -> None:
+async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(
+    watcher: Watcher, proxy: Proxy, tmp_path: Path
+) -> None:
     proxy.inject("POST", "/watch", NO_WATCH, times=999)
-    jobs = [await start(watcher, COUNT) for _ in range(3)]
+    jobs = [await start(watcher, f"{COUNT}; until test -e '{tmp_path}/go'; do sleep 0.1; done") for _ in range(3)]
 
-    told = await asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+    told = asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+    await asyncio.to_thread(wait_until, lambda: proxy.count("GET", "/jobs$") >= 3, "Three lists", timeout=60)
+    assert proxy.count("GET", "/jobs/[^/]+$") == 0, "one request tells of all"
+    (tmp_path / "go").touch()
 
-    assert told == [COUNTED] * 3
+    assert await told == [COUNTED] * 3
     assert proxy.count("POST", "/watch") == 1
-    assert proxy.count("GET", "/jobs$") > 1
     assert proxy.count("GET", "/jobs/[^/]+/logs") > 3
-    # One that is followed alone is asked for alone.
-    assert proxy.count("GET", "/jobs/[^/]+$") < proxy.count("GET", "/jobs$")
 
 
 async def test_who_is_polled_for_knows_that_the_service_answers(watcher: Watcher, proxy: Proxy) -> None:
