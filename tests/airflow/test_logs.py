@@ -13,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("airflow")
 
 Train = Callable[..., Training]
 
-LINES = 100_000
+LINES = 200_000
 MEGABYTE = 1024 * 1024
 # What the triggerer may need more of for a flood: measured are 20 to 40 MB; the log as a whole has 25.
 MEMORY = 100 * MEGABYTE

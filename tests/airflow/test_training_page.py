@@ -153,6 +153,7 @@ def test_who_has_not_logged_in_sees_nothing(train: Train, browser: Callable[[str
     for path in (*OF_A_JOB, "trainings", "jobs"):
         assert nobody.get(f"api/{path}", ref_of(training)).status_code == 401, path
     assert nobody.cancel(ref_of(training)).status_code == 401
+    training.end()
 
 
 def test_who_may_not_read_the_dag_does_not_see_its_job(
@@ -176,6 +177,8 @@ def test_who_may_not_read_the_dag_does_not_see_its_job(
     listed = stranger.read("jobs", conn_id="training_default")
     assert job not in json.dumps(listed)
     assert listed["left_out"] >= 1
+    training.go_on()
+    training.end()
 
 
 def test_a_viewer_sees_the_job_and_cannot_cancel_it(train: Train, browser: Callable[[str | None], Browser]) -> None:
@@ -190,6 +193,8 @@ def test_a_viewer_sees_the_job_and_cannot_cancel_it(train: Train, browser: Calla
     assert viewer.read("jobs")["connections"] == []
     by_connection = {"conn_id": "training_default", "job_id": seen["job"]["job_id"]}
     assert viewer.get("api/job", by_connection).status_code == 403
+    training.go_on()
+    training.end()
 
 
 def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[str | None], Browser]) -> None:
@@ -230,6 +235,8 @@ def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow:
     airflow.api("PATCH", f"{xcoms}/{JOB_ID_KEY}", body={"value": own})
     airflow.api("PATCH", f"{xcoms}/{CLAIM_KEY}", body={"value": {**claim, "version": "v2/storage?"}})
     assert admin.read("job", **ref_of(mine))["job"] is None
+    theirs.go_on()
+    theirs.end()
 
 
 def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> None:
@@ -290,6 +297,8 @@ def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy,
         assert admin.read(path, **ref)["supported"], path
     proxy.heal()
     wait_for_status(admin, ref, "RUNNING")
+    training.go_on()
+    training.end()
 
 
 def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admin: Browser) -> None:

@@ -190,6 +190,7 @@ async def test_who_is_polled_for_knows_that_the_service_answers(watcher: Watcher
             await follower.changed()
 
     assert follower.last_heard > began
+    assert proxy.count("GET", "/jobs$") == 0, "one that is followed alone is asked for alone"
 
 
 async def test_credentials_that_were_renewed_are_used(settings: ClientSettings) -> None:

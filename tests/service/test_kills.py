@@ -24,7 +24,7 @@ FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; 
 
 @pytest.mark.parametrize(
     ("database", "seed"),
-    [(SQLITE, 0), (SQLITE, 1), (POSTGRESQL, 2)],
+    [(SQLITE, 0), (SQLITE, 1), (SQLITE, 2), (POSTGRESQL, 3), (POSTGRESQL, 4)],
     indirect=["database"],
 )
 def test_a_service_that_is_killed_again_and_again_loses_no_job(
