@@ -19,6 +19,7 @@ from typing import Any
 from anyio import fail_after, move_on_after
 
 from airflow_training import stats
+from airflow_training.background import finish
 from airflow_training.client.follower import Follower
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.watcher import Watcher
@@ -43,7 +44,8 @@ PATIENCE = RetryPolicy(budget=15 * 60)
 # Seconds between two writes into XCom on average, whichever job they are for: each takes the triggerer about ten
 # milliseconds.
 _BETWEEN_WRITES = 0.25
-# Seconds: to save the cursor when we are told to end; to have a job canceled; for what a canceled job still says.
+# Seconds to wait until the cursor is saved when we are told to end. It is saved in any case, but a triggerer that stops
+# gets no reply any more; to have a job canceled; for what a canceled job still says.
 _LAST_WORD = 1.0
 _CANCEL = 60.0
 _DRAIN = 60.0
@@ -113,7 +115,7 @@ async def report(
         return await reporter.report(limits)
     except asyncio.CancelledError:
         with move_on_after(_LAST_WORD):
-            await reporter.save_cursor()
+            await finish(reporter.save_cursor())
         raise
 
 

@@ -14,6 +14,8 @@ from anyio import fail_after
 
 from airflow_training import stats
 from airflow_training.addresses import TASK_TAB, base_url, task_path
+from airflow_training.client.stand_in import PATIENCE as PATIENCE_OF_STAND_IN
+from airflow_training.client.stand_in import StandIn
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watcher import Watcher
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A task that Airflow kills has about five seconds left.
+# A task that Airflow ends has five seconds until it is killed; what takes longer is left to the stand-in.
 _LAST_SECONDS = 2.0
 
 Description = tuple[TrainingParameters, Sequence[Upload]]
@@ -312,18 +314,31 @@ class Attempt:
             yield
         except asyncio.CancelledError:
             if self._cancel_on_kill and not self._goes_on():
-                try:
-                    # One that the service does not know yet may arrive there still.
-                    with fail_after(_LAST_SECONDS):
-                        known = await client().cancel(claim.job_id)
-                    if known:
-                        stats.canceled()
-                        self._claimed = self._over(claim)
-                except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
-                    why = error or "no answer in time"
-                    told = coded(f"The job {claim.job_id} could not be canceled: {why}", code="AT-415")
-                    self._log.warning("%s", told)
+                await self._cancel_at_the_end(client(), claim)
             raise
+
+    async def _cancel_at_the_end(self, client: TrainingClient, claim: Claim) -> None:
+        """Cancel a job in the few seconds that are left to this process, or have it done after them."""
+        stand_in: StandIn | None = None
+        try:
+            stand_in = StandIn(client.settings, claim.job_id)
+            with fail_after(_LAST_SECONDS):
+                known = await client.cancel(claim.job_id)
+            # One that the service does not know yet may arrive there still.
+            if known:
+                stand_in.dismiss()
+                stats.canceled()
+                self._claimed = self._over(claim)
+        except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
+            why = str(error).rstrip(".") or "no answer in time"
+            rest = (
+                f" A process of its own goes on trying for {PATIENCE_OF_STAND_IN / 60:g} minutes." if stand_in else ""
+            )
+            told = coded(f"The job {claim.job_id} could not be canceled yet: {why}.{rest}", code="AT-415")
+            self._log.warning("%s", told)
+        finally:
+            if stand_in:
+                stand_in.begin()
 
     def _goes_on(self) -> bool:
         """Whether the worker is told to end but the task is not: it is shut down, and a retry goes on with the job."""

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from anyio import fail_after
+from airflow.utils.helpers import log_filename_template_renderer
+from tenacity import AsyncRetrying, stop_after_delay, wait_random_exponential
 
 from airflow_training import stats
+from airflow_training.background import finish
+from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -35,11 +43,15 @@ from airflow_training.xcoms import CURSOR_KEY, JOB_ID_KEY
 # deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.
 _SHORTEST = 10.0
 
-# Seconds for a cancellation: Airflow gives half a minute to all that is done for a task that was ended.
-_CANCEL = 25.0
+# Seconds for which Airflow is asked again what became of a task, if it cannot be asked: a database that is locked, an
+# API that restarts. Much later the answer would be about another try.
+_ASK = 60.0
 
 # The task has not been ended: it goes on with this job, or its next try sees to it.
 _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
+
+# The status with which Airflow says that the task, its run or its Dag has been deleted.
+_NOT_FOUND = 404
 
 
 # Where this triggerer began to tell the logs of triggers that it has not seen the end of. One that it gets again, after
@@ -77,6 +89,9 @@ class TrainingTrigger(BaseTrigger):
         self.version = version
         self.limits = limits
         self.cancel_on_kill = cancel_on_kill
+        self._used = AsyncExitStack()
+        self._watcher: Watcher | None = None
+        self._logs_here: list[str] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and the arguments that make this trigger again elsewhere."""
@@ -103,15 +118,14 @@ class TrainingTrigger(BaseTrigger):
     async def _follow(self) -> dict[str, Any]:
         cursor = _begun.setdefault(self._try(), await self._cursor())
         try:
-            async with shared_watcher(self.training_conn_id, self.version) as watcher:
-                outcome = await report(
-                    watcher,
-                    self.job_id,
-                    log=self.log,
-                    store=self._store,
-                    limits=Limits.from_dict(self.limits),
-                    cursor=cursor,
-                )
+            outcome = await report(
+                await self._shared_watcher(),
+                self.job_id,
+                log=self.log,
+                store=self._store,
+                limits=Limits.from_dict(self.limits),
+                cursor=cursor,
+            )
             event = {"job_id": self.job_id, **outcome.to_dict()}
         except Superseded:
             event = {"job_id": self.job_id}
@@ -120,46 +134,90 @@ class TrainingTrigger(BaseTrigger):
         _begun.pop(self._try(), None)
         return event
 
+    async def _shared_watcher(self) -> Watcher:
+        if self._watcher is None:
+            # Until `cleanup`: when the task is ended, its job is canceled over the same connection.
+            self._watcher = await self._used.enter_async_context(shared_watcher(self.training_conn_id, self.version))
+        return self._watcher
+
+    async def cleanup(self) -> None:
+        """Leave the connection to those who still use it; Airflow calls this last, whatever ended the trigger."""
+        await self._used.aclose()
+
     async def on_kill(self) -> None:
-        """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere."""
-        if not self.cancel_on_kill:
-            self.log.info("The training job %s is left alone, as cancel_on_kill=False asks for", self.job_id)
-            return
+        """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere.
+
+        Airflow (3.3) does not wait for it: it cancels this coroutine a second after it was called, whatever
+        `[triggerer] on_kill_timeout` says, since it cancels each trigger that should be gone once a second.
+        """
+        await finish(self._end_job(self._used.pop_all()))
+
+    async def _end_job(self, used: AsyncExitStack) -> None:
+        async with used:
+            if not self.cancel_on_kill:
+                self.log.info("The training job %s is left alone, as cancel_on_kill=False asks for", self.job_id)
+                return
+            try:
+                reason = await self._reason_to_leave_it()
+            except asyncio.CancelledError:
+                reason = "the triggerer was stopped before it could read what became of its task"
+            except Exception as error:  # noqa: BLE001 - whatever it is: who does not know does not cancel
+                reason = f"what became of its task cannot be read ({error})"
+            if reason:
+                self.log.warning("The training job %s is not canceled: %s", self.job_id, reason)
+                return
+            self.log.info("Canceling the training job %s, since its task was ended", self.job_id)
+            try:
+                watcher = self._watcher
+                if watcher is None:
+                    watcher = await used.enter_async_context(shared_watcher(self.training_conn_id, self.version))
+                known = await self._cancel(watcher)
+            except (TrainingError, asyncio.CancelledError) as error:
+                why = str(error) or "the triggerer was stopped."
+                told = coded(
+                    f"The training job {self.job_id} could not be canceled and may still run: {why}", code="AT-414"
+                )
+                self.log.error("%s", told)
+                return
+            if known:
+                stats.canceled()
+                self.log.info("Canceled the training job %s", self.job_id)
+            else:
+                self.log.info("There is no training job %s to cancel: the service does not know it", self.job_id)
+
+    async def _cancel(self, watcher: Watcher) -> bool:
         try:
-            reason = await self._reason_to_leave_it()
-        except Exception as error:  # noqa: BLE001 - whatever it is: who does not know does not cancel
-            reason = f"what became of its task cannot be read ({error})"
-        if reason:
-            self.log.warning("The training job %s is not canceled: %s", self.job_id, reason)
-            return
-        try:
-            async with shared_watcher(self.training_conn_id, self.version) as watcher:
-                with fail_after(_CANCEL):
-                    known = await watcher.client.cancel(self.job_id)
-                if known:
-                    stats.canceled()
-        except (TrainingError, TimeoutError) as error:
-            said = str(error) or "the service does not answer."
-            told = coded(
-                f"The training job {self.job_id} could not be canceled and may still run: {said}", code="AT-414"
-            )
-            self.log.error("%s", told)
-        else:
-            self.log.info("Canceled the training job %s, since its task was ended", self.job_id)
+            return await watcher.client.cancel(self.job_id)
+        except asyncio.CancelledError:
+            # Only a triggerer that is stopped cancels this, once, and then waits for it: for twenty seconds (3.3).
+            return await watcher.client.cancel(self.job_id)
 
     async def _reason_to_leave_it(self) -> str:
-        if await self._is_superseded():
-            return ""
+        asking = AsyncRetrying(
+            stop=stop_after_delay(_ASK), wait=wait_random_exponential(multiplier=0.5, max=10), reraise=True
+        )
+        state: str | None = await asking(self._state)
+        return f"its task goes on, it is {state}" if state in _GOES_ON else ""
+
+    async def _state(self) -> str | None:
+        """What became of the task; None if it goes on with another job, or is no longer there."""
         task = self._task()
         query = GetTaskStates(
             dag_id=task["dag_id"], run_ids=[task["run_id"]], task_ids=[task["task_id"]], map_index=task["map_index"]
         )
-        answer = await task_runner.SUPERVISOR_COMMS.asend(query)
+        try:
+            if await self._is_superseded():
+                return None
+            answer = await task_runner.SUPERVISOR_COMMS.asend(query)
+        except AirflowRuntimeError as error:
+            if (error.error.detail or {}).get("status_code") == _NOT_FOUND:
+                return None
+            raise
         if not isinstance(answer, TaskStatesResult):
             raise TypeError(f"Airflow answered with {type(answer).__name__}")
-        # A mapped task's key has its index at its end; there is one task instance, or none where it was removed.
-        (state,) = list(answer.task_states.get(task["run_id"], {}).values()) or [None]
-        return f"its task goes on, it is {state}" if state in _GOES_ON else ""
+        # A mapped task's key has its index at its end; there is one task instance, or none if it was deleted.
+        states: list[str | None] = list(answer.task_states.get(task["run_id"], {}).values())
+        return states[0] if states else None
 
     async def _is_superseded(self) -> bool:
         """Whether a later try of the task has claimed a job of its own."""
@@ -169,14 +227,37 @@ class TrainingTrigger(BaseTrigger):
         # Not before each: it takes as long as the storing. A cursor says which job it is of.
         if key != CURSOR_KEY and await self._is_superseded():
             raise Superseded
+        if key == CURSOR_KEY:
+            self._logs_here = self._logs_here or await asyncio.to_thread(self._logs)
+            value = {**value, "logs": self._logs_here}
         await XCom.aset(key, value, **self._task())
 
     async def _cursor(self) -> Any:
         try:
-            return await XCom.aget_one(key=CURSOR_KEY, **self._task())
+            cursor = await XCom.aget_one(key=CURSOR_KEY, **self._task())
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and is followed
             self.log.warning("How far the log has been told cannot be read, it is told from its beginning: %s", error)
             return None
+        if not isinstance(cursor, dict):
+            return None
+        # If none of the logs of this try that were there then is here now, a triggerer may have been lost with its
+        # disk, and Airflow can no longer show what it wrote. If it can after all, its page shows each line once.
+        if not set(cursor.get("logs", [])) & set(await asyncio.to_thread(self._logs)):
+            self.log.info(
+                "The log begins again here: what was written before is not in the log folder of this triggerer"
+            )
+            return None
+        return cursor
+
+    def _logs(self) -> list[str]:
+        """The names of what triggerers wrote of this try, as far as it is in the log folder of this one."""
+        try:
+            folder = Path(conf.get("logging", "base_log_folder"))
+            log = folder / log_filename_template_renderer()(ti=self.task_instance)
+            return sorted(path.name for path in log.parent.glob(f"{glob.escape(log.name)}.trigger.*.log"))
+        except Exception as error:  # noqa: BLE001 - the template is the administrator's, and may need what is not known here
+            self.log.debug("The log of the task cannot be found: %s", error)
+            return []
 
     def _try(self) -> tuple[Any, ...]:
         """The try of the task whose log this is."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import greenback
 
+from airflow_training.background import finish
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watcher import Watcher
 from airflow_training.hooks.training import TrainingHook
@@ -71,7 +72,7 @@ class _Watchers:
         if not shared.users:
             if self.shared.get(connection) is shared:
                 del self.shared[connection]
-            await shared.watcher.__aexit__()
+            await finish(shared.watcher.__aexit__())
 
 
 _watchers = PerLoop(_Watchers)

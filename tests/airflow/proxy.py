@@ -49,11 +49,13 @@ class Proxy:
     Attributes:
         upstream: The service.
         url: Where the proxy answers.
+        delay: Seconds by which every request is late, whatever else befalls it.
         seen: Method, path and time of each request.
     """
 
     upstream: str
     url: str = ""
+    delay: float = 0.0
     seen: list[tuple[str, str, float]] = field(default_factory=list)
     _rules: list[Rule] = field(default_factory=list)
     _storage: str = ""
@@ -102,6 +104,7 @@ class Proxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path, time.monotonic()))
         body = await request.read()
+        await asyncio.sleep(self.delay)
 
         async def forward() -> web.Response:
             return await self._forward(request, body)
@@ -177,6 +180,18 @@ def stalled(seconds: float) -> Fault:
 
     async def fault(_: web.Request, forward: Forward) -> web.Response:
         await asyncio.sleep(seconds)
+        return await forward()
+
+    return fault
+
+
+def late_for_those_who_wait(seconds: float) -> Fault:
+    """The service is asked late, and only if the client still waits for the reply then."""
+
+    async def fault(request: web.Request, forward: Forward) -> web.Response:
+        await asyncio.sleep(seconds)
+        if request.transport is None or request.transport.is_closing():
+            return await lost(request, None)
         return await forward()
 
     return fault

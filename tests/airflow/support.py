@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -20,7 +20,7 @@ from airflow_training.client.settings import ClientSettings
 from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobStatus
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import LocalProcess, wait_until
+from airflow_training.local.process import LocalProcess, LocalProcessError, wait_until
 from airflow_training.local.service import Credentials, LocalService
 
 T = TypeVar("T")
@@ -151,8 +151,9 @@ class Training:
     def leave(self) -> None:
         """End what a failed test left running, so that others have the machine for themselves."""
         run = f"/dags/{self.dag_id}/dagRuns/{self.run}"
-        if self.airflow.api("GET", run)["state"] not in {"success", "failed"}:
-            self.airflow.api("PATCH", run, body={"state": "failed"})
+        with suppress(LocalProcessError):  # a test may have deleted it
+            if self.airflow.api("GET", run)["state"] not in {"success", "failed"}:
+                self.airflow.api("PATCH", run, body={"state": "failed"})
         for job in self.jobs:
             if not job.state.ended:
                 self.service.cancel(job)
@@ -197,9 +198,15 @@ class Training:
     def mark(self, state: str) -> None:
         self.airflow.mark(self.dag_id, self.run, "train", state)
 
+    def mark_run(self, state: str) -> None:
+        self.airflow.api("PATCH", f"/dags/{self.dag_id}/dagRuns/{self.run}", body={"state": state})
+
     def describe(self) -> str:
         """What a failed test needs to show."""
-        task = self.task
+        try:
+            task = self.task
+        except LocalProcessError as error:  # a test may have deleted it
+            return f"{self.name}: {error}\n" + "\n".join(str(job.to_wire()) for job in self.jobs)
         tries = range(1, max(1, task["try_number"]) + 1)
         logs = [f"--- try {number} ---\n" + "\n".join(map(json.dumps, self.log(number))) for number in tries]
         jobs = "\n".join(str(job.to_wire()) for job in self.jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from tests.airflow.proxy import NO_WATCH, Proxy, answers, edited, stalled
+from tests.airflow.proxy import NO_WATCH, Proxy, answers, edited, late_for_those_who_wait, stalled
 from tests.airflow.support import BOTH, WAIT, Training, frozen_triggerer
 
 pytestmark = pytest.mark.xdist_group("airflow")
@@ -94,6 +95,64 @@ def test_a_task_that_is_marked_cancels_its_job(train: Train, where: str, mark: s
     training.wait(lambda: training.jobs[0].state.value == "CANCELED", "The cancellation")
     assert len(training.jobs) == 1
     assert training.state == mark
+
+
+# Seconds: more than the one that Airflow (3.3) gives `on_kill`.
+LATE = 5.0
+
+ENDINGS: dict[str, tuple[str, Callable[[Training], object]]] = {
+    "the task is marked failed": ("once", lambda training: training.mark("failed")),
+    "the task is marked successful": ("once", lambda training: training.mark("success")),
+    "its run is marked failed": ("once", lambda training: training.mark_run("failed")),
+    "its run is marked successful": ("once", lambda training: training.mark_run("success")),
+    "the dagrun_timeout passes": ("run_timeout", lambda _: None),
+    "its Dag is deleted": ("deleted", lambda training: training.airflow.api("DELETE", f"/dags/{training.dag_id}")),
+    "it is removed from its file": ("removed", lambda training: (training.airflow.home / "removed").touch()),
+}
+
+
+def test_a_deferred_task_that_is_ended_ends_its_job_however_slow_the_service(train: Train, proxy: Proxy) -> None:
+    proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(LATE), times=math.inf)
+    trainings = {way: train(f"{dag}_deferred", "training_proxy", script=WAIT) for way, (dag, _) in ENDINGS.items()}
+    for training in trainings.values():
+        training.wait_for_line("waiting 3")
+
+    for way, (_, end) in ENDINGS.items():
+        end(trainings[way])
+
+    for way, training in trainings.items():
+        training.wait(lambda job=training: job.jobs[0].state.value == "CANCELED", f"The end of the job when {way}")  # type: ignore[misc]
+        assert len(training.jobs) == 1
+
+
+def test_a_triggerer_that_is_stopped_finishes_the_cancellation_of_a_job(
+    train: Train, proxy: Proxy, airflow: LocalAirflow
+) -> None:
+    proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(LATE), times=math.inf)
+    training = train("once_deferred", "training_proxy", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.mark("failed")
+    training.wait(lambda: proxy.count("DELETE", "/jobs/"), "The cancellation")
+    triggerer = airflow.components["triggerer"]
+    triggerer.stop(grace=60)
+    triggerer.start()
+
+    training.wait_for_job(1, "CANCELED")
+
+
+def test_a_task_on_a_worker_that_is_ended_ends_its_job_though_airflow_kills_it_first(
+    train: Train, proxy: Proxy
+) -> None:
+    # Longer than the five seconds that Airflow leaves to a task that it asked to end.
+    proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(8), times=math.inf)
+    training = train("once_in_worker", "training_proxy", script=WAIT)
+    training.wait_for_line("waiting 3")
+
+    training.mark("failed")
+
+    training.wait_for_job(1, "CANCELED")
+    assert any("A process of its own goes on trying" in line for line in training.lines())
 
 
 def test_a_running_task_that_is_cleared_cancels_its_job_and_trains_again(train: Train) -> None:

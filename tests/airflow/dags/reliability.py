@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG
@@ -33,6 +35,22 @@ for kind, arguments in KINDS.items():
                 deferrable=deferrable,
                 **arguments,
             )
+
+# Those whose Dag, or whose place in it, does not outlive the run.
+for name, seconds in {"deleted": None, "removed": None, "run_timeout": 45}.items():
+    with DAG(f"{name}_deferred", schedule=None, dagrun_timeout=timedelta(seconds=seconds) if seconds else None):
+        # A test puts the file there to have the task removed.
+        removed = name == "removed" and Path(os.environ["AIRFLOW_HOME"], "removed").exists()
+        TrainingOperator(
+            task_id="another" if removed else "train",
+            job_name="overridden",
+            script="overridden.py",
+            image="python:3",
+            completion_time="10m",
+            training_conn_id="{{ dag_run.conf['connection'] }}",
+            config="{{ dag_run.conf['job'] }}",
+            deferrable=True,
+        )
 
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 
