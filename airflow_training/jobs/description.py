@@ -8,15 +8,24 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from airflow_training.jobs.limits import check_duration
 from airflow_training.jobs.parameters import (
-    REQUIREMENTS_FILE,
     EnvironmentVariable,
     TrainingParameters,
     script_file,
 )
+from airflow_training.jobs.requirements import REQUIREMENTS_FILE
 
 LONGEST_COMMAND = 100_000
 """Bytes that a command may have: Linux starts a program with 128 KiB in one argument, and no more."""
@@ -73,6 +82,12 @@ class Execution(_Wire):
     resource_plan_id: str | None = Field(None, max_length=64)
     retries: int = Field(0, ge=0, le=100)
     python_major_version: Literal[2, 3] | None = None
+
+    @field_validator("completion_time")
+    @classmethod
+    def _is_a_time(cls, time: str | int, info: ValidationInfo) -> str | int:
+        # On the wire it is free form.
+        return check_duration(time) if info.context and info.context.get("strict") else time
 
 
 class JobDescription(_Wire):

@@ -49,6 +49,17 @@ def read_duration(text: str | int) -> timedelta | None:
         return None
 
 
+def check_duration(text: str | int) -> str | int:
+    """Return a time as it was written; raises ValueError if it cannot be read, since it would then be no limit.
+
+    >>> check_duration("1h30m")
+    '1h30m'
+    """
+    if read_duration(text) is None:
+        raise ValueError(f"is not a time such as '20h', '1h30m', 'PT1H30M' or a number of seconds: {text!r}")
+    return text
+
+
 @dataclass(frozen=True)
 class Limits:
     """When a job has taken too long.

@@ -7,14 +7,12 @@ them as trainingClient did (`jobName`). Validation reports all mistakes at once,
 from __future__ import annotations
 
 import json
-import re
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,8 +32,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from airflow_training.exceptions import InvalidParameters
+from airflow_training.jobs.requirements import REQUIREMENTS_FILE, check_requirements, missing_files
 
-REQUIREMENTS_FILE = "requirements.txt"
 INLINE_SCRIPT_FILE = "train.py"
 
 LONGEST_VALUE = 32_768
@@ -61,7 +59,8 @@ def _from_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        # A number with a point stays as it was written: the variable 3.10 is not 3.1.
+        return json.loads(value, parse_float=str)
     except json.JSONDecodeError as error:
         try:
             return literal_eval(value)
@@ -83,18 +82,6 @@ def _requirement_lines(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _check_requirements(text: str) -> str:
-    for number, line in enumerate(text.splitlines(), start=1):
-        requirement = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not requirement or requirement.startswith("-"):  # options of pip are pip's to judge
-            continue
-        try:
-            Requirement(requirement)
-        except InvalidRequirement:
-            raise ValueError(f"line {number}, {requirement!r}, is not a requirement that pip can read") from None
-    return text
 
 
 def check_file_name(name: str) -> str:
@@ -193,7 +180,7 @@ class TrainingParameters(_Vocabulary):
         env: Environment variables; each is passed to the script as `--lower_case=value` too. A list of
             name/value objects, a mapping, or either as JSON.
         image: Container image to run in. Runners without containers ignore it and say so in the job's log.
-        completion_time: Time allotted to the job, free form: "20h", "90m", 3600.
+        completion_time: Time allotted to the job: "20h", "90m", 3600.
         resources: cpus, gpus (whole numbers) and memory (MB); without `memory` the service decides.
         requirements: Python requirements of the script, as in a requirements.txt.
         python_major_version: 2 runs `pip` and `python`, 3 runs `pip3` and `python3`.
@@ -225,21 +212,43 @@ class TrainingParameters(_Vocabulary):
     resources: Annotated[Resources, BeforeValidator(_from_text)] = Field(
         Resources(), description="a mapping such as {'cpus': 1, 'gpus': 0, 'memory': 2048}"
     )
-    requirements: Annotated[str, BeforeValidator(_requirement_lines), AfterValidator(_check_requirements)] = Field(
+    requirements: Annotated[str, BeforeValidator(_requirement_lines), AfterValidator(check_requirements)] = Field(
         "", description="requirements as pip reads them: a text or a list"
     )
     python_major_version: Annotated[Literal[2, 3], BeforeValidator(_number)] = Field(3, description="2 or 3")
     version: str | None = Field(None, pattern=r"^v[0-9]+$", description="a version of the job API such as 'v2'")
     script: Annotated[str, AfterValidator(_check_script)] = Field(description="a path, a URI or the text of a program")
     data: Annotated[dict[FileName, Any], BeforeValidator(_from_text), AfterValidator(_check_data)] = Field(
-        {}, description="a mapping of file names to paths, URIs, directories or bytes"
+        {}, validate_default=True, description="a mapping of file names to paths, URIs, directories or bytes"
     )
+
+    @field_validator("completion_time")
+    @classmethod
+    def _is_a_time(cls, time: str | int, info: ValidationInfo) -> str | int:
+        # A Dag's file is read again and again, and validates nothing.
+        from airflow_training.jobs.limits import check_duration  # noqa: PLC0415
+
+        try:
+            return check_duration(time)
+        except ValueError as error:
+            if info.context and info.context.get("limited"):
+                return time
+            raise ValueError(
+                f"{error} (sent as it is if the task has an execution_timeout, for a service with words of its own)"
+            ) from None
 
     @field_validator("data")
     @classmethod
     def _keeps_clear_of_the_job_files(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if taken := sorted({script_file(info.data.get("script", "")), REQUIREMENTS_FILE} & data.keys()):
             raise ValueError(f"must not hold {', '.join(taken)}: that is the name of the job's own file")
+        return data
+
+    @field_validator("data")
+    @classmethod
+    def _holds_what_the_requirements_name(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if missing := missing_files(info.data.get("requirements", ""), data):
+            raise ValueError("; ".join(missing))
         return data
 
     @property
@@ -249,14 +258,20 @@ class TrainingParameters(_Vocabulary):
         return (script_file(self.script), *requirements, *self.data)
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> TrainingParameters:
+    def read(cls, values: Mapping[str, Any], *, limited: bool = False) -> TrainingParameters:
         """Validate parameters given by their Python names; None stands for "not given".
+
+        Args:
+            values: The parameters.
+            limited: Whether something else ends the job in time, so that a completion time may be in words that only
+                the service knows.
 
         Raises:
             InvalidParameters: With every mistake in it.
         """
         try:
-            return cls.model_validate({name: value for name, value in values.items() if value is not None})
+            given = {name: value for name, value in values.items() if value is not None}
+            return cls.model_validate(given, context={"limited": limited})
         except ValidationError as error:
             raise InvalidParameters(_in_words(cls, error.errors(include_url=False, include_context=False))) from error
 

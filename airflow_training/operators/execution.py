@@ -112,7 +112,7 @@ class Execution:
         mistakes: list[str] = []
         try:
             values = inputs.given(self._task)
-            parameters = TrainingParameters.read(values)
+            parameters = TrainingParameters.read(values, limited=self._task.execution_timeout is not None)
         except InvalidParameters as error:
             mistakes += error.mistakes
         mistakes += inputs.find_mistakes(values, folder)

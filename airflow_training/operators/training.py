@@ -36,8 +36,8 @@ class TrainingOperator(BaseOperator):
             `ObjectStoragePath` takes, or the program text, which has two lines or more.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
         completion_time: Time allotted to the job, counted from its start: "20h", "90m", "1d", "1h30m", a duration of
-            ISO 8601, or seconds. A job that takes longer is canceled. What cannot be read as a time is sent as it is,
-            and only the service judges it.
+            ISO 8601, or seconds. A job that takes longer is canceled. What cannot be read as a time is a mistake; if
+            the task has an `execution_timeout`, it is sent as it is, for a service with words of its own.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
         data: Files that the script reads: name in the job folder → path, URI, directory, Asset or bytes.
         resources: `{"cpus": 1, "gpus": 0, "memory": 2048}`, memory in MB. Without `memory` the service decides; the one

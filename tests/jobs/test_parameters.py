@@ -68,6 +68,12 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"env": {"A": 1, "a": 2}}, "env gives --a more than once"),
         ({"completion_time": ""}, "completion_time must be a time such as '20h', or a number of seconds, not ''"),
         ({"completion_time": -1}, "completion_time must be a time such as '20h', or a number of seconds, not -1"),
+        (
+            {"completion_time": "10 parsecs"},
+            "completion_time is not a time such as '20h', '1h30m', 'PT1H30M' or a number",
+        ),
+        ({"completion_time": "1:30:00"}, "completion_time is not a time such as"),
+        ({"completion_time": "0h"}, "completion_time is not a time such as"),
         ({"requirements": "numpy, scipy"}, "requirements line 1, 'numpy, scipy', is not a requirement"),
         ({"requirements": ["numpy", "=="]}, "requirements line 2, '==', is not a requirement"),
         ({"version": "2"}, "version must be a version of the job API such as 'v2', not '2'"),
@@ -107,6 +113,18 @@ def test_a_mapping_of_variables_is_a_list_of_them() -> None:
     parameters = TrainingParameters.read({**MINIMAL, "env": {"EPOCHS": 5, "SHUFFLE": True, "RATE": 0.1}})
 
     assert [(v.name, v.text) for v in parameters.env] == [("EPOCHS", "5"), ("SHUFFLE", "true"), ("RATE", "0.1")]
+
+
+def test_a_time_in_the_words_of_another_service_is_taken_if_something_else_ends_the_job() -> None:
+    values = {**MINIMAL, "completion_time": "10 parsecs"}
+
+    assert TrainingParameters.read(values, limited=True).completion_time == "10 parsecs"
+
+
+def test_a_number_in_a_text_stays_as_it_was_written() -> None:
+    parameters = TrainingParameters.read(overridden(MINIMAL, '{"env": {"PYTHON": 3.10, "RATE": 1e-3}}'))
+
+    assert [variable.text for variable in parameters.env] == ["3.10", "1e-3"]
 
 
 def test_options_and_comments_of_pip_are_left_to_pip() -> None:

@@ -125,10 +125,16 @@ def test_a_job_that_runs_for_too_long_is_ended_and_told(service: RunningService,
     assert tenant.log(job_id).splitlines().count("up") == 1, "it is not run again, since it would take as long again"
 
 
-def test_a_time_that_is_none_is_no_limit_and_said(tenant: Tenant) -> None:
-    job_id = tenant.submit("true", completionTime="as long as it takes")
+@pytest.mark.parametrize("words", ["as long as it takes", "1:30:00", "10 parsecs"])
+def test_a_time_that_cannot_be_read_is_a_day_and_not_for_ever(
+    service: RunningService, tenant: Tenant, words: str
+) -> None:
+    job_id = tenant.submit("true", completionTime=words)
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    assert "The completionTime 'as long as it takes' is no time" in tenant.whole_log(job_id)
+    said = f"The completionTime {words!r} is no time that is understood here: the job may run for 1 day."
+    assert said in tenant.whole_log(job_id)
+    (specification,) = service.data.glob(f"jobs/*/{job_id}/spec.json")
+    assert json.loads(specification.read_text())["limits"]["seconds"] == 24 * 60 * 60
 
 
 def test_a_job_that_asks_for_more_than_there_is_gets_what_there_is(service: RunningService, tenant: Tenant) -> None:

@@ -50,7 +50,7 @@ class JobLimits:
         memory: MB.
         disk: MB in its folder.
         log: Bytes of its output that are kept.
-        seconds: How long it may run; None where its `completionTime` is no time.
+        seconds: How long it may run; None if nothing limits it.
     """
 
     cpus: int

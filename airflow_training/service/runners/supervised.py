@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ _PAUSE = 3.0
 # must not do so for ever.
 _MOST_IN_A_ROW = 100
 _LIVED = 60.0
+# On the wire the completion time is free form, and clients of the time may have written any words. Such a job runs, but
+# not for ever: a day is longer than the longest time known from those clients, 20 hours.
+_UNREAD_TIME = timedelta(days=1)
 
 
 class SupervisedRunner(ABC):
@@ -130,7 +133,7 @@ class SupervisedRunner(ABC):
         execution = order.description.execution
         time = read_duration(execution.completion_time)
         limits = JobLimits(
-            order.granted.cpus, order.granted.memory, self._disk, self._log, time.total_seconds() if time else None
+            order.granted.cpus, order.granted.memory, self._disk, self._log, (time or _UNREAD_TIME).total_seconds()
         )
         notes = []
         if order.granted != order.asked:
@@ -140,7 +143,8 @@ class SupervisedRunner(ABC):
             )
         if time is None:
             notes.append(
-                f"The completionTime {execution.completion_time!r} is no time that is understood here: no limit."
+                f"The completionTime {execution.completion_time!r} is no time that is understood here: the job may run"
+                f" for {_UNREAD_TIME.days} day."
             )
         place = self._place(order)
         return {

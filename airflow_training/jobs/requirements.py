@@ -1,0 +1,129 @@
+"""Requirements as pip reads them: what is certainly a mistake in them, and which local files they name.
+
+Only a line that claims to be a requirement of PEP 508 is checked here. URLs, options and paths are for pip to judge:
+the pip of the image may know more of them, or fewer, than a library on the worker.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+REQUIREMENTS_FILE = "requirements.txt"
+
+_COMMENT = re.compile(r"(^|\s+)#.*")
+_VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NAMED_URL = re.compile(r"[\w.-]+\s*(\[[^]]*\])?\s*@")
+_ARCHIVE = re.compile(r"\S+\.(whl|zip|tar|tgz|tbz|txz|tlz|tar\.(gz|bz2|xz|lz|lzma))", re.IGNORECASE)
+# Options whose value is a file or a folder; that of --find-links may be a URL as well.
+_FILE_OPTION = re.compile(
+    r"(-[rcef]\s*|--(requirement|constraint|editable|find-links)(\s*=\s*|\s+))"
+    r"(?P<quote>['\"]?)(?P<place>[^\s'\"]+)(?P=quote)"
+)
+# No package on PyPI has such a name, but many a file of requirements does.
+_NAME_OF_A_FILE = re.compile(r"\S+\.(txt|in|toml)", re.IGNORECASE)
+
+
+class _Line(NamedTuple):
+    """A requirement or an option, without comments; the number is that of its first line."""
+
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        text = self.text if len(self.text) <= 60 else f"{self.text[:57]}…"
+        return f"line {self.number}, {text!r},"
+
+
+def check_requirements(text: str) -> str:
+    """Return requirements without a byte order mark; raises ValueError if one of them is a mistake.
+
+    >>> check_requirements("six==1.17.0; python_version > '3'\\n./wheels/a.whl")
+    "six==1.17.0; python_version > '3'\\n./wheels/a.whl"
+    """
+    text = text.removeprefix("\ufeff")
+    for line in _lines(text):
+        if _is_name_of_a_file(line.text):
+            raise ValueError(
+                f"{line} is the name of a file: give the text of that file instead, such as"
+                " Path(__file__).with_name('requirements.txt').read_text()"
+            )
+        requirement = _without_options(line.text)
+        if not requirement or _URL.match(requirement) or _VARIABLE.search(requirement) or _local(requirement):
+            continue
+        try:
+            Requirement(requirement)
+        except InvalidRequirement as error:
+            # Further lines of the message point at the place.
+            raise ValueError(
+                f"{line} is not a requirement such as 'numpy>=2', nor a URL, a path or an option of pip:"
+                f" {str(error).splitlines()[0]}"
+            ) from None
+    return text
+
+
+def missing_files(text: str, files: Iterable[str]) -> list[str]:
+    """Name the local files in requirements that the job folder does not have, one sentence each.
+
+    Args:
+        text: The requirements.
+        files: Names of what is put into the job folder: files, and folders with all that they hold.
+    """
+    there = [PurePosixPath(name) for name in files]
+    return [
+        f"must hold {str(place)!r}, since {line} of the requirements names it and pip looks in the job folder"
+        for line in _lines(text)
+        for place in _places(line.text)
+        if not any(place == file or file in place.parents or place in file.parents for file in there)
+    ]
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    """Join lines that end with a backslash, and leave out comments, as pip does."""
+    first, joined = 1, ""
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not joined:
+            first = number
+        comment = _COMMENT.match(line)
+        joined += f" {line}" if comment else line
+        if line.endswith("\\") and not comment and number < len(lines):
+            joined = joined.rstrip("\\") + " "
+        else:
+            if found := _COMMENT.sub("", joined.rstrip("\\")).strip():
+                yield _Line(first, found)
+            joined = ""
+
+
+def _without_options(line: str) -> str:
+    """What stands before the options of a requirement, such as `--hash`; nothing if the line is an option itself."""
+    return re.split(r"(?:^|\s+)-", line, maxsplit=1)[0].strip()
+
+
+def _is_name_of_a_file(line: str) -> bool:
+    if option := _FILE_OPTION.match(line):
+        # The text of the requirements itself becomes the file of that name.
+        return posixpath.normpath(option["place"]) == REQUIREMENTS_FILE
+    return not _URL.match(line) and _NAME_OF_A_FILE.fullmatch(line) is not None
+
+
+def _local(requirement: str) -> str:
+    """The path that a requirement is, if it is one: pip's rule is a dot at the front, a slash, or an archive's name."""
+    if _URL.match(requirement) or _NAMED_URL.match(requirement):
+        return ""
+    place = re.sub(r"\[[^]]*\]$", "", requirement.partition(";")[0].strip())
+    return place if place.startswith(".") or "/" in place or _ARCHIVE.fullmatch(place) else ""
+
+
+def _places(line: str) -> Iterator[PurePosixPath]:
+    """The local files and folders that a line names; an absolute path may be one of the image."""
+    option = _FILE_OPTION.match(line)
+    place = option["place"] if option else _local(_without_options(line))
+    if place and not place.startswith(("/", "~")) and not _URL.match(place) and not _VARIABLE.search(place):
+        yield PurePosixPath(posixpath.normpath(place))
