@@ -47,13 +47,15 @@ def test_text_arrives_in_the_job_as_it_was_written(tenant: Tenant) -> None:
     assert tenant.log(job_id) == "\U0001f600 x\n"
 
 
-def test_a_date_arrives_in_the_job_as_it_was_written(tenant: Tenant) -> None:
+def test_a_value_without_quotes_arrives_in_the_job_as_it_was_written(tenant: Tenant) -> None:
     job_id = str(uuid4())
-    execution = b"execution: {command: 'echo $A', completionTime: 60}"
-    body = b"job: {name: a, env: [{name: A, value: 2019-01-31}], " + execution + b"}"
-    tenant.http.post(f"jobs/{job_id}", content=body).raise_for_status()
+    written = ["2019-01-31", "3.10", "no", "01067", "010", "22:30:00", "1e3", "True", "5", "0.50"]
+    variables = ", ".join(f"{{name: V{number}, value: {value}}}" for number, value in enumerate(written))
+    command = "echo " + " ".join(f"$V{number}" for number in range(len(written)))
+    body = f"job: {{name: a, env: [{variables}], execution: {{command: {command}, completionTime: 60}}}}"
+    tenant.http.post(f"jobs/{job_id}", content=body.encode()).raise_for_status()
     tenant.wait(job_id)
-    assert tenant.log(job_id) == "2019-01-31\n"
+    assert tenant.log(job_id).split() == written
 
 
 def job(**changes: object) -> bytes:
@@ -71,6 +73,9 @@ def job(**changes: object) -> bytes:
         (b"\xff\xfe\xff", 400, "neither YAML nor JSON"),
         (b"job: [", 400, "in line 2"),
         (b"a: " + b"9" * 5000, 400, "neither YAML nor JSON"),
+        (b"a: [" + b"1," * 200_000 + b"1]", 400, "it has more than 50000 parts"),
+        (b"completionTime: 1" + b":59" * 150_000, 400, "a number has more than 1000 characters"),
+        (b"completionTime: 1" + b":59" * 150_000 + b".5", 400, "a number has more than 1000 characters"),
         (b"[" * 50_000, 400, "neither YAML nor JSON"),
         (b"a: &a [x]\nb: [*a, *a]", 400, "references are not taken"),
         (b"a: !!python/object:os.system x", 400, "tags are not taken"),
