@@ -10,7 +10,7 @@ import typer
 
 from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
 from airflow_training.cli.jobs import JobId, find
-from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show_one
+from airflow_training.cli.output import JsonOption, errors_in_a_sentence, printable, show_one
 from airflow_training.exceptions import SavedModelMissing
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def download(
 ) -> None:
     """Copy the SavedModel of a job to this machine, of several the newest. What is the same there is kept."""
     with errors_in_a_sentence():
-        facts = asyncio.run(_download(connect(connection, profile), str(job_id), target, everything=everything))
+        facts = asyncio.run(_download(connect(connection, profile), job_id, target, everything=everything))
         show_one(facts, as_json=as_json)
 
 
@@ -38,7 +38,7 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
     from airflow_training.cli.progress import progress
     from airflow_training.client.download import download as copy
     from airflow_training.jobs.identity import job_folder
-    from airflow_training.jobs.saved_model import find_saved_model
+    from airflow_training.jobs.saved_model import choice_among, find_saved_models
 
     async with client:
         status = await find(client, job_id)
@@ -46,16 +46,18 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
         folder = job_folder(status.name, job_id)
         files = await storage.files(folder)
         if not everything:
-            model = find_saved_model(file.key for file in files)
-            if model is None:
+            models = find_saved_models(file.key for file in files)
+            if not models:
                 raise SavedModelMissing(
                     f"The job {job_id} ({status.state.value}) has left no SavedModel: no saved_model.pb lies in its"
                     " folder. `--all` copies what it has left.",
                     code="AT-404",
                     job_id=job_id,
                 )
-            folder = model
-            files = [file for file in files if file.key.startswith(f"{model}/")]
+            folder = models[0]
+            if choice := choice_among(models):
+                typer.echo(printable(choice), err=True)
+            files = [file for file in files if file.key.startswith(f"{folder}/")]
         size = sum(file.size for file in files)
         copied: list[Path] = []
         with progress("Download", size) as shown:

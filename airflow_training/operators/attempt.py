@@ -34,11 +34,12 @@ from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.limits import Limits
 from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.jobs.saved_model import choice_among
 from airflow_training.operators.claim import Claim, ClaimStore
 from airflow_training.operators.destination import copy_model
 from airflow_training.operators.interruption import Interruptible
 from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
-from airflow_training.operators.result import Result, check_success, kept_metrics, saved_model
+from airflow_training.operators.result import Result, check_success, kept_metrics, saved_models
 from airflow_training.reporting import PATIENCE, Outcome, report
 from airflow_training.xcoms import CLAIM_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
@@ -351,7 +352,10 @@ class Attempt:
         async with _hook(claim).client(version=claim.version) as client:
             storage = await client.storage()
             keys = await storage.keys(claim.folder)
-            key = saved_model(outcome, keys, claim.folder, claim.inputs)
+            models = saved_models(outcome, keys, claim.folder, claim.inputs)
+            if choice := choice_among(models):
+                self._log.info("%s", choice)
+            key = models[0]
             try:
                 metrics = await kept_metrics(storage, outcome, keys, claim.folder, claim.inputs)
             except StorageError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_training.client.storage import JobStorage, Upload
 from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
 from airflow_training.jobs.metrics import METRICS_FILE, metrics_of_file, with_metrics
-from airflow_training.jobs.saved_model import find_saved_model
+from airflow_training.jobs.saved_model import find_saved_models
 from airflow_training.jobs.status import JobState
 from airflow_training.reporting import Outcome
 
@@ -61,18 +61,21 @@ def check_success(outcome: Outcome) -> None:
     )
 
 
-def saved_model(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]) -> str:
-    """Find the folder of the SavedModel that a job left in its own; raises SavedModelMissing.
+def saved_models(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]) -> list[str]:
+    """Find the folders of the SavedModels that a job left in its own, first the one to hand on.
 
     Args:
         outcome: How the job ended.
         keys: The files in its folder.
         folder: Its folder.
         inputs: The names of its data there, which may hold a model too: one to begin with.
+
+    Raises:
+        SavedModelMissing: There is none.
     """
     status = outcome.status
     given = tuple(f"{folder}/{name}/" for name in inputs)
-    found = find_saved_model(key for key in keys if not f"{key}/".startswith(given))
+    found = find_saved_models(key for key in keys if not f"{key}/".startswith(given))
     if not found:
         raise SavedModelMissing(
             f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"

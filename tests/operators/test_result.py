@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import ObjectStoragePath
@@ -47,3 +48,19 @@ def test_a_training_does_not_fail_for_its_metrics(
 
     assert result["metrics"] == TOLD
     assert result["location"].endswith("/model/1")
+
+
+def test_the_log_names_the_models_that_were_passed_over(
+    task: TrainingOperator, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = ObjectStoragePath(f"training://{claim.training_conn_id}@data/{claim.folder}/checkpoints/100")
+    (checkpoint / "saved_model.pb").write_bytes(b"graph")
+    log = Mock()
+    monkeypatch.setattr(TrainingOperator, "log", log)
+
+    location = resume(task, "SUCCEEDED", claim)["location"]
+
+    assert location.endswith("/model/1")
+    lines = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
+    model, passed_over = f"{claim.folder}/model/1", f"{claim.folder}/checkpoints/100"
+    assert f"Of several SavedModels {model} is taken; passed over: {passed_over}" in lines
