@@ -11,10 +11,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
-from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.jobs.parameters import TrainingParameters, script_is_text
 from airflow_training.operators.link import TrainingJobLink
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
@@ -33,7 +34,8 @@ class TrainingOperator(BaseOperator):
     Args:
         job_name: Internal name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
         script: The training script: a path (relative ones start at the Dag file's folder), a URI that
-            `ObjectStoragePath` takes, or the program text, which has two lines or more.
+            `ObjectStoragePath` takes, or the program text, which has two lines or more. A path or URI may be a
+            template; a program is sent as it was written.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
         completion_time: Time allotted to the job, counted from its start: "20h", "90m", "1d", "1h30m", a duration of
             ISO 8601, or seconds. A job that takes longer is canceled. What cannot be read as a time is a mistake; if
@@ -143,6 +145,20 @@ class TrainingOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self._execution: Execution | None = None
 
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render templates, but not the text of a program: braces mean something else there."""
+        if content is self.script:
+            content = _as_written(content)
+        elif content is self.config and isinstance(content, Mapping) and id(content) not in (seen_oids or ()):
+            content = {name: _as_written(value) if name == "script" else value for name, value in content.items()}
+        return super().render_template(content, context, jinja_env, seen_oids)
+
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""
         return self._executed(context).execute()
@@ -183,6 +199,12 @@ class TrainingOperator(BaseOperator):
 
         self._execution = Execution(self, context)
         return self._execution
+
+
+def _as_written(script: Any) -> Any:
+    from airflow.sdk import literal  # noqa: PLC0415 - only a run renders
+
+    return literal(script) if isinstance(script, str) and script_is_text(script) else script
 
 
 def _default_deferrable() -> bool:

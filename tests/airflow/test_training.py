@@ -130,6 +130,12 @@ def test_the_worker_can_follow_the_job_itself(airflow: LocalAirflow) -> None:
     assert airflow.xcom("in_the_worker", run, "train", "training_status")["status"] == "SUCCEEDED"
 
 
+def test_a_program_whose_braces_jinja_would_read_arrives_as_it_was_written(airflow: LocalAirflow) -> None:
+    run = run_to_the_end(airflow, "in_the_worker")
+
+    assert airflow.xcom("in_the_worker", run, "train", "training_job")["metrics"] == {"loss": 0.5}
+
+
 def test_a_run_by_hand_overrides_parameters_in_either_spelling(airflow: LocalAirflow) -> None:
     run = run_to_the_end(airflow, "by_hand", {"jobName": "by-hand", "completion_time": "5m"})
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.operators.execution import Execution
 from airflow_training.operators.training import TrainingOperator
 
 MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "train.py"}
@@ -60,3 +64,76 @@ def test_a_training_is_deferred_unless_the_environment_says_otherwise(
 
 def test_the_connection_is_the_hooks_where_the_dag_names_none() -> None:
     assert TrainingOperator(task_id="train", **MINIMAL).training_conn_id == TrainingHook.default_conn_name
+
+
+PROGRAM = """loss = 0.5
+print(f'{{"metrics": {{"loss": {loss}}}}}')  # {% no tag %} {# no comment #}
+"""
+
+
+def rendered(operator: Any) -> Any:
+    """A task as a worker has it."""
+    context: Any = {"ds": "2026-11-29", "ti": Mock(), "task": operator}
+    operator.render_template_fields(context)
+    return context["task"]
+
+
+def test_the_text_of_a_program_arrives_as_it_was_written() -> None:
+    with DAG("programs", schedule=None):
+        task = TrainingOperator(task_id="train", **{**MINIMAL, "script": PROGRAM, "env": {"DAY": "{{ ds }}"}})
+
+    found = rendered(task)
+
+    assert found.script == PROGRAM
+    assert found.env == {"DAY": "2026-11-29"}
+
+
+def test_a_path_to_a_script_is_a_template() -> None:
+    with DAG("paths", schedule=None):
+        task = TrainingOperator(task_id="train", **{**MINIMAL, "script": "s3://scripts/{{ ds }}/train.py"})
+
+    assert rendered(task).script == "s3://scripts/2026-11-29/train.py"
+
+
+def test_a_program_that_a_config_has_arrives_as_it_was_written() -> None:
+    with DAG("configs", schedule=None):
+        task = TrainingOperator(task_id="train", config={"script": PROGRAM, "jobName": "on-{{ ds }}"}, **MINIMAL)
+
+    assert rendered(task).config == {"script": PROGRAM, "jobName": "on-2026-11-29"}
+
+
+def test_the_programs_of_mapped_tasks_arrive_as_they_were_written() -> None:
+    with DAG("mapped", schedule=None):
+        mapped = TrainingOperator.partial(task_id="train", **{**MINIMAL, "script": PROGRAM}).expand(
+            env=[{"A": "{{ ds }}"}]
+        )
+
+    task: Any = mapped.unmap({"env": {"A": "{{ ds }}"}})  # what Airflow does for each of them
+
+    assert rendered(task).script == PROGRAM
+    assert task.env == {"A": "2026-11-29"}
+
+
+def test_airflow_shows_the_program_as_it_was_written() -> None:
+    with DAG("shown", schedule=None) as dag:
+        TrainingOperator(task_id="train", **{**MINIMAL, "script": PROGRAM})
+
+    read: Any = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("train")
+
+    assert read.script == PROGRAM
+
+
+@pytest.mark.parametrize("limit", [None, timedelta(hours=1)])
+def test_a_time_that_only_the_service_can_read_needs_an_execution_timeout(limit: timedelta | None) -> None:
+    values = {**MINIMAL, "script": PROGRAM, "completion_time": "10 parsecs"}
+    task = TrainingOperator(task_id="train", execution_timeout=limit, **values)
+    context: Any = {"ti": Mock(), "task_state_store": Mock()}
+
+    def describe() -> Any:
+        return Execution(task, context)._describe()[0].completion_time
+
+    if limit:
+        assert describe() == "10 parsecs"
+    else:
+        with pytest.raises(InvalidParameters, match=r"completion_time is not a time such as .* an execution_timeout"):
+            describe()

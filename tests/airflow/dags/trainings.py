@@ -10,6 +10,11 @@ from airflow_training.operators.training import TrainingOperator
 
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 
+# To Jinja these braces would be an expression that does not end.
+TELL = """loss = 0.5
+print(f'{{"metrics": {{"loss": {loss}}}}}')
+"""
+
 common: dict[str, Any] = {"image": "python:3", "completion_time": "10m"}
 
 with DAG("waiting", schedule=None):
@@ -30,10 +35,10 @@ with DAG("waiting", schedule=None):
     read_model(location=train.output)  # type: ignore[arg-type]  # Airflow's decorator does not type XComs
 
 with DAG("in_the_worker", schedule=None):
-    TrainingOperator(task_id="train", job_name="in-the-worker", script=SAVE, deferrable=False, **common)
+    TrainingOperator(task_id="train", job_name="in-the-worker", script=TELL + SAVE, deferrable=False, **common)
 
 with DAG("by_hand", schedule=None):
     TrainingOperator(task_id="train", job_name="by-plan", script=SAVE, config="{{ dag_run.conf }}", **common)
 
 with DAG("mapped", schedule=None):
-    TrainingOperator.partial(task_id="train", script=SAVE, **common).expand(job_name=["first", "second"])
+    TrainingOperator.partial(task_id="train", script=TELL + SAVE, **common).expand(job_name=["first", "second"])
