@@ -18,12 +18,12 @@ files:                          # name in the job folder: file or folder here, f
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from airflow_training.client.local_files import local_files
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.document import mistakes_in, read_document
@@ -59,7 +59,7 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
             mistakes += [f"files.{twice}: is given more than once" for twice in sorted(found.keys() & below.keys())]
             found |= below
     try:
-        description = _JobFile.model_validate(document, extra="forbid").job
+        description = _JobFile.model_validate(document, extra="forbid", context={"strict": True}).job
     except ValidationError as error:
         around = frozenset([*_JobFile.model_fields, *map(str, places)])
         raise InvalidParameters([*mistakes_in(error, around), *mistakes]) from None
@@ -84,35 +84,13 @@ def _found(name: str, folder: Path, place: str) -> tuple[dict[str, Path], str]:
     """The files behind one entry, and the mistake in it, if there is one."""
     try:
         return _files(name, folder / Path(place).expanduser()), ""
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         return {}, f"files.{name}: {error}"
 
 
 def _files(name: str, path: Path) -> dict[str, Path]:
-    """The file, or all that a folder holds; raises ValueError or OSError where one of them cannot be uploaded."""
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    if not path.is_dir():
-        return {name: _regular(path)}
-    found: dict[str, Path] = {}
-    for folder, below, files in os.walk(path, onerror=_raise):
-        if linked := [link for link in below if Path(folder, link).is_symlink()]:
-            # It may lead anywhere, also to where it lies.
-            raise ValueError(f"{Path(folder, linked[0])} is a link to a folder: give that folder a name of its own")
-        for file in files:
-            local = Path(folder, file)
-            below_name = f"{name}/{local.relative_to(path).as_posix()}"
-            found[check_file_name(below_name)] = _regular(local)
+    """The file, or all that a folder holds; raises ValueError if one of them cannot be uploaded."""
+    found = local_files(path)
     if not found:
         raise ValueError(f"{path} is an empty folder")
-    return found
-
-
-def _regular(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{path} is no file")
-    return path
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return {check_file_name(f"{name}/{below}" if below else name): file for below, file in found.items()}

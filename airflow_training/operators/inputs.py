@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from airflow.sdk import Asset, ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
 
+from airflow_training.client.local_files import local_files
 from airflow_training.client.storage import Upload
 from airflow_training.filesystems.folder import files_below
 from airflow_training.jobs.parameters import (
-    REQUIREMENTS_FILE,
     TrainingParameters,
     overridden,
     script_file,
     script_is_text,
 )
+from airflow_training.jobs.requirements import REQUIREMENTS_FILE
 
 if TYPE_CHECKING:
     from airflow_training.operators.training import TrainingOperator
@@ -43,7 +45,7 @@ def folder_of(task: TrainingOperator) -> Path:
 
 
 def find_mistakes(values: Mapping[str, Any], folder: Path) -> list[str]:
-    """Tell which of the script and the data files are not there.
+    """Tell which of the script and the data files are not there, or cannot be sent.
 
     Args:
         values: The parameters, which may be wrong in any way.
@@ -83,10 +85,14 @@ def _missing(what: str, place: Any, folder: Path) -> Iterator[str]:
     if not isinstance(place, _PLACES) or not place:
         return  # not a place at all: the vocabulary says so
     try:
-        if not _path(place, folder).exists():
-            yield f"{what} is not there: {_path(place, folder)} does not exist"
-        elif what == "script" and _path(place, folder).is_dir():
-            yield f"script must be a file: {_path(place, folder)} is a directory"
+        path = _path(place, folder)
+        local = _local(path)
+        if not path.exists() and not (local and local.is_symlink()):
+            yield f"{what} is not there: {path} does not exist"
+        elif what == "script" and path.is_dir():
+            yield f"script must be a file: {path} is a directory"
+        elif local:
+            local_files(local)
     except (OSError, ValueError, ImportError) as error:
         yield f"{what} cannot be read from {place}: {error}"
 
@@ -97,11 +103,12 @@ def _files(name: str, place: Any, folder: Path) -> Iterator[Upload]:
         yield Upload(name, place)
         return
     path = _path(place, folder)
-    if not path.is_dir():
-        yield Upload(name, partial(_open, path))
-        return
-    for below, file in files_below(path).items():
-        yield Upload(f"{name}/{below}", partial(_open, file))
+    if local := _local(path):
+        files = {below: path / below if below else path for below in local_files(local)}
+    else:
+        files = files_below(path) if path.is_dir() else {"": path}
+    for below, file in files.items():
+        yield Upload(f"{name}/{below}" if below else name, partial(_open, file))
 
 
 def _location(place: Any, folder: Path) -> str:
@@ -113,6 +120,10 @@ def _location(place: Any, folder: Path) -> str:
 
 def _path(place: Any, folder: Path) -> ObjectStoragePath:
     return place if isinstance(place, ObjectStoragePath) else ObjectStoragePath(_location(place, folder))
+
+
+def _local(path: ObjectStoragePath) -> Path | None:
+    return Path(path.path) if isinstance(path.fs, LocalFileSystem) else None
 
 
 def _open(path: ObjectStoragePath) -> BinaryIO:

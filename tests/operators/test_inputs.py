@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+from zipfile import ZipFile
 
 import pytest
 from airflow.sdk import Asset, ObjectStoragePath
 
+from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
+from airflow_training.client.training import TrainingClient
+from airflow_training.jobs.description import JobDescription
+from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.jobs.status import JobState
 from airflow_training.operators.inputs import find_mistakes, given, uploads
 from airflow_training.operators.training import TrainingOperator
 
@@ -74,6 +86,146 @@ def test_everything_that_is_not_there_is_listed(folder: Path) -> None:
     assert mistakes[0] == f"script is not there: {folder / 'trian.py'} does not exist"
     assert mistakes[1].startswith("data 'a' is not there")
     assert mistakes[2].startswith("data 'c' cannot be read from no-such://x/y")
+
+
+def test_links_are_followed_as_a_mounted_configmap_and_git_sync_need_it(folder: Path) -> None:
+    mounted = folder / "mounted"
+    (mounted / "..2026").mkdir(parents=True)
+    (mounted / "..2026" / "labels.csv").write_text("l")
+    (mounted / "..data").symlink_to("..2026")
+    (mounted / "labels.csv").symlink_to("..data/labels.csv")
+    (mounted / "parts").symlink_to(folder / "parts")
+    (folder / "current").symlink_to(mounted)
+    parameters = read(data={"m": "current", "one.csv": "mounted/labels.csv"})
+
+    assert find_mistakes({"script": "train.py", "data": parameters.data}, folder) == []
+    assert contents(uploads(parameters, folder)) == {
+        "train.py": b"print(1)",
+        "m/..2026/labels.csv": b"l",
+        "m/..data/labels.csv": b"l",
+        "m/labels.csv": b"l",
+        "m/parts/1.csv": b"p1",
+        "m/parts/deep/2.csv": b"p2",
+        "one.csv": b"l",
+    }
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.parent)
+
+
+def _to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        os.chdir(path.parent)  # an address has no room for a long path
+        listening.bind(path.name)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _not_utf8(path: Path) -> None:
+    Path(os.fsdecode(bytes(path) + b"\xff")).touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_dangling, "odd is a link to nowhere, which does not exist"),
+        (_loop, "odd is a link that leads back to"),
+        (_to_itself, "Too many levels of symbolic links"),
+        (os.mkfifo, "odd is no file but a pipe, a socket or a device"),
+        (_socket, "odd is no file but a pipe, a socket or a device"),
+        (_device, "odd is no file but a pipe, a socket or a device"),
+        (_not_utf8, "odd\\udcff' has a name that is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_sent_is_found_before_a_byte_is_sent(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], said: str
+) -> None:
+    monkeypatch.chdir(folder)  # and back at the end
+    make(folder / "parts" / "deep" / "odd")
+
+    (mistake,) = find_mistakes({"script": "train.py", "data": {"p": "parts"}}, folder)
+
+    assert mistake.startswith("data 'p' cannot be read from parts: ")
+    assert said in mistake
+
+
+@pytest.mark.parametrize("what", ["script", "data"])
+def test_a_pipe_in_place_of_a_file_is_found_and_not_opened(folder: Path, what: str) -> None:
+    os.mkfifo(folder / "pipe")
+    values = {"script": "pipe"} if what == "script" else {"data": {"a": "pipe"}}
+
+    (mistake,) = find_mistakes(values, folder)
+
+    assert mistake.endswith("pipe is no file but a pipe, a socket or a device")
+
+
+def test_a_link_that_leads_nowhere_is_called_that(folder: Path) -> None:
+    (folder / "link").symlink_to("nowhere")
+
+    (mistake,) = find_mistakes({"data": {"a": "link"}}, folder)
+
+    assert mistake.endswith("link is a link to nowhere, which does not exist")
+
+
+def test_of_many_that_cannot_be_sent_the_first_are_named(folder: Path) -> None:
+    for number in range(9):
+        (folder / "parts" / f"{number}.odd").symlink_to("nowhere")
+
+    (mistake,) = find_mistakes({"data": {"p": "parts"}}, folder)
+
+    assert mistake.count("nowhere") == 3
+    assert mistake.endswith("; and 6 more")
+
+
+def wheel(folder: Path) -> Path:
+    """A package that needs no index."""
+    file = folder / "handed_over-1.0-py3-none-any.whl"
+    with ZipFile(file, "w") as packed:
+        packed.writestr("handed_over.py", "print('handed over')")
+        packed.writestr(
+            "handed_over-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: handed-over\nVersion: 1.0\n"
+        )
+        packed.writestr(
+            "handed_over-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        packed.writestr("handed_over-1.0.dist-info/RECORD", "")
+    return file
+
+
+def test_a_wheel_that_is_handed_over_is_installed_by_its_hash(tmp_path: Path, settings: ClientSettings) -> None:
+    file = wheel(tmp_path)
+    digest = sha256(file.read_bytes()).hexdigest()
+    parameters = read(
+        script="import handed_over\n",
+        requirements=f"\ufeff# by hash\n./wheels/{file.name} \\\n    --hash=sha256:{digest}",
+        data={"wheels": str(tmp_path)},
+        completion_time="5m",
+    )
+    job_id = str(uuid4())
+
+    async def train() -> tuple[JobState, str]:
+        async with TrainingClient(settings) as client:
+            await (await client.storage()).upload(job_folder("a", job_id), uploads(parameters, tmp_path))
+            await client.submit(job_id, JobDescription.of(parameters))
+            while not (status := await client.status(job_id)).state.ended:  # noqa: ASYNC110 - the service is another process
+                await asyncio.sleep(0.1)
+            return status.state, (await client.log(job_id, 0)).content.decode()
+
+    state, log = asyncio.run(train())
+
+    assert state is JobState.SUCCEEDED, log
+    assert "handed over" in log
 
 
 @pytest.mark.parametrize("values", [{}, {"script": 3, "data": 4}, {"script": "a\nb", "data": {"x": b"", "y": None}}])
