@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from airflow_training.client.training import TrainingClient
     from airflow_training.jobs.status import JobStatus
 
-JobId = Annotated[UUID, typer.Argument(help="Id of the job.", show_default=False)]
+
+def _id(text: str) -> str:
+    # It becomes a part of a path. The client that submits a job chooses its id, and not each chooses a UUID.
+    if not re.fullmatch(r"[\w-][\w.-]*", text, re.ASCII):
+        raise typer.BadParameter(f"{text!r} cannot be the id of a job.")
+    return text
+
+
+JobId = Annotated[str, typer.Argument(help="Id of the job.", parser=_id, show_default=False)]
 
 
 def jobs(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
@@ -32,18 +40,18 @@ def status(
 ) -> None:
     """Tell where a job stands."""
     with errors_in_a_sentence():
-        found = asyncio.run(_find(connect(connection, profile), str(job_id)))
+        found = asyncio.run(_find(connect(connection, profile), job_id))
     show_one(found.to_wire() if as_json else _facts(found), as_json=as_json)
 
 
 def cancel(
-    job_ids: Annotated[list[UUID], typer.Argument(help="Ids of the jobs.", show_default=False)],
+    job_ids: Annotated[list[str], typer.Argument(help="Ids of the jobs.", parser=_id, show_default=False)],
     connection: ConnectionOption = None,
     profile: ProfileOption = None,
 ) -> None:
     """End jobs; one that has ended stays as it is."""
     with errors_in_a_sentence():
-        asyncio.run(_cancel_all(connect(connection, profile), [str(job_id) for job_id in job_ids]))
+        asyncio.run(_cancel_all(connect(connection, profile), job_ids))
 
 
 async def find(client: TrainingClient, job_id: str) -> JobStatus:

@@ -32,9 +32,9 @@ def logs(
     """Show what a job has written. Lost connections are made again, and no line is shown twice."""
     with errors_in_a_sentence():
         if followed:
-            follow(lambda policy: connect(connection, profile, policy), str(job_id), timestamps, as_json=as_json)
+            follow(lambda policy: connect(connection, profile, policy), job_id, timestamps, as_json=as_json)
         else:
-            asyncio.run(_show(connect(connection, profile), str(job_id), timestamps, as_json=as_json))
+            asyncio.run(_show(connect(connection, profile), job_id, timestamps, as_json=as_json))
 
 
 async def _show(client: TrainingClient, job_id: str, timestamps: bool, *, as_json: bool) -> None:

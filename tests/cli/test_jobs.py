@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,6 +13,10 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_training.client.settings import ClientSettings
+from airflow_training.client.storage import Upload
+from airflow_training.client.training import TrainingClient
+from airflow_training.jobs.description import JobDescription
 from airflow_training.local.service import LocalService
 from tests.cli.commands import Command, job_file
 
@@ -131,6 +136,58 @@ def test_the_model_of_a_job_is_downloaded(command: Command, tmp_path: Path) -> N
     assert (tmp_path / "all" / "model" / "1" / "saved_model.pb").read_text() == "model"
 
 
+def test_of_several_models_the_others_are_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "given.txt").write_text("model")
+    checkpoint = "mkdir -p checkpoints/100 && cp given.txt checkpoints/100/saved_model.pb"
+    job_id = submit(command, job_file(tmp_path, f"{checkpoint}; {MODEL}", {"given.txt": "given.txt"}))
+    wait(command, job_id, "SUCCEEDED")
+
+    done = command("download", job_id, str(tmp_path / "here"), "--json")
+
+    assert done.json["from"].endswith("/model/1")
+    assert "is taken; passed over: jobs/by-hand-" in done.err
+
+
+@pytest.mark.parametrize("job_id", ["flood-1", "N"])
+def test_a_job_of_any_id_can_be_looked_after(
+    command: Command, tmp_path: Path, settings: ClientSettings, job_id: str
+) -> None:
+    execution = {"command": MODEL, "completionTime": "10m", "resources": {"memory": 256}}
+    description = JobDescription.from_wire({"name": "a", "execution": execution})
+
+    async def submit_it() -> None:
+        async with TrainingClient(settings) as client:
+            await (await client.storage()).upload(f"jobs/a-{job_id}", [Upload("given.txt", b"model")])
+            await client.submit(job_id, description)
+
+    asyncio.run(submit_it())
+
+    followed = command("logs", job_id, "--follow")
+    assert followed.code == 0, followed.err
+    assert f"job id        {job_id}" in command("status", job_id).out
+    assert command("download", job_id, str(tmp_path / "here")).code == 0
+    assert f"The job {job_id} had ended: SUCCEEDED." in command("cancel", job_id).out
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "../jobs", "a/b", "a?b", "é"])
+def test_what_cannot_be_an_id_is_told_at_once(command: Command, job_id: str) -> None:
+    for name in ("status", "cancel"):
+        done = command(name, job_id)
+
+        assert done.code == 2
+        assert "cannot be the id of a job" in done.err
+
+
+def test_a_value_of_a_job_file_arrives_as_it_was_written(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "job: {name: by-hand, env: [{name: A, value: 3.10}, {name: B, value: no}, {name: C, value: 010},"
+        " {name: D, value: 22:30:00}], execution: {command: 'echo $A $B $C $D', completionTime: 10m}}"
+    )
+    done = command("submit", str(tmp_path / "job.yaml"), "--follow")
+
+    assert done.out.splitlines()[-1] == "3.10 no 010 22:30:00"
+
+
 def test_a_download_leaves_its_folder_by_no_link(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "mkdir out; echo new > out/file"))
     wait(command, job_id, "SUCCEEDED")
@@ -164,13 +221,6 @@ def test_a_job_that_is_not_there_is_told_in_a_sentence(command: Command, words: 
 
     assert (done.code, done.out) == (1, "")
     assert "does not know the job" in done.err
-
-
-def test_what_is_no_id_is_told_at_once(command: Command) -> None:
-    done = command("status", "../storage")
-
-    assert done.code == 2
-    assert "valid UUID" in done.err
 
 
 def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
@@ -207,13 +257,20 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
             "nowhere does not exist",
         ),
         ("job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfile: {a: b}", "file: is unknown"),
-        ("files: {a: 5}", "files.a: input should be a valid string"),
+        ("files: {a: 5}", "files.a: input should be a valid string: write it in quotes, '5'"),
+        ("job: {name: 1067}", "job.name: input should be a valid string: write it in quotes, '1067'"),
+        (
+            "job: {name: a, execution: {command: 'true', completionTime: 1:30:00}}",
+            "job.execution.completionTime: is not a time such as '20h', '1h30m', 'PT1H30M' or a number",
+        ),
         ("files: {a: ''}", "files.a: string should have at least 1 character"),
         ("files: {a: ~nobody-is-called-so/x}", "files.a: Could not determine home directory"),
         (f"files: {{a: {'x' * 300}}}", "files.a: [Errno 36] File name too long"),
         ("files: {a: empty}", "empty is an empty folder"),
-        ("files: {a: linked}", "linked/to is a link to a folder"),
-        ("files: {a: pipe}", "pipe is no file"),
+        ("files: {a: linked}", "linked is an empty folder"),
+        ("files: {a: back}", "back/to is a link that leads back to"),
+        ("files: {a: dangling}", "dangling is a link to nowhere, which does not exist"),
+        ("files: {a: pipe}", "pipe is no file but a pipe, a socket or a device"),
     ],
 )
 def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
@@ -223,6 +280,9 @@ def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "to").symlink_to(tmp_path / "empty")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "to").symlink_to(tmp_path / "back")
+    (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     if content is not None:
         file.write_text(content)
