@@ -6,14 +6,12 @@ import os
 from collections.abc import Mapping
 from configparser import ConfigParser, Error
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import typer
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from requests import Session
+from pydantic import Field, ValidationError
 
-from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
+from airflow_training.client.settings import FORMS, Address, ClientSettings, ConnectionFields
 from airflow_training.exceptions import InvalidConnection
 
 PREFIX = "TRAINING_"
@@ -21,50 +19,18 @@ PREFIX = "TRAINING_"
 
 PROFILE_BY_DEFAULT = "default"
 
-_TRUTH = {"true": True, "false": False}
 _READABLE_BY_OTHERS = 0o077
 
 
-def _truth(value: Any) -> Any:
-    return _TRUTH.get(str(value).lower(), value)
-
-
-def _address(url: str) -> str:
-    # It reads the port, which may be none.
-    _ = urlsplit(url).port
-    return url
-
-
-class _Profile(BaseModel):
+class _Profile(ConnectionFields):
     """A training service, in the words of Airflow's connection."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    url: Annotated[str, AfterValidator(_address)] = Field(pattern=r"^https?://[^\s/@?#]+/?$")
+    url: Address = Field(pattern=r"^https?://[^\s/@?#]+/?$")
     client_id: str = Field(min_length=1)
     client_secret: str = Field(min_length=1)
-    oauth_token_url: Annotated[str, AfterValidator(_address)] = Field("", pattern=r"^(https?://[^\s@]+)?$")
-    oauth_auth_method: TokenAuthMethod = "client_secret_basic"
-    oauth_http_method: TokenHttpMethod = "POST"
-    api_version: str = Field("v2", pattern=r"^[\w.-]+$")
-    verify: Annotated[bool | str, BeforeValidator(_truth)] = True
-    timeout: float = Field(60.0, gt=0, allow_inf_nan=False)
 
-    def settings(self) -> ClientSettings:
-        # The environment's proxies and certificates, as `requests` reads them.
-        found = Session().merge_environment_settings(self.url, {}, stream=None, verify=self.verify, cert=None)
-        return ClientSettings(
-            base_url=self.url.rstrip("/"),
-            client_id=self.client_id,
-            client_secret=self.client_secret,
-            token_url=self.oauth_token_url,
-            token_auth_method=self.oauth_auth_method,
-            token_http_method=self.oauth_http_method,
-            api_version=self.api_version,
-            verify=found["verify"] if found["verify"] is not None else True,
-            proxies=found["proxies"],
-            timeout=self.timeout,
-        )
+    def client_settings(self) -> ClientSettings:
+        return self.settings(self.url.rstrip("/"), self.client_id, self.client_secret)
 
 
 def profiles_file() -> Path:
@@ -127,7 +93,7 @@ def of_profile(name: str) -> ClientSettings:
 
 def _read(values: Mapping[str, str], where: str, names: Mapping[str, str] | None = None) -> ClientSettings:
     try:
-        return _Profile.model_validate(values).settings()
+        return _Profile.model_validate(values).client_settings()
     except ValidationError as error:
         mistakes = [_in_words(mistake, names or {}) for mistake in error.errors(include_input=False)]
         raise InvalidConnection(
@@ -143,11 +109,8 @@ def _in_words(mistake: Any, names: Mapping[str, str]) -> str:
 
 _WORDS = {"missing": "is missing", "extra_forbidden": "is unknown"}
 _MUST_BE = {
+    **FORMS,
     "url": "must be an address such as https://training.example.com, without a path",
     "client_id": "is empty",
     "client_secret": "is empty",
-    "oauth_token_url": "must be an address with http:// or https://",
-    "oauth_auth_method": "must be client_secret_basic or client_secret_post",
-    "oauth_http_method": "must be POST or GET",
-    "timeout": "must be a number of seconds",
 }

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from requests import Session
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy, should_bypass_proxies
 
 from airflow_training.exceptions import InvalidConnection
 
@@ -28,11 +42,15 @@ class ClientSettings:
             form.
         token_http_method: The request that fetches the token. With GET the credentials are always Basic, since
             a URL is no place for a secret.
+        token_scope: The scopes to request, separated by spaces; those that the server gives without asking if empty.
+        token_audience: The `audience` of the token request, which some servers require.
+        token_headers: Headers of the token request, for an OAuth2 server on a host of its own.
         api_version: The version in the API's paths.
-        headers: Headers of every request.
+        headers: Headers of every request to the host of the job API: its token endpoint and storage included.
         verify: Whether certificates are checked; or the path of a file of certificates to trust.
         cert: A client certificate, as `requests` takes it: a path, or a pair of paths (certificate, key).
-        proxies: Proxies by scheme, as `requests` takes them.
+        proxies: Proxies by scheme, as `requests` takes them; `no_proxy` names hosts that are reached without one.
+        trust_env: Whether the environment's proxies are used where `proxies` names none.
         timeout: Seconds to wait for a reply.
 
     Raises:
@@ -46,11 +64,15 @@ class ClientSettings:
     token_url: str = ""
     token_auth_method: TokenAuthMethod = "client_secret_basic"
     token_http_method: TokenHttpMethod = "POST"
+    token_scope: str = ""
+    token_audience: str = ""
+    token_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_version: str = "v2"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trust_env: bool = True
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
@@ -78,6 +100,34 @@ class ClientSettings:
     def api_url(self) -> str:
         """The URL that the API's paths are appended to."""
         return f"{self.base_url.rstrip('/')}/api/{self.api_version}"
+
+    def headers_for(self, url: str) -> Mapping[str, str]:
+        """Return the headers of a request: another host does not receive those of the job API, which may be secret."""
+        return self.headers if urlsplit(url).hostname == urlsplit(self.base_url).hostname else {}
+
+    def proxy_for(self, url: str) -> str | None:
+        """Return the proxy of a request, as `requests` chooses it, with its scheme; None where there is none.
+
+        Raises:
+            InvalidConnection: It is not an HTTP proxy.
+        """
+        proxies = dict(self.proxies)
+        no_proxy = proxies.pop("no_proxy", None)
+        if no_proxy and should_bypass_proxies(url, no_proxy):
+            return None
+        proxy = select_proxy(url, proxies)
+        if not proxy and self.trust_env:
+            proxy = select_proxy(url, get_environ_proxies(url))
+        if not proxy:
+            return None
+        proxy = _with_scheme(proxy)
+        if not proxy.startswith(("http://", "https://")):
+            raise InvalidConnection(
+                f"The proxy for {urlsplit(url).hostname} is a {urlsplit(proxy).scheme}:// one, which is not supported:"
+                " use an http:// proxy.",
+                code="AT-113",
+            )
+        return proxy
 
     def ssl_context(self) -> ssl.SSLContext:
         """TLS as `verify` and `cert` ask for.
@@ -116,3 +166,155 @@ def unreadable_certificates(error: OSError) -> InvalidConnection:
         f"The certificates named by `verify` or `cert` of the connection cannot be read: {error.strerror or error}.",
         code="AT-107",
     )
+
+
+def _text(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _document(value: Any) -> Any:
+    """Read a list or an object that a URI or a secrets backend holds as JSON text."""
+    value = _text(value)
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        return json.loads(value)
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_text)]
+"""True or false, or one of the words for it: `yes`, `off`, `0`."""
+
+_flag = TypeAdapter(Flag)
+
+
+def _verify(value: Any) -> Any:
+    try:
+        return _flag.validate_python(value)
+    except ValidationError:
+        return _text(value)
+
+
+def _cert(value: Any) -> Any:
+    value = _document(value)
+    if isinstance(value, list) and len(value) == 1:
+        return value[0]
+    return value
+
+
+def _proxies(value: Any) -> Any:
+    value = _document(value)
+    if isinstance(value, str):
+        return {"http": value, "https": value}
+    if isinstance(value, dict):
+        given = {name: url for name, url in value.items() if url not in (None, "")}
+        return given | {"no_proxy": _joined(given["no_proxy"], ",")} if "no_proxy" in given else given
+    return value
+
+
+def _known_schemes(proxies: dict[str, str]) -> dict[str, str]:
+    for name, url in proxies.items():
+        if name.partition("://")[0] not in ("http", "https", "all", "ftp", "no_proxy"):
+            raise ValueError(name)
+        # It reads the port, which may be none.
+        _ = name == "no_proxy" or urlsplit(_with_scheme(url)).port
+    return proxies
+
+
+def _with_scheme(proxy: str) -> str:
+    return str(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def _scopes(value: Any) -> Any:
+    return _joined(_document(value), " ")
+
+
+def _joined(value: Any, separator: str) -> Any:
+    return separator.join(map(str, value)) if isinstance(value, list) else value
+
+
+def _address(url: str) -> str:
+    # It reads the port, which may be none.
+    _ = urlsplit(url).port
+    return url
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""An address whose port can be read."""
+
+_FilePath = Annotated[str, Field(min_length=1)]
+
+
+class ConnectionFields(BaseModel):
+    """What a connection of Airflow and a profile of the command line call alike, in every form that they can hold.
+
+    A URI, a form and a file of profiles have text only, JSON has other types as well.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    oauth_token_url: Address = Field("", pattern=r"^https?://[^\s@]+$")
+    oauth_auth_method: TokenAuthMethod = "client_secret_basic"
+    oauth_http_method: TokenHttpMethod = "POST"
+    oauth_scope: Annotated[str, BeforeValidator(_scopes)] = ""
+    oauth_audience: str = ""
+    api_version: str = Field("v2", pattern=r"^[\w.-]+$")
+    verify: Annotated[bool | _FilePath, BeforeValidator(_verify)] = True
+    cert: Annotated[_FilePath | tuple[_FilePath, _FilePath] | None, BeforeValidator(_cert)] = None
+    proxies: Annotated[dict[str, str], BeforeValidator(_proxies), AfterValidator(_known_schemes)] = {}
+    timeout: Annotated[float, BeforeValidator(_number)] = Field(60.0, gt=0, allow_inf_nan=False)
+    trust_env: Flag = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, values: Any) -> Any:
+        """Take what is empty for what is not given, as a form leaves it."""
+        optional = ConnectionFields.model_fields.keys() | cls._also_optional()
+        return {name: value for name, value in values.items() if name not in optional or _text(value) not in (None, "")}
+
+    @classmethod
+    def _also_optional(cls) -> frozenset[str]:
+        return frozenset()
+
+    def settings(self, base_url: str, client_id: str, client_secret: str, **more: Any) -> ClientSettings:
+        """Make the settings of a client, with the certificates that the environment names for `requests`."""
+        session = Session()
+        session.trust_env = self.trust_env
+        found = session.merge_environment_settings(base_url, {}, stream=None, verify=self.verify, cert=None)
+        return ClientSettings(
+            base_url=base_url,
+            client_id=client_id,
+            client_secret=client_secret,
+            token_url=self.oauth_token_url,
+            token_auth_method=self.oauth_auth_method,
+            token_http_method=self.oauth_http_method,
+            token_scope=self.oauth_scope,
+            token_audience=self.oauth_audience,
+            api_version=self.api_version,
+            verify=found["verify"] if found["verify"] is not None else True,
+            cert=self.cert,
+            proxies=self.proxies,
+            trust_env=self.trust_env,
+            timeout=self.timeout,
+            **more,
+        )
+
+
+FORMS: Mapping[str, str] = {
+    "oauth_token_url": "must be an address with http:// or https://",
+    "oauth_auth_method": "must be client_secret_basic or client_secret_post",
+    "oauth_http_method": "must be POST or GET",
+    "oauth_scope": "must be text, scopes separated by spaces",
+    "oauth_audience": "must be text",
+    "api_version": "must be text such as v2",
+    "verify": "must be true, false, or the path of a file or folder with the certificates to trust",
+    "cert": "must be the path of a file, or a list of two: certificate and key",
+    "proxies": "must be an address such as http://proxy:3128, or an object of schemes and addresses",
+    "timeout": "must be a number of seconds",
+    "trust_env": "must be true or false",
+}
+"""The form that each field must have, as a part of a sentence."""

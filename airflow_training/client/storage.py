@@ -11,6 +11,7 @@ from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -18,7 +19,7 @@ from obstore.store import S3Store
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_training.client.etag import matches
-from airflow_training.client.settings import ClientSettings
+from airflow_training.client.settings import ClientSettings, unreadable_certificates
 from airflow_training.exceptions import StorageError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class JobStorage:
 
     Args:
         access: Endpoint and keys.
-        settings: The service, for its rules on certificates and proxies.
+        settings: The service, for its headers, certificates and proxies.
 
     Every method raises StorageError.
     """
@@ -271,6 +272,23 @@ def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientCo
         # A part must arrive within this time; the default of 30 s fails on slow lines.
         "timeout": timedelta(minutes=10),
     }
-    if isinstance(settings.verify, str) and Path(settings.verify).is_file():
-        options["root_certificate"] = Path(settings.verify).read_bytes()
+    if headers := settings.headers_for(access.url):
+        options["default_headers"] = dict(headers)
+    if proxy := settings.proxy_for(access.url):
+        options["proxy_url"] = proxy
+    elif host := urlsplit(access.url).hostname:
+        # Without a proxy of its own the library takes that of the environment.
+        options |= {"proxy_url": "http://none.invalid", "proxy_excludes": host}
+    if isinstance(settings.verify, str):
+        options["root_certificate"] = _certificates(Path(settings.verify))
     return options
+
+
+def _certificates(path: Path) -> bytes:
+    """Read the certificates to trust: a file of them, or a folder with such files, as OpenSSL takes it."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        contents = [file.read_bytes() for file in files if file.is_file()]
+    except OSError as error:
+        raise unreadable_certificates(error) from error
+    return b"\n".join(content for content in contents if b"-----BEGIN CERTIFICATE-----" in content)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote_plus
 
 from oauthlib.oauth2 import BackendApplicationClient, MissingTokenError, OAuth2Error
 from requests import PreparedRequest, RequestException, Response
@@ -61,6 +62,8 @@ class TokenSource(AuthBase):
         self._policy = policy or RetryPolicy()
         self._token = ""
         self._good_until = 0.0
+        # The forms in which the credentials are sent, the one that was accepted last first.
+        self._forms = _credentials(settings)
         self._threads = threading.Lock()
         self._tasks = asyncio.Lock()
 
@@ -116,26 +119,40 @@ class TokenSource(AuthBase):
             return self._token
 
     def _fetch(self) -> dict[str, Any]:
+        form, *others = self._forms
+        try:
+            return self._fetch_with(form)
+        except AuthenticationError as error:
+            if not others or getattr(error.__cause__, "error", None) in _REMEDIES:
+                raise
+            token = self._fetch_with(others[0])
+        # The next token is requested in this form first.
+        self._forms.reverse()
+        return token
+
+    def _fetch_with(self, credentials: _Credentials) -> dict[str, Any]:
         settings, url = self._settings, self._settings.token_endpoint
-        in_form = settings.token_auth_method == "client_secret_post"
-        credentials: dict[str, Any] = (
-            {"include_client_id": True, "client_secret": settings.client_secret}
-            if in_form
-            else {"auth": HTTPBasicAuth(settings.client_id, settings.client_secret)}
-        )
-        session = OAuth2Session(client=BackendApplicationClient(client_id=settings.client_id))
+        client = BackendApplicationClient(client_id=settings.client_id, scope=settings.token_scope or None)
+        session = OAuth2Session(client=client, scope=settings.token_scope or None)
         session.register_compliance_hook("access_token_response", _judge)
+        session.headers.update({**settings.headers_for(url), **settings.token_headers})
         session.verify, session.cert = settings.verify, settings.cert
-        session.proxies.update(settings.proxies)
-        session.trust_env = False  # the settings say which proxies there are; a .netrc must not answer for them
+        if proxy := settings.proxy_for(url):
+            session.proxies.update({"http": proxy, "https": proxy})
+        session.trust_env = False  # the settings know the environment; a .netrc must not answer for them
+        parameters: _Credentials = {"audience": settings.token_audience} if settings.token_audience else {}
         try:
             with _transport_allowed(url), session:
                 token: dict[str, Any] = session.fetch_token(
                     url,
                     method=settings.token_http_method,
                     timeout=settings.timeout,
-                    **credentials,
+                    **{**credentials, **parameters},
                 )
+        except Warning as warning:
+            # A server may grant other scopes than were requested, which oauthlib takes for an error (RFC 6749 section
+            # 3.3). What the token allows, the job API knows.
+            token = warning.token  # type: ignore[attr-defined]
         except RequestException as error:
             raise TryAgain(describe(error)) from error
         except OSError as error:
@@ -151,10 +168,35 @@ class TokenSource(AuthBase):
             said = str(error.description or error.error).rstrip(".")
             raise AuthenticationError(
                 f"The OAuth2 server at {settings.token_server} refused the client {settings.client_id!r}: {said}."
-                " Check login and password of the connection.",
+                f" {_REMEDIES.get(error.error or '', 'Check login and password of the connection.')}",
                 code="AT-141",
             ) from error
         return token
+
+
+_Credentials = dict[str, Any]
+# Of the errors that have nothing to do with the credentials. Sources: RFC 6749 section 5.2, RFC 8707 section 2.
+_REMEDIES = {
+    "invalid_scope": "Check `oauth_scope` of the connection.",
+    "invalid_target": "Check `oauth_audience` of the connection.",
+}
+
+
+def _credentials(settings: ClientSettings) -> list[_Credentials]:
+    """Return the forms in which the token endpoint may expect client id and secret."""
+    if settings.token_auth_method == "client_secret_post":
+        return [{"include_client_id": True, "client_secret": settings.client_secret}]
+    plain = (settings.client_id, settings.client_secret)
+    # RFC 6749 section 2.3.1 has both encoded as in a form, which most servers and clients do not do. Only a secret
+    # with a character such as + or % tells which kind a server is.
+    encoded = (quote_plus(plain[0]), quote_plus(plain[1]))
+    # As bytes: `requests` would encode text as Latin-1.
+    return [
+        {"auth": HTTPBasicAuth(client_id.encode(), secret.encode())}
+        for client_id, secret in dict.fromkeys([plain, encoded])
+        # A colon ends the client id.
+        if ":" not in client_id
+    ]
 
 
 def _judge(reply: Response) -> Response:

@@ -11,7 +11,6 @@ from http.client import responses
 from typing import Any, TypeVar
 
 import aiohttp
-from requests.utils import select_proxy
 from tenacity import AsyncRetrying
 
 from airflow_training.client.retry import AGAIN, TOKEN_REFUSED, RetryPolicy, TryAgain, retry_after
@@ -94,7 +93,7 @@ class Transport:
         self.settings = settings
         self.policy = policy or RetryPolicy()
         self._tokens = TokenSource(settings, self.policy)
-        self._proxy = select_proxy(settings.api_url, dict(settings.proxies))
+        self._proxy = settings.proxy_for(settings.api_url)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Transport:

@@ -253,7 +253,7 @@ class Watcher:
             self.client = await self._clients.enter_async_context(client)
             self._statuses = StatusList(client, lambda: self.followed)
         except TrainingError as other:
-            self._give_up(other)
+            self._give_up(other, patience=self._patience if other.retryable else 0)
         except Exception as other:  # noqa: BLE001 - whatever ails Airflow's database: the jobs are well
             unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.", code="AT-232")
             self._give_up(unreadable, patience=self._patience)

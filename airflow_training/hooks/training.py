@@ -3,38 +3,86 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
 
 from airflow.providers.http.hooks.http import HttpHook
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
+from pydantic import BeforeValidator, Field, ValidationError
 from requests import Session
+from requests.models import DEFAULT_REDIRECT_LIMIT
+from tenacity import AsyncRetrying, RetryCallState, Retrying
 
 from airflow_training.client import checking
-from airflow_training.client.retry import RetryPolicy
-from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
+from airflow_training.client.retry import RetryPolicy, TryAgain
+from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Flag
 from airflow_training.client.token import TokenSource
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import InvalidConnection
+from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-# What the extra of a connection may hold beside what HttpHook reads.
-EXTRA_FIELDS = frozenset({"oauth_token_url", "oauth_auth_method", "oauth_http_method", "api_version", "job_page_url"})
+
+def _object(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class _Extra(ConnectionFields):
+    """The extra of a connection: the fields, and what HttpHook reads for `run`; all else in it are headers."""
+
+    oauth_headers: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
+    job_page_url: str = ""
+    stream: Flag = False
+    allow_redirects: Flag = True
+    max_redirects: int = Field(DEFAULT_REDIRECT_LIMIT, ge=0)
+    check_response: Flag = True
+    srv_lookup: Flag = False
+
+    @classmethod
+    def _also_optional(cls) -> frozenset[str]:
+        return frozenset(cls.model_fields)
+
+
+# HttpHook's second names.
+_ALIASES = {"proxy": "proxies", "verify_ssl": "verify"}
+_FIELDS = frozenset({*_Extra.model_fields, *_ALIASES})
+# Those that HttpHook would take for headers.
+_OURS = {name for name in _Extra.model_fields if name.startswith("oauth_")} | {"api_version", "job_page_url"}
+
+_FORMS: Mapping[str, str] = {
+    **FORMS,
+    "oauth_headers": "must be an object of names and values",
+    "job_page_url": "must be text",
+    "stream": "must be true or false",
+    "allow_redirects": "must be true or false",
+    "max_redirects": "must be a whole number",
+    "check_response": "must be true or false",
+    "srv_lookup": "must be true or false",
+}
+# Their values can hold a password, and are not shown.
+_PRIVATE = frozenset({"proxies", "oauth_headers", "oauth_token_url"})
+_LONGEST_QUOTE = 60
+
+# Source: RFC 9110 sections 5.1 and 5.5.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
 
 
 class TrainingHook(HttpHook):
     """A training service, reached by an Airflow connection of the type `training`.
 
-    Host, schema, port and the extra's headers, `verify`, `cert`, `proxies` and `timeout` mean what they mean
-    in a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra
-    holds `oauth_token_url` as well, and where they differ from the defaults `api_version` ("v2"),
-    `oauth_auth_method` ("client_secret_basic" or "client_secret_post"), `oauth_http_method` ("POST", "GET") and
-    `job_page_url`, the page of a job, with `{job_id}` for its id.
+    Host, schema, port and the extra's headers, `verify`, `cert`, `proxies`, `timeout` and `trust_env` mean what they
+    mean in a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra may
+    hold `oauth_token_url`, `oauth_auth_method` ("client_secret_basic" or "client_secret_post"), `oauth_http_method`
+    ("POST", "GET"), `oauth_scope`, `oauth_audience`, `oauth_headers`, `api_version` ("v2") and `job_page_url`, the page
+    of a job, with `{job_id}` for its id.
 
     Args:
         training_conn_id: The connection.
@@ -56,26 +104,66 @@ class TrainingHook(HttpHook):
         self.training_conn_id = training_conn_id
 
     def connection(self) -> Connection:
-        """The connection; raises InvalidConnection where there is none."""
-        with self._known():
+        """The connection.
+
+        Raises:
+            InvalidConnection: There is none.
+            ServiceUnavailable: Airflow cannot read it at the moment.
+        """
+        with self._in_words(), self._read(known=False):
             return self.get_connection(self.training_conn_id)
 
     def client(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
-        """Make a client of the job API; for workers.
+        """Make a client of the job API.
 
         Args:
             version: The API's version, where it is not the connection's.
-            policy: When a request is made again.
+            policy: When a request is made again, and when the connection is read again.
 
         Raises:
             InvalidConnection: The connection is not there, or lacks something.
+            ServiceUnavailable: Airflow could not read it within the policy's budget.
         """
-        return self._client(self.connection(), version, policy)
+
+        def read() -> Connection:
+            with self._read(known=False):
+                return self.get_connection(self.training_conn_id)
+
+        with self._in_words():
+            connection: Connection = Retrying(**self._patience(policy))(read)
+        return self._client(connection, version, policy)
+
+    async def connect(
+        self, *, version: str | None = None, policy: RetryPolicy | None = None, known: bool = False
+    ) -> TrainingClient:
+        """Make a client of the job API on a worker's event loop, which goes on between two attempts to read.
+
+        Args:
+            version: The API's version, where it is not the connection's.
+            policy: When a request is made again, and when the connection is read again.
+            known: Whether the connection was used before: not to find it then may be a failure of Airflow's.
+        """
+
+        async def read() -> Connection:
+            with self._read(known):
+                return self.get_connection(self.training_conn_id)
+
+        with self._in_words():
+            connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
+        return self._client(connection, version, policy)
 
     async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
-        """Make a client of the job API; for the triggerer, whose loop must not wait for the database."""
-        with self._known():
-            connection = await self.aget_connection(self.training_conn_id)
+        """Make a client of the job API in the triggerer, whose loop must not wait for the database.
+
+        What a trigger follows was submitted over this connection, so it was there.
+        """
+
+        async def read() -> Connection:
+            with self._read(known=True):
+                return await self.aget_connection(self.training_conn_id)
+
+        with self._in_words():
+            connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
         return self._client(connection, version, policy)
 
     def job_page(self, job_id: str) -> str | None:
@@ -86,8 +174,9 @@ class TrainingHook(HttpHook):
 
         Raises:
             InvalidConnection: The connection is not there, or its `job_page_url` is no address.
+            ServiceUnavailable: Airflow cannot read it at the moment.
         """
-        pattern = str(self.connection().extra_dejson.get("job_page_url") or "")
+        pattern = _read_extra(self.connection())[0].job_page_url
         if pattern and not pattern.startswith(("http://", "https://")):
             raise InvalidConnection(
                 f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
@@ -97,15 +186,48 @@ class TrainingHook(HttpHook):
         return pattern.replace("{job_id}", job_id) or None
 
     @contextmanager
-    def _known(self) -> Iterator[None]:
+    def _read(self, known: bool) -> Iterator[None]:
+        """Tell what may heal from what does not, when Airflow does not give the connection."""
         try:
             yield
         except AirflowNotFoundException as error:
+            # Airflow 3.3 says so as well when a secrets backend or its own database failed: it passes over the error.
+            if known or _has_secrets_backend():
+                raise TryAgain("Airflow does not find it, or could not ask its secrets backend") from error
             raise InvalidConnection(
                 f"There is no connection {self.training_conn_id!r}: create it under Admin, Connections, with the type"
                 f" {self.hook_name}.",
                 code="AT-101",
             ) from error
+        except PermissionError as error:
+            raise InvalidConnection(
+                f"Airflow does not let this task read the connection {self.training_conn_id!r}.", code="AT-115"
+            ) from error
+        except Exception as error:
+            # Its text may be that of a secrets backend, with an address or a token in it.
+            raise TryAgain(f"reading it failed with {type(error).__name__}") from error
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except TryAgain as error:
+            raise ServiceUnavailable(
+                f"The connection {self.training_conn_id!r} could not be read: {error.reason}. Check that it exists, and"
+                " Airflow's secrets backend and database.",
+                code="AT-110",
+            ) from error
+
+    def _patience(self, policy: RetryPolicy | None) -> dict[str, Any]:
+        def say(state: RetryCallState) -> None:
+            if state.attempt_number == 1 and state.outcome:
+                self.log.warning(
+                    "The connection %r could not be read, it is tried again: %s",
+                    self.training_conn_id,
+                    state.outcome.exception(),
+                )
+
+        return {**(policy or RetryPolicy()).tenacity(), "before_sleep": say}
 
     def _client(self, connection: Connection, version: str | None, policy: RetryPolicy | None) -> TrainingClient:
         settings = self._settings(connection)
@@ -126,7 +248,7 @@ class TrainingHook(HttpHook):
         return checking.check(lambda: self.client(policy=checking.QUICK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
-        extra = connection.extra_dejson
+        extra, headers = _read_extra(connection)
         if missing := [
             name
             for name, value in (
@@ -139,28 +261,19 @@ class TrainingHook(HttpHook):
             raise InvalidConnection(
                 f"The connection {connection.conn_id!r} has no {', no '.join(missing)}.", code="AT-102"
             )
-        auth_method = _one_of(TokenAuthMethod, extra, "oauth_auth_method", connection)
-        http_method = _one_of(TokenHttpMethod, extra, "oauth_http_method", connection)
+        if extra.srv_lookup:
+            raise InvalidConnection(
+                f"srv_lookup of the connection {connection.conn_id!r} is not supported for a training service: give its"
+                " host and port.",
+                code="AT-114",
+            )
         self._set_base_url(connection)
-        # HttpHook's reading of the extra, and requests' reading of the environment's proxies and certificates.
-        session = self._configure_session_from_extra(Session(), connection, {})
-        found = session.merge_environment_settings(
-            self.base_url, session.proxies, session.stream, session.verify, session.cert
-        )
-        headers = dict(session.headers.items() - Session().headers.items())
-        return ClientSettings(
-            base_url=self.base_url,
-            client_id=connection.login or "",
-            client_secret=connection.password or "",
-            token_url=str(extra.get("oauth_token_url") or ""),
-            token_auth_method=auth_method,
-            token_http_method=http_method,
-            api_version=str(extra.get("api_version") or "v2"),
-            headers={name: str(value) for name, value in headers.items()},
-            verify=found["verify"] if found["verify"] is not None else True,
-            cert=found["cert"],
-            proxies=found["proxies"],
-            timeout=_seconds(self.merged_extra.get("timeout"), connection),
+        return extra.settings(
+            self.base_url,
+            connection.login or "",
+            connection.password or "",
+            headers=headers,
+            token_headers=_headers(extra.oauth_headers, connection),
         )
 
     def _configure_session_from_auth(self, session: Session, connection: Connection) -> Session:
@@ -170,29 +283,88 @@ class TrainingHook(HttpHook):
     def _configure_session_from_extra(
         self, session: Session, connection: Connection, extra_options: dict[str, Any]
     ) -> Session:
-        # HttpHook takes what it does not know for headers.
+        extra, headers = _read_extra(connection)
+        # HttpHook takes what it does not know for headers, and text for what it stands for in Python.
         theirs = copy(connection)
-        theirs.extra = json.dumps({k: v for k, v in connection.extra_dejson.items() if k not in EXTRA_FIELDS})
+        given = extra.model_dump(exclude_unset=True, exclude=_OURS)
+        theirs.extra = json.dumps({**headers, **given})
         return super()._configure_session_from_extra(session, theirs, extra_options)
 
 
-def _one_of(choices: Any, extra: Mapping[str, Any], name: str, connection: Connection) -> Any:
-    """Read a field of the extra that has few possible values; the first is the default."""
-    allowed = get_args(choices)
-    value = extra.get(name) or allowed[0]
-    if value not in allowed:
+def _has_secrets_backend() -> bool:
+    return bool(conf.get("secrets", "backend", fallback="") or conf.get("workers", "secrets_backend", fallback=""))
+
+
+def _read_extra(connection: Connection) -> tuple[_Extra, dict[str, str]]:
+    """Read the extra of a connection.
+
+    Returns:
+        The fields in it, and the headers of every request.
+
+    Raises:
+        InvalidConnection: Something in it is not what it must be, or has a name that is mistaken for a header.
+    """
+    given = connection.extra_dejson
+    # Airflow gives an empty one where it cannot be read.
+    if not isinstance(given, dict) or (not given and (connection.extra or "").strip() not in ("", "{}", "null")):
         raise InvalidConnection(
-            f"{name} of the connection {connection.conn_id!r} must be {' or '.join(allowed)}, not {value!r}.",
-            code="AT-103",
+            f"The extra of the connection {connection.conn_id!r} is no JSON object of names and values.",
+            code="AT-111",
         )
-    return value
-
-
-def _seconds(value: Any, connection: Connection) -> float:
+    fields = {_ALIASES[name]: value for name, value in given.items() if name in _ALIASES}
+    fields |= {name: value for name, value in given.items() if name in _Extra.model_fields}
     try:
-        return float(value) if value else ClientSettings.timeout
-    except (TypeError, ValueError) as error:
+        extra = _Extra.model_validate(fields)
+    except ValidationError as error:
+        names = dict.fromkeys(str(mistake["loc"][0]) for mistake in error.errors(include_input=False))
+        mistakes = [f"{name} {_FORMS[name]}{_quoted(name, fields[name])}" for name in names]
         raise InvalidConnection(
-            f"timeout of the connection {connection.conn_id!r} must be a number of seconds, not {value!r}.",
-            code="AT-104",
-        ) from error
+            f"The extra of the connection {connection.conn_id!r} cannot be used: {'; '.join(mistakes)}.",
+            code="AT-103",
+        ) from None
+    return extra, _headers({name: value for name, value in given.items() if name not in _FIELDS}, connection)
+
+
+def _quoted(name: str, value: Any) -> str:
+    quote = repr(value)
+    return "" if name in _PRIVATE or len(quote) > _LONGEST_QUOTE else f", not {quote}"
+
+
+def _headers(given: Mapping[str, Any], connection: Connection) -> dict[str, str]:
+    """Read headers; a misspelled field must not become one, which every request would carry."""
+    mistakes = []
+    headers = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if meant := _meant(name):
+            mistakes.append(f"{name!r} is unknown, {meant}")
+        elif not _HEADER_NAME.fullmatch(name):
+            mistakes.append(f"{name!r} is neither a field nor the name of a header")
+        elif name.lower() == "authorization":
+            mistakes.append(f"{name} cannot be given, it carries the access token")
+        elif isinstance(value, (dict, list)) or _NOT_IN_A_HEADER.search(str(value)):
+            mistakes.append(f"{name!r} is taken for a header, whose value must be one line of text")
+        else:
+            headers[name] = str(value)
+    if mistakes:
+        raise InvalidConnection(
+            f"The extra of the connection {connection.conn_id!r} has unknown names: {'; '.join(mistakes)}.",
+            code="AT-112",
+        )
+    return headers
+
+
+def _meant(name: str) -> str:
+    """Say which field was meant by a name that is none; empty where it may be a header."""
+    plain = name.lower().replace("-", "_")
+    if plain == "headers":
+        return "each header is a name of its own in the extra"
+    close = [field for field in (plain, f"oauth_{plain}") if field in _FIELDS and ("-" not in name)]
+    if plain.startswith("oauth") or "-" not in name:
+        close += get_close_matches(plain, _FIELDS, n=1, cutoff=0.8)
+    if close:
+        return f"did you mean {close[0]}?"
+    if plain.startswith("oauth"):
+        return f"the fields are {', '.join(sorted(field for field in _FIELDS if field.startswith('oauth_')))}"
+    return ""

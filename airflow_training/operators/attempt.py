@@ -255,7 +255,7 @@ class Attempt:
 
     async def _start(self, describe: Callable[[], Description], generation: int | None) -> Claim:
         parameters, files = describe()
-        async with TrainingHook(self._training_conn_id).client(version=parameters.version) as client:
+        async with await TrainingHook(self._training_conn_id).connect(version=parameters.version) as client:
             generation = generation or await unused_generation(self._store, client)
             claim = self._store.write(
                 Claim(
@@ -301,7 +301,7 @@ class Attempt:
             self._ti.xcom_push(key, value)
 
         async def connect() -> TrainingClient:
-            return _hook(claim).client(version=claim.version, policy=PATIENCE)
+            return await _hook(claim).connect(version=claim.version, policy=PATIENCE, known=True)
 
         watcher = Watcher(await connect(), connect, patience=PATIENCE.budget)
         # Where the credentials were renewed, its client is another one in the end.
@@ -349,7 +349,7 @@ class Attempt:
         status = outcome.status
         self._ti.xcom_push(STATUS_KEY, status.to_wire())
         check_success(outcome)
-        async with _hook(claim).client(version=claim.version) as client:
+        async with await _hook(claim).connect(version=claim.version, known=True) as client:
             storage = await client.storage()
             keys = await storage.keys(claim.folder)
             models = saved_models(outcome, keys, claim.folder, claim.inputs)

@@ -96,7 +96,7 @@ class Reattachment:
 
 async def cancel(claim: Claim) -> bool:
     """End the job of a claim, if it still runs, and tell whether the service knows it."""
-    async with _client(claim) as client:
+    async with await _client(claim) as client:
         known = await client.cancel(claim.job_id)
     if known:
         stats.canceled()
@@ -116,12 +116,12 @@ async def unused_generation(store: ClaimStore, client: TrainingClient) -> int:
 
 
 async def _status(claim: Claim) -> JobStatus | None:
-    async with _client(claim) as client:
+    async with await _client(claim) as client:
         try:
             return await client.status(claim.job_id)
         except JobLost:
             return None
 
 
-def _client(claim: Claim) -> TrainingClient:
-    return TrainingHook(claim.training_conn_id).client(version=claim.version)
+async def _client(claim: Claim) -> TrainingClient:
+    return await TrainingHook(claim.training_conn_id).connect(version=claim.version, known=True)

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.training import TrainingClient
-from airflow_training.exceptions import InvalidConnection
+from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.plugins.connections import is_training
 
@@ -49,7 +49,7 @@ class Clients:
         self._reading: WeakValueDictionary[Service, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, service: Service) -> TrainingClient:
-        """The client of a service; raises InvalidConnection."""
+        """The client of a service; raises InvalidConnection, or ServiceUnavailable if the connection cannot be read."""
         # One at a time for each service: that of another one may be slow to tell its settings.
         async with self._reading.setdefault(service, asyncio.Lock()):
             kept = self._kept.pop(service, None)
@@ -69,6 +69,12 @@ class Clients:
         try:
             # In a thread: it asks Airflow's database.
             client = await asyncio.to_thread(client_of, service)
+        except ServiceUnavailable:
+            if not known:
+                raise
+            # A secrets backend that fails for a moment does not end what works.
+            known.read_at = monotonic()
+            return known
         except BaseException:
             if known:
                 known.given_up.set()
@@ -95,7 +101,7 @@ def client_of(service: Service) -> TrainingClient:
             " tells no service its login and password.",
             code="AT-109",
         )
-    settings = TrainingHook(service.conn_id).client(version=service.version).settings
+    settings = TrainingHook(service.conn_id).client(version=service.version, policy=_POLICY).settings
     return TrainingClient(replace(settings, timeout=min(settings.timeout, PATIENCE)), _POLICY)
 
 

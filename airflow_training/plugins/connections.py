@@ -10,7 +10,7 @@ from airflow.models.connection import Connection
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from airflow_training.exceptions import InvalidConnection
+from airflow_training.exceptions import TrainingError
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.plugins.access import Rights
 
@@ -36,6 +36,7 @@ def is_training(conn_id: str) -> bool:
 
     Raises:
         InvalidConnection: There is none.
+        ServiceUnavailable: It cannot be read at the moment.
     """
     return bool(TrainingHook(conn_id).connection().conn_type == TrainingHook.conn_type)
 
@@ -43,5 +44,5 @@ def is_training(conn_id: str) -> bool:
 def _is_there(conn_id: str) -> bool:
     try:
         return is_training(conn_id)
-    except InvalidConnection:  # Airflow cannot read the variable
+    except TrainingError:  # Airflow cannot read the variable
         return False

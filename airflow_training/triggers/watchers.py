@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import greenback
+from anyio import move_on_after
 
 from airflow_training.background import finish
 from airflow_training.client.training import TrainingClient
@@ -16,6 +17,10 @@ from airflow_training.hooks.training import TrainingHook
 from airflow_training.per_loop import PerLoop
 from airflow_training.reporting import PATIENCE
 from airflow_training.triggers.garbage import garbage
+
+# Seconds after which a connection that is being read is taken for unchanged, if there is a watcher of it: a secrets
+# backend that fails is asked for a quarter of an hour, and keeps nobody from following or canceling a job meanwhile.
+_MOMENT = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,38 @@ class _Watchers:
         reading = self.reading.get(connection)
         if not reading:
             reading = self.reading[connection] = asyncio.ensure_future(connection.connect())
-            reading.add_done_callback(lambda _: self.reading.pop(connection))
+
+            def done(task: asyncio.Task[TrainingClient]) -> None:
+                del self.reading[connection]
+                # Nobody may wait for it any more.
+                _ = task.cancelled() or task.exception()
+
+            reading.add_done_callback(done)
         return await asyncio.shield(reading)
 
     async def take(self, connection: _Connection) -> _Shared:
         """Join those who share a watcher, unless the connection has been edited since it was made."""
-        client = await self.read(connection)
-        async with self.opening:
-            shared = self.shared.get(connection)
-            if not shared or shared.watcher.client.settings != client.settings:
-                shared = _Shared(await Watcher(client, connection.connect, patience=PATIENCE.budget).__aenter__())
-                self.shared[connection] = shared
-            shared.users += 1
-            garbage().begin()
-            return shared
+        while True:
+            client = await self._edited(connection)
+            async with self.opening:
+                shared = self.shared.get(connection)
+                if not shared and not client:
+                    continue
+                if client and (not shared or shared.watcher.client.settings != client.settings):
+                    shared = _Shared(await Watcher(client, connection.connect, patience=PATIENCE.budget).__aenter__())
+                    self.shared[connection] = shared
+                assert shared is not None, "there is a client for a new one"  # noqa: S101 - by construction
+                shared.users += 1
+                garbage().begin()
+                return shared
+
+    async def _edited(self, connection: _Connection) -> TrainingClient | None:
+        """Read a connection; None if that takes long and there is a watcher, which works without it."""
+        while True:
+            with move_on_after(_MOMENT):
+                return await self.read(connection)
+            if connection in self.shared:
+                return None
 
     async def give_back(self, connection: _Connection, shared: _Shared) -> None:
         shared.users -= 1

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import parse_qs, unquote_plus
 
 import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given
+from hypothesis import settings as of_examples
+from hypothesis import strategies as st
 
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
@@ -110,3 +117,132 @@ async def test_plain_http_is_allowed_for_this_request_only(settings: ClientSetti
     await TokenSource(settings).atoken()
 
     assert "OAUTHLIB_INSECURE_TRANSPORT" not in os.environ
+
+
+def literal(value: str) -> str:
+    return value
+
+
+class Guarded(FaultyService):
+    """Gives a token for the right credentials in HTTP Basic only, as a server of one kind or the other reads it."""
+
+    def __init__(self, client_id: str, secret: str, read: Callable[[str], str]) -> None:
+        super().__init__(tokens=[self.judge])
+        self.right = (client_id, secret)
+        self.read = read
+
+    def judge(self) -> web.StreamResponse:
+        basic = base64.b64decode(self.token_requests[-1].headers["Authorization"].removeprefix("Basic "))
+        client_id, _, secret = basic.decode().partition(":")
+        if (self.read(client_id), self.read(secret)) == self.right:
+            return token(lifetime=1)()
+        return answer(401, '{"error": "invalid_client"}')()
+
+
+@pytest.mark.parametrize("read", [literal, unquote_plus])
+@of_examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    client_id=st.text(st.characters(exclude_categories=["C"], exclude_characters=":"), min_size=1),
+    secret=st.text(st.characters(exclude_categories=["C"]), min_size=1) | st.text("+%/=2B ", min_size=1),
+)
+def test_any_secret_is_understood_by_servers_that_decode_it_and_by_those_that_do_not(
+    read: Callable[[str], str], client_id: str, secret: str
+) -> None:
+    async def ask() -> str:
+        async with Guarded(client_id, secret, read).running() as settings:
+            return await TokenSource(replace(settings, client_id=client_id, client_secret=secret)).atoken()
+
+    assert asyncio.run(ask()) == "good"
+
+
+async def test_the_form_that_was_accepted_comes_first_the_next_time() -> None:
+    guarded = Guarded("client", "a+b", unquote_plus)
+    async with guarded.running() as settings:
+        source = TokenSource(replace(settings, client_secret="a+b"))
+        for _ in range(2):
+            source.discard(await source.atoken())
+
+    assert len(guarded.token_requests) == 3
+
+
+async def test_a_secret_without_such_characters_is_sent_once() -> None:
+    guarded = Guarded("client", "another", literal)
+    async with guarded.running() as settings:
+        with pytest.raises(AuthenticationError, match="refused the client"):
+            await TokenSource(settings).atoken()
+
+    assert len(guarded.token_requests) == 1
+
+
+async def test_scope_and_audience_are_requested() -> None:
+    forms: list[dict[str, list[str]]] = []
+    faulty = FaultyService()
+
+    def keep() -> web.StreamResponse:
+        forms.append(parse_qs(faulty.token_requests[-1]._read_bytes.decode()))  # type: ignore[union-attr]
+        return token()()
+
+    faulty.tokens[:] = [keep]
+    async with faulty.running() as settings:
+        asking = replace(settings, token_scope="api://training/.default more", token_audience="https://training")
+        await TokenSource(asking).atoken()
+
+    assert forms == [
+        {
+            "grant_type": ["client_credentials"],
+            "scope": ["api://training/.default more"],
+            "audience": ["https://training"],
+        }
+    ]
+
+
+async def test_scope_and_audience_are_requested_by_get_too() -> None:
+    faulty = FaultyService()
+    async with faulty.running() as settings:
+        asking = replace(settings, token_http_method="GET", token_scope="jobs:read", token_audience="training")
+        await TokenSource(asking).atoken()
+
+    assert dict(faulty.token_requests[0].query) == {
+        "grant_type": "client_credentials",
+        "scope": "jobs:read",
+        "audience": "training",
+    }
+
+
+async def test_a_server_may_grant_another_scope() -> None:
+    granted = answer(200, '{"access_token": "good", "token_type": "bearer", "expires_in": 60, "scope": "less"}')
+    async with FaultyService(tokens=[granted]).running() as settings:
+        assert await TokenSource(replace(settings, token_scope="more")).atoken() == "good"
+
+
+async def test_a_scope_that_is_refused_is_not_taken_for_a_wrong_secret() -> None:
+    faulty = FaultyService(tokens=[answer(400, '{"error": "invalid_scope"}')])
+    async with faulty.running() as settings:
+        with pytest.raises(AuthenticationError, match="Check `oauth_scope` of the connection"):
+            await TokenSource(replace(settings, client_secret="a+b")).atoken()
+
+    assert len(faulty.token_requests) == 1
+
+
+async def test_a_service_gives_a_token_for_fewer_scopes(settings: ClientSettings) -> None:
+    async with TrainingClient(replace(settings, token_scope="jobs:read")) as client:
+        assert isinstance(await client.jobs(), list)
+
+
+async def test_the_headers_of_every_request_go_to_the_token_endpoint_of_the_same_host() -> None:
+    faulty = FaultyService()
+    async with faulty.running() as settings:
+        headers = {"X-Key": "k"}
+        await TokenSource(replace(settings, headers=headers)).atoken()
+        elsewhere = replace(settings, headers=headers, base_url="https://api.example", token_url=settings.token_endpoint)
+        await TokenSource(elsewhere).atoken()
+        await TokenSource(replace(elsewhere, token_headers={"X-Other": "o"})).atoken()
+
+    seen = [
+        {name: request.headers.get(name) for name in ("X-Key", "X-Other")} for request in faulty.token_requests
+    ]
+    assert seen == [
+        {"X-Key": "k", "X-Other": None},
+        {"X-Key": None, "X-Other": None},
+        {"X-Key": None, "X-Other": "o"},
+    ]

@@ -95,8 +95,11 @@ async def token(request: Request, body: Body, service: ServiceParts) -> JSONResp
     try:
         query = list(request.query_params.multi_items()) if request.method == "GET" else []
         parameters = _parameters([*query, *_form(body)])
-        client_id, secret = _credentials(request, parameters)
-        client = await to_thread.run_sync(service.clients.authenticate, client_id, secret, limiter=_checks)
+        client: KnownClient | None = None
+        for client_id, secret in _credentials(request, parameters):
+            client = client or await to_thread.run_sync(
+                service.clients.authenticate, client_id, secret, limiter=_checks
+            )
         if client is None:
             raise _Refused("invalid_client", "The client id or the client secret is wrong.", code="AT-651")
         request.state.client_id = client.client_id
@@ -144,7 +147,12 @@ def _parameters(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     return parameters
 
 
-def _credentials(request: Request, parameters: dict[str, str]) -> tuple[str, str]:
+def _credentials(request: Request, parameters: dict[str, str]) -> list[tuple[str, str]]:
+    """Return client id and secret: of HTTP Basic as they are, and decoded where that makes a difference.
+
+    RFC 6749 section 2.3.1 has them encoded as in a form before they are put into the header. Most clients do not do
+    that, and a secret with + or % would become another one.
+    """
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     in_form = "client_secret" in parameters
     if scheme and in_form:
@@ -152,7 +160,7 @@ def _credentials(request: Request, parameters: dict[str, str]) -> tuple[str, str
             "invalid_request", "The credentials are given twice, in the header and in the form.", code="AT-657"
         )
     if in_form and request.method == "POST":
-        return parameters.get("client_id", ""), parameters["client_secret"]
+        return [(parameters.get("client_id", ""), parameters["client_secret"])]
     if scheme.lower() != "basic":
         raise _Refused(
             "invalid_client",
@@ -163,9 +171,10 @@ def _credentials(request: Request, parameters: dict[str, str]) -> tuple[str, str
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:  # no ASCII, no base64, no UTF-8
         raise _Refused("invalid_client", "The header Authorization is not HTTP Basic.", code="AT-659") from None
-    client_id = unquote_plus(client_id)
-    if parameters.get("client_id", client_id) != client_id:
+    pairs = dict.fromkeys([(client_id, secret), (unquote_plus(client_id), unquote_plus(secret))])
+    named = parameters.get("client_id")
+    if named is not None and all(named != client_id for client_id, _ in pairs):
         raise _Refused(
             "invalid_request", "The form has another client id than the header Authorization.", code="AT-660"
         )
-    return client_id, unquote_plus(secret)
+    return list(pairs)
