@@ -62,6 +62,14 @@ def serve(
     storage_port: Annotated[
         int, typer.Option(help="Port of the S3 endpoint; 0 takes a free one.", min=0, max=65535)
     ] = 0,
+    storage_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address by which clients reach the S3 endpoint, such as https://storage.example.com, if a proxy or a"
+            " mapped port is between.",
+            show_default="its own port, and the name by which a client came",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate, PEM, with those of the authorities between: for both ports.")
     ] = None,
@@ -154,6 +162,7 @@ def serve(
             port,
             storage_port,
             database_url=database_url,
+            storage_url=_storage_url(storage_url),
             tls=_tls(tls_cert, tls_key),
             token_lifetime=token_lifetime,
             access_log=access_log,
@@ -172,6 +181,16 @@ def serve(
         server.serve(
             settings, lambda url: typer.echo(f"Training service ready at {url} (data in {settings.data.resolve()})")
         )
+
+
+def _storage_url(url: str | None) -> str | None:
+    # A path would be part of what S3 clients sign.
+    if url and not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", url):
+        raise TrainingError(
+            f"--storage-url takes an address such as https://storage.example.com:8901, without a path, and not {url!r}.",
+            code="AT-516",
+        )
+    return url.rstrip("/") if url else None
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

@@ -35,6 +35,8 @@ def create_app(service: Service) -> FastAPI:
         openapi_url="/api/v2/openapi.json",
         docs_url="/docs",
         redoc_url=None,
+        # A redirection would name scheme and host as the service sees them, which are not those of a proxy before it.
+        redirect_slashes=False,
     )
     app.state.service = service
     install_error_handlers(app)

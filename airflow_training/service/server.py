@@ -66,7 +66,9 @@ def serve(settings: ServiceSettings, ready: Callable[[str], None]) -> None:
         open_access_log(settings.access_log or data.access_log)
         remember_store(data, settings.s3)
         buckets = buckets_of(data)
-        storage = Storage(data, buckets, settings.host, settings.storage_port, settings.tls)
+        storage = Storage(
+            data, buckets, settings.host, settings.storage_port, settings.tls, public_url=settings.storage_url
+        )
         service = _service(settings, data, buckets, storage)
         own_url = url(listener, reachable(listener, "127.0.0.1"), "https" if settings.tls else "http")
         server = _Server(service, settings.tls, partial(ready, own_url))

@@ -65,6 +65,7 @@ class ServiceSettings:
         host: The address to listen on; loopback unless told otherwise.
         port: The port of the job API; 0 takes a free one.
         storage_port: The port of the S3 endpoint; 0 takes a free one.
+        storage_url: The address by which clients reach the S3 endpoint; that of its socket if None.
         tls: Certificate and key, for the job API and the S3 endpoint; None for plain HTTP.
         token_lifetime: Seconds that an access token is good for; 12 hours, as on the platform of old.
         cpus: Processors for jobs; all there are if None.
@@ -86,6 +87,7 @@ class ServiceSettings:
     host: str = "127.0.0.1"
     port: int = 8900
     storage_port: int = 0
+    storage_url: str | None = None
     tls: Tls | None = None
     token_lifetime: int = 12 * 60 * 60
     cpus: int | None = None

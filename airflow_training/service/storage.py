@@ -66,6 +66,8 @@ class Storage:
         host: The address of the endpoint.
         port: Its port; 0 takes a free one.
         tls: The certificate and the key of the service, where it speaks TLS.
+        public_url: The address by which clients reach it, if that is not the one of its socket: a proxy or a mapped
+            port is between.
 
     Raises:
         ServiceNotStarted: The port is taken, or rclone is missing.
@@ -74,7 +76,17 @@ class Storage:
     # A health check waits so long for an answer.
     _PATIENCE = 0.8
 
-    def __init__(self, data: DataFolder, buckets: Buckets, host: str, port: int, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        data: DataFolder,
+        buckets: Buckets,
+        host: str,
+        port: int,
+        tls: Tls | None = None,
+        *,
+        public_url: str | None = None,
+    ) -> None:
+        self._public_url = public_url
         self._buckets = buckets
         self._tls = tls
         data.storage.mkdir(mode=0o700, exist_ok=True)
@@ -178,6 +190,9 @@ class Storage:
         return [self._endpoint, self._front] if self._front else [self._endpoint]
 
     def _address(self, host: str) -> str:
+        if self._public_url:
+            # Without a scheme: that means TLS, and clients of the old platform know no other.
+            return self._public_url.removeprefix("https://")
         if self._tls:
             # Without a scheme: that means TLS. The certificate is made out to the name by which the client came,
             # not to the address that is listened on.
