@@ -187,7 +187,8 @@ def _storage_url(url: str | None) -> str | None:
     # A path would be part of what S3 clients sign.
     if url and not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", url):
         raise TrainingError(
-            f"--storage-url takes an address such as https://storage.example.com:8901, without a path, and not {url!r}.",
+            f"--storage-url takes an address such as https://storage.example.com:8901, without a path, and not"
+            f" {url!r}.",
             code="AT-516",
         )
     return url.rstrip("/") if url else None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BUCKET = "data"
 
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+
 # What obstore raises; where the storage answers 404 it is Python's own FileNotFoundError.
 _ERRORS = (BaseError, OSError)
 
@@ -287,8 +289,10 @@ def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientCo
 def _certificates(path: Path) -> bytes:
     """Read the certificates to trust: a file of them, or a folder with such files, as OpenSSL takes it."""
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        contents = [file.read_bytes() for file in files if file.is_file()]
+        files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+        contents = [content for file in files if _CERTIFICATE in (content := file.read_bytes())]
+        if not contents:
+            raise OSError("there is none")
     except OSError as error:
         raise unreadable_certificates(error) from error
-    return b"\n".join(content for content in contents if b"-----BEGIN CERTIFICATE-----" in content)
+    return b"\n".join(contents)

@@ -234,13 +234,13 @@ async def test_the_headers_of_every_request_go_to_the_token_endpoint_of_the_same
     async with faulty.running() as settings:
         headers = {"X-Key": "k"}
         await TokenSource(replace(settings, headers=headers)).atoken()
-        elsewhere = replace(settings, headers=headers, base_url="https://api.example", token_url=settings.token_endpoint)
+        elsewhere = replace(
+            settings, headers=headers, base_url="https://api.example", token_url=settings.token_endpoint
+        )
         await TokenSource(elsewhere).atoken()
         await TokenSource(replace(elsewhere, token_headers={"X-Other": "o"})).atoken()
 
-    seen = [
-        {name: request.headers.get(name) for name in ("X-Key", "X-Other")} for request in faulty.token_requests
-    ]
+    seen = [{name: request.headers.get(name) for name in ("X-Key", "X-Other")} for request in faulty.token_requests]
     assert seen == [
         {"X-Key": "k", "X-Other": None},
         {"X-Key": None, "X-Other": None},

@@ -202,6 +202,26 @@ async def test_credentials_that_were_renewed_are_used(settings: ClientSettings) 
         assert await lines(watcher, job_id) == COUNTED
 
 
+async def test_a_secrets_backend_that_fails_meanwhile_ends_no_following(
+    settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = replace(settings, client_secret="wr0ng")
+    async with watching(settings) as right:
+        job_id = await start(right, COUNT)
+    failures = iter(range(2))
+
+    async with watching(wrong, renewed=settings) as watcher:
+        renew = watcher._connect
+
+        async def connect() -> TrainingClient:
+            if next(failures, None) is not None:
+                raise ServiceUnavailable("The connection could not be read.", code="AT-110")
+            return await renew()
+
+        monkeypatch.setattr(watcher, "_connect", connect)
+        assert await lines(watcher, job_id) == COUNTED
+
+
 async def test_credentials_that_are_refused_are_an_error_to_all(settings: ClientSettings) -> None:
     async with watching(replace(settings, client_secret="wr0ng")) as watcher:
         told = await asyncio.gather(*(lines(watcher, str(uuid4())) for _ in range(3)), return_exceptions=True)

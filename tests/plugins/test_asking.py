@@ -10,10 +10,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
+from airflow_training.hooks.training import TrainingHook
 from airflow_training.jobs.status import JobStatus
 from airflow_training.plugins import asking as asking_module
 from airflow_training.plugins import clients, connections, lists_api
@@ -208,6 +210,21 @@ async def test_a_connection_that_was_deleted_is_noticed(serve: Serve, monkeypatc
         found = await status(asking)
 
     assert "There is no connection 'training_test'" in found.message
+
+
+async def test_a_secrets_backend_that_fails_for_a_moment_is_not_noticed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "FRESH", NONE_FRESH)
+    monkeypatch.setattr(clients, "_READ_AGAIN", 0.0)
+    asking = Asking()
+    async with serve(JOB):
+        await status(asking)
+        monkeypatch.setattr(TrainingHook, "get_connection", Mock(side_effect=OSError("vault: 503")))
+        found = await status(asking)
+
+    assert found.reachable
+    assert found.value
 
 
 async def test_what_another_connection_holds_is_shown_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

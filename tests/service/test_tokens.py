@@ -7,10 +7,11 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 import jwt
@@ -18,10 +19,10 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.service.clients import KnownClient
+from airflow_training.service.clients import Clients, KnownClient
 from airflow_training.service.database import SigningKey, now, open_database
 from airflow_training.service.tokens import Claims, Tokens
-from tests.service.support import RunningService, Tenant, on_both, wait_for
+from tests.service.support import RunningService, Tenant, close, on_both, wait_for
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -45,6 +46,32 @@ def test_every_form_of_token_request_works(tenant: Tenant, form: str) -> None:
     assert claims["exp"] - claims["iat"] == 12 * 60 * 60
     jobs = httpx.get(f"{service.url}/api/v2/jobs", headers={"Authorization": f"Bearer {token['access_token']}"})
     assert jobs.status_code == 200
+
+
+@pytest.mark.parametrize("secret", ["k3y+with%2Band/slash=0123456789abcdef", "%+%zz%%41&a=b;c:d?e#f'g\"0123456789"])
+@pytest.mark.parametrize("form", ["as it is", "encoded", "by GET", "in the form"])
+def test_a_secret_with_any_character_is_understood_in_every_form(
+    tenant: Tenant, sessions: sessionmaker[Session], secret: str, form: str
+) -> None:
+    client = Clients(sessions).add(tenant.name, f"chosen-{secrets.token_hex(4)}", secret=secret).client_id
+    url = f"{tenant.service.url}/oauth/token"
+    if form == "by GET":
+        reply = httpx.get(url, params=GRANT, auth=(client, secret))
+    elif form == "in the form":
+        reply = httpx.post(url, data=GRANT | {"client_id": client, "client_secret": secret})
+    else:
+        sent = quote_plus(secret) if form == "encoded" else secret
+        reply = httpx.post(url, data=GRANT | {"client_id": client}, auth=(client, sent))
+
+    assert reply.status_code == 200, reply.text
+
+
+@pytest.fixture
+def sessions(service: RunningService) -> Iterator[sessionmaker[Session]]:
+    """The database of the service."""
+    sessions = open_database(service.database_url)
+    yield sessions
+    close(sessions())
 
 
 @on_both

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.xcom import XCom
 
+from airflow_training.client.retry import RetryPolicy
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -21,6 +22,7 @@ from airflow_training.exceptions import (
     TrainingError,
 )
 from airflow_training.triggers import training as module
+from airflow_training.triggers import watchers
 from airflow_training.triggers.training import TrainingTrigger, error_of, failure_event
 
 JOB_ID = "8c3d5a3e-0000-5000-8000-000000000000"
@@ -104,8 +106,9 @@ async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_th
 
     monkeypatch.setattr(module, "log_is_read", broken)
     monkeypatch.setattr(module, "_SHORTEST", 0.0)
+    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=0, first=0.01))
 
     (event,) = [event async for event in trigger.run()]
 
-    assert event.payload["error"] == "InvalidConnection"
+    assert event.payload["error"] == "ServiceUnavailable"
     assert Trigger.log.lines[-1] == "The end of the log may be missing here: the supervisor is away"

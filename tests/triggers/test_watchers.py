@@ -6,10 +6,14 @@ import asyncio
 import json
 import os
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
-from airflow_training.exceptions import InvalidConnection
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.exceptions import ServiceUnavailable
+from airflow_training.hooks.training import TrainingHook
+from airflow_training.triggers import watchers
 from airflow_training.triggers.watchers import shared_watcher
 
 pytestmark = pytest.mark.anyio
@@ -43,11 +47,48 @@ async def test_who_comes_after_the_connection_was_edited_does_not_join_those_bef
         assert await before.client.find("nothing") is None
 
 
-async def test_a_connection_that_is_not_there_is_an_error_to_each(training_connection: str) -> None:
+async def test_a_connection_that_is_not_there_any_more_is_an_error_to_each_that_a_retry_may_heal(
+    training_connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=0, first=0.01))
+
     async def join() -> None:
         async with shared_watcher("no_such_connection", None):
             pass
 
     errors = await asyncio.gather(join(), join(), return_exceptions=True)
 
-    assert [type(error) for error in errors] == [InvalidConnection] * 2
+    assert [type(error) for error in errors] == [ServiceUnavailable] * 2
+
+
+async def test_a_connection_that_cannot_be_read_for_a_moment_is_waited_for(
+    training_connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=30, first=0.01))
+    variable = f"AIRFLOW_CONN_{training_connection.upper()}"
+    there = os.environ[variable]
+    monkeypatch.delenv(variable)
+    read = TrainingHook.aget_connection
+    tried = 0
+
+    async def counted(conn_id: str) -> Any:
+        nonlocal tried
+        if (tried := tried + 1) == 3:
+            monkeypatch.setenv(variable, there)
+        return await read(conn_id)
+
+    monkeypatch.setattr(TrainingHook, "aget_connection", staticmethod(counted))
+
+    async with shared_watcher(training_connection, None) as watcher:
+        assert await watcher.client.find("nothing") is None
+    assert tried == 3
+
+
+async def test_who_comes_while_the_connection_cannot_be_read_joins_the_watcher_that_works(
+    training_connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "_MOMENT", 0.1)
+    async with shared_watcher(training_connection, None) as before:
+        monkeypatch.delenv(f"AIRFLOW_CONN_{training_connection.upper()}")
+        async with shared_watcher(training_connection, None) as after:
+            assert before is after
