@@ -59,6 +59,21 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "The request that fetches a token; with GET the credentials are HTTP Basic.",
                         "schema": {"type": ["string", "null"], "enum": ["POST", "GET"], "default": "POST"},
                     },
+                    "oauth_scope": {
+                        "label": "OAuth2 scope",
+                        "description": "The scopes to request, separated by spaces.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "oauth_audience": {
+                        "label": "OAuth2 audience",
+                        "description": "The audience of the token request, if the OAuth2 server requires one.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "oauth_headers": {
+                        "label": "OAuth2 headers",
+                        "description": "Headers of the token request only, as a JSON object.",
+                        "schema": {"type": ["string", "null"]},
+                    },
                     "api_version": {
                         "label": "Job API version",
                         "description": "The version in the paths of the job API.",

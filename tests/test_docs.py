@@ -232,7 +232,9 @@ def test_the_page_of_the_connection_names_every_field_and_no_other() -> None:
     (connection,) = get_provider_info()["connection-types"]
     rows = re.findall(r"^\| extra (.*?) \|", (DOCS / "connection.md").read_text(), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named - {"verify", "cert", "proxies", "timeout"} == EXTRA_FIELDS == set(connection["conn-fields"])
+    assert (
+        named - {"verify", "cert", "proxies", "timeout", "trust_env"} == EXTRA_FIELDS == set(connection["conn-fields"])
+    )
 
 
 def test_the_page_of_trainingclient_names_every_parameter() -> None:

@@ -53,8 +53,11 @@ class _Extra(ConnectionFields):
 # HttpHook's second names.
 _ALIASES = {"proxy": "proxies", "verify_ssl": "verify"}
 _FIELDS = frozenset({*_Extra.model_fields, *_ALIASES})
-# Those that HttpHook would take for headers.
-_OURS = {name for name in _Extra.model_fields if name.startswith("oauth_")} | {"api_version", "job_page_url"}
+EXTRA_FIELDS = frozenset(name for name in _Extra.model_fields if name.startswith("oauth_")) | {
+    "api_version",
+    "job_page_url",
+}
+"""What the extra may hold beside what HttpHook reads, which would take these for headers."""
 
 _FORMS: Mapping[str, str] = {
     **FORMS,
@@ -286,7 +289,7 @@ class TrainingHook(HttpHook):
         extra, headers = _read_extra(connection)
         # HttpHook takes what it does not know for headers, and text for what it stands for in Python.
         theirs = copy(connection)
-        given = extra.model_dump(exclude_unset=True, exclude=_OURS)
+        given = extra.model_dump(exclude_unset=True, exclude=set(EXTRA_FIELDS))
         theirs.extra = json.dumps({**headers, **given})
         return super()._configure_session_from_extra(session, theirs, extra_options)
 
@@ -364,7 +367,7 @@ def _meant(name: str) -> str:
     if plain.startswith("oauth") or "-" not in name:
         close += get_close_matches(plain, _FIELDS, n=1, cutoff=0.8)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"perhaps {close[0]} is meant"
     if plain.startswith("oauth"):
         return f"the fields are {', '.join(sorted(field for field in _FIELDS if field.startswith('oauth_')))}"
     return ""
