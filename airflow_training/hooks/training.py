@@ -75,7 +75,7 @@ _LONGEST_QUOTE = 60
 
 # Source: RFC 9110 sections 5.1 and 5.5.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class TrainingHook(HttpHook):
@@ -308,8 +308,8 @@ def _read_extra(connection: Connection) -> tuple[_Extra, dict[str, str]]:
         InvalidConnection: Something in it is not what it must be, or has a name that is mistaken for a header.
     """
     given = connection.extra_dejson
-    # Airflow gives an empty one where it cannot be read.
-    if not isinstance(given, dict) or (not given and (connection.extra or "").strip() not in ("", "{}", "null")):
+    # Airflow gives an empty one if it cannot be read.
+    if not isinstance(given, dict) or (not given and (connection.extra or "").strip() not in ("", "{}")):
         raise InvalidConnection(
             f"The extra of the connection {connection.conn_id!r} is no JSON object of names and values.",
             code="AT-111",
@@ -346,10 +346,10 @@ def _headers(given: Mapping[str, Any], connection: Connection) -> dict[str, str]
             mistakes.append(f"{name!r} is neither a field nor the name of a header")
         elif name.lower() == "authorization":
             mistakes.append(f"{name} cannot be given, it carries the access token")
-        elif isinstance(value, (dict, list)) or _NOT_IN_A_HEADER.search(str(value)):
-            mistakes.append(f"{name!r} is taken for a header, whose value must be one line of text")
+        elif isinstance(value, (dict, list)) or not _HEADER_VALUE.fullmatch(text := str(value).strip()):
+            mistakes.append(f"{name!r} is taken for a header, whose value must be one line of ASCII text")
         else:
-            headers[name] = str(value)
+            headers[name] = text
     if mistakes:
         raise InvalidConnection(
             f"The extra of the connection {connection.conn_id!r} has unknown names: {'; '.join(mistakes)}.",

@@ -235,11 +235,13 @@ def test_the_environments_exceptions_count_for_each_host(monkeypatch: pytest.Mon
         ({"headers": {"X-Key": "s3cr3t"}}, "'headers' is unknown, each header is a name of its own"),
         ({"X-Key": {"a": "s3cr3t"}}, "'X-Key' is taken for a header, whose value must be one line"),
         ({"X-Key": "s3cr3t\nX-Other: a"}, "'X-Key' is taken for a header, whose value must be one line"),
+        ({"X-Key": "s3cr3t…"}, "'X-Key' is taken for a header, whose value must be one line"),
         ({"my key": "s3cr3t"}, "'my key' is neither a field nor the name of a header"),
         ({"Authorization": "Basic s3cr3t"}, "Authorization cannot be given"),
         ({"oauth_headers": {"oauth_scope": "a"}}, "'oauth_scope' is unknown"),
         ("verify=false", "is no JSON object"),
         ("[1]", "is no JSON object"),
+        ("null", "is no JSON object"),
     ],
     ids=str,
 )
@@ -249,6 +251,11 @@ def test_what_cannot_be_read_in_the_extra_gets_a_sentence(
     with pytest.raises(InvalidConnection, match=message) as raised:
         connect(monkeypatch, extra=extra).client()
     assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("extra", ["", "{}", " {} "])
+def test_an_extra_may_be_empty(monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+    assert settings_of(connect(monkeypatch, extra=extra)).headers == {}
 
 
 def test_a_uri_gives_text_only_and_means_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
