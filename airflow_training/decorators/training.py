@@ -92,7 +92,11 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
         except InvalidParameters as error:
             raise AirflowFailException(str(error)) from None
         self.script = script_of(self.python_callable, values)
-        told = [{"name": name.upper(), "value": _text(value)} for name, value in values.items()]
+        # A number stays one: whatever its name, it is no secret.
+        told = [
+            {"name": name.upper(), "value": value if isinstance(value, int) else _text(value)}
+            for name, value in values.items()
+        ]
         with suppress(ValueError):  # an `env` that cannot be read is told with all other mistakes
             given = variables(self.env or [])
             self.env = [*told, *given] if isinstance(given, list) else given

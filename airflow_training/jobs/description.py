@@ -6,6 +6,7 @@ Source: docs of the job API, two generations of which are read (`resources` and 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -102,6 +103,10 @@ class JobDescription(_Wire):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     env: tuple[Variable, ...] = Field((), max_length=1_000)
     execution: Execution
+    # None and not empty: a service that does not know the field gets it only if there is a secret.
+    masks: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None, max_length=1_000, description="Secrets: the job's log shows `***` in place of each."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -114,8 +119,13 @@ class JobDescription(_Wire):
         return cls.model_validate(document)
 
     @classmethod
-    def of(cls, parameters: TrainingParameters) -> JobDescription:
-        """Describe the job that a user's parameters ask for."""
+    def of(cls, parameters: TrainingParameters, masks: Sequence[str] = ()) -> JobDescription:
+        """Describe the job that a user's parameters ask for.
+
+        Args:
+            parameters: What is asked for.
+            masks: Secrets in them, which the job's log must not show.
+        """
         return cls.model_validate(
             {
                 "name": parameters.job_name,
@@ -128,6 +138,7 @@ class JobDescription(_Wire):
                     # The old service knew no such field; a command for Python 3 says so by its programs.
                     "python_major_version": 2 if parameters.python_major_version == 2 else None,
                 },
+                "masks": tuple(masks) or None,
             }
         )
 

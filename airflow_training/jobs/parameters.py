@@ -64,7 +64,7 @@ def _from_text(value: Any) -> Any:
     except json.JSONDecodeError as error:
         try:
             return literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ValueError(f"is neither JSON ({error.msg} at character {error.pos}) nor a Python value") from None
 
 

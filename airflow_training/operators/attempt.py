@@ -38,6 +38,7 @@ from airflow_training.jobs.saved_model import choice_among
 from airflow_training.operators.claim import Claim, ClaimStore
 from airflow_training.operators.destination import copy_model
 from airflow_training.operators.interruption import Interruptible
+from airflow_training.operators.masking import masks
 from airflow_training.operators.reattachment import Reattachment, cancel, unused_generation
 from airflow_training.operators.result import Result, check_success, kept_metrics, saved_models
 from airflow_training.reporting import PATIENCE, Outcome, report
@@ -285,7 +286,7 @@ class Attempt:
 
     async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
         self._submitting = True
-        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters)))
+        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters, masks(parameters))))
         try:
             status = await asyncio.shield(submit)
         except asyncio.CancelledError:

@@ -16,6 +16,7 @@ from airflow_training.operators import destination, inputs
 from airflow_training.operators.attempt import Attempt
 from airflow_training.operators.claim import Claim
 from airflow_training.operators.link import TrainingJobLink
+from airflow_training.operators.masking import mask_variables
 from airflow_training.operators.outlets import tell_outlets
 from airflow_training.reporting import Outcome
 from airflow_training.triggers.training import TrainingTrigger, error_of
@@ -112,6 +113,7 @@ class Execution:
         mistakes: list[str] = []
         try:
             values = inputs.given(self._task)
+            mask_variables(values.get("env"))
             parameters = TrainingParameters.read(values, limited=self._task.execution_timeout is not None)
         except InvalidParameters as error:
             mistakes += error.mistakes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
+from airflow_training.exceptions import InvalidParameters
 from airflow_training.jobs.parameters import TrainingParameters, script_is_text
 from airflow_training.operators.link import TrainingJobLink
 
@@ -158,6 +160,17 @@ class TrainingOperator(BaseOperator):
         elif content is self.config and isinstance(content, Mapping) and id(content) not in (seen_oids or ()):
             content = {name: _as_written(value) if name == "script" else value for name, value in content.items()}
         return super().render_template(content, context, jinja_env, seen_oids)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        # The only one that is called for a mapped task too; Airflow stores the fields, masked, right after it.
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            from airflow_training.operators import inputs, masking  # noqa: PLC0415 - as in _executed
+
+            with suppress(InvalidParameters):  # it is raised when the task is executed
+                masking.mask_variables(inputs.given(self).get("env"))
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""

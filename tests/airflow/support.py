@@ -213,6 +213,16 @@ class Training:
         return f"{self.name} is {task['state']}, try {task['try_number']}\n{jobs}\n" + "\n".join(logs)
 
 
+def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:
+    """Every place that a user of Airflow can look into: log, triggerer's log, XComs, rendered template fields."""
+    yield str(training.log())
+    yield airflow.components["triggerer"].output.read_text(errors="replace")
+    task = f"/dags/{training.dag_id}/dagRuns/{training.run}/taskInstances/train"
+    for entry in airflow.api("GET", f"{task}/xcomEntries")["xcom_entries"]:
+        yield str(airflow.api("GET", f"{task}/xcomEntries/{entry['key']}"))
+    yield str(training.task["rendered_fields"])
+
+
 class Counts:
     """Receives what an Airflow sends to StatsD (UDP, `name:value|kind`), and counts it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.proxy import Proxy, answers, edited, forgotten, lost
-from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
+from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training, places
 
 pytestmark = pytest.mark.xdist_group("another-airflow")
 
@@ -105,16 +105,6 @@ def test_no_secret_is_shown_by_a_training_that_goes_well(
     for place in (trigger, *places(airflow, training)):
         for secret in (under_test.credentials.client_secret, *tokens):
             assert secret not in place
-
-
-def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:
-    """Every place that a user of Airflow can look into: log, triggerer's log, XComs, rendered template fields."""
-    yield str(training.log())
-    yield airflow.components["triggerer"].output.read_text(errors="replace")
-    task = f"/dags/{training.dag_id}/dagRuns/{training.run}/taskInstances/train"
-    for entry in airflow.api("GET", f"{task}/xcomEntries")["xcom_entries"]:
-        yield str(airflow.api("GET", f"{task}/xcomEntries/{entry['key']}"))
-    yield str(training.task["rendered_fields"])
 
 
 @pytest.fixture

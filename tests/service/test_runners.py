@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -90,6 +91,27 @@ def test_a_job_gets_its_files_and_arguments_and_leaves_its_model_in_the_bucket(t
         f"{folder}/model/1/saved_model.pb",
         f"{folder}/model/1/variables with a space/ü%23.index",
     }
+
+
+def test_a_log_shows_no_secret_that_its_client_names_and_all_else(tenant: Tenant) -> None:
+    secret, key = "it's a s3cr3t", "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----"
+    script = """
+printf '%s at %s\\n' "$1" "$TRACKER"; printf '%s\\n' "$KEY"; printf "it's a "; sleep 0.5; printf 's3\\143r3t\\n'; exit 3
+"""
+    command = f"sh -c {shlex.quote(script)} {shlex.join(['name', f'--tracker={secret}', '--epochs=5'])}"
+    env = [{"name": "TRACKER", "value": f"https://user:{secret}@host"}, {"name": "KEY", "value": key}]
+
+    job_id = tenant.submit(command, image=IMAGE, env=env, masks=[secret, key])
+
+    tenant.wait(job_id)
+    assert tenant.log(job_id).splitlines() == ["--tracker=*** at https://user:***@host", "***", "***"]
+    running = tenant.whole_log(job_id).split("[service] Running: ")[1]
+    assert "--tracker=***" in running
+    assert "--epochs=5" in running
+    records = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text
+    for shown in (tenant.whole_log(job_id), records, str(tenant.status(job_id))):
+        assert "s3cr3t" not in shown
+        assert "MIIE" not in shown
 
 
 def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> None:

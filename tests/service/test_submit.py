@@ -96,6 +96,8 @@ def job(**changes: object) -> bytes:
         (job(env=[{"name": f"A{i}", "value": 1} for i in range(1001)]), 422, "env: tuple should have at most 1000"),
         (job(env=[{"name": "A", "value": "x" * 32_769}]), 422, "env[0].value: has 32769 bytes and may have 32768"),
         (job(env=[{"name": "A" * 257, "value": 1}]), 422, "env[0].name"),
+        (job(masks=["s3cr3t", ""]), 422, "masks[1]: "),
+        (job(masks="s3cr3t"), 422, "masks: "),
         (job(execution=EXECUTION | {"command": "x" * 100_001}), 422, "execution.command"),
         (job(execution=EXECUTION | {"command": "é" * 50_001}), 422, "execution.command: has more than 100000 bytes"),
         (job(execution=EXECUTION | {"completionTime": "x" * 65}), 422, "execution.completionTime"),

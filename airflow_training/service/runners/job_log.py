@@ -18,6 +18,7 @@ from typing import Any
 from airflow_training.jobs.log import LogRecord
 from airflow_training.service.files import append
 from airflow_training.service.runners.log_curves import LogCurves
+from airflow_training.service.runners.masks import Masks
 
 TEXT_FILE = "log.txt"
 RECORDS_FILE = "log.ndjson"
@@ -44,12 +45,14 @@ class JobLog:
         folder: Where the files are; they are appended to.
         limit: The most bytes that both files take together, but for a few lines of the service's own.
         marked: Whether to keep a mark, and to go on from the one that is there.
+        masks: The job's secrets. Output that comes in frames was masked on the node.
 
     Attributes:
         dropped: Bytes that the job wrote beyond the limit.
     """
 
-    def __init__(self, folder: Path, limit: int, *, marked: bool = False) -> None:
+    def __init__(self, folder: Path, limit: int, *, marked: bool = False, masks: Masks | None = None) -> None:
+        self._masks = masks or Masks()
         self._text = (folder / TEXT_FILE).open("ab", buffering=0)
         self._records = (folder / RECORDS_FILE).open("ab", buffering=0)
         self._new_records: list[bytes] = []
@@ -87,6 +90,11 @@ class JobLog:
         self._at = at
         if frame is not None:
             self._frames = max(self._frames, frame + 1)
+        elif output and not (output := self._masks.take(output)):
+            return
+        self._keep(output)
+
+    def _keep(self, output: bytes) -> None:
         limit_reached = False
         if self.dropped:
             self.dropped += len(output)
@@ -110,13 +118,14 @@ class JobLog:
         Where the job's time was given, theirs is that of what it wrote last: it is the order that counts, and another
         clock may be ahead.
         """
+        self._take_rest()
         with contextlib.suppress(OSError), self._all_or_nothing():
             if self._partial or self._line_continues:
                 self._write(b"\n")
                 # Of what is lost, the line goes on.
                 if not self.dropped:
                     self._look_for_metrics(b"\n")
-            self._write("".join(f"[service] {line}\n" for line in text.splitlines()).encode())
+            self._write("".join(f"[service] {line}\n" for line in self._masks.mask(text).splitlines()).encode())
         self._set_mark()
 
     def begin_frames(self) -> None:
@@ -127,6 +136,10 @@ class JobLog:
         for file in (self._text, self._records, self._mark):
             if file is not None:
                 os.fsync(file)
+
+    def _take_rest(self) -> None:
+        if rest := self._masks.rest():
+            self._keep(rest)
 
     @property
     def _taken(self) -> int:
@@ -205,6 +218,7 @@ class JobLog:
 
     def close(self) -> None:
         """End the log, and a last line that did not end; both files are safe on the disk afterwards."""
+        self._take_rest()
         self._look_for_metrics(b"\n")
         self._curves.close()
         with contextlib.suppress(OSError):

@@ -139,6 +139,7 @@ class _Job:
         package = _package(
             {
                 **{name: specification[name] for name in ("command", "env", "limits", "gpus")},
+                "masks": specification.get("masks") or [],
                 "store": store.to_dict(),
                 "prefix": storage["folder"],
             }

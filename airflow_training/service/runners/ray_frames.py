@@ -23,6 +23,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_training.service.runners.masks import Masks
 from airflow_training.service.runners.usage import Sample
 from airflow_training.service.runners.usage_file import sample_of
 
@@ -33,30 +34,44 @@ class FrameWriter:
     Args:
         write: Takes a line.
         limit: Bytes of output after which no more is written.
+        masks: The job's secrets: Ray shows the frames in its own log.
     """
 
-    def __init__(self, write: Callable[[str], object], limit: int) -> None:
+    def __init__(self, write: Callable[[str], object], limit: int, masks: Masks | None = None) -> None:
+        self._masks = masks or Masks()
         self._write = write
         self._left = limit
         self._number = 0
         self._in_a_line = False
 
     def tell(self, **what: Any) -> None:
-        """Write a frame."""
+        """Write a frame, after all output of the job."""
+        self._take(self._masks.rest())
+        self._frame(**what)
+
+    def sample(self, usage: Sample) -> None:
+        """Write a sample, which may come between two halves of a secret."""
+        self._frame(usage=usage)
+
+    def _frame(self, **what: Any) -> None:
         self._write(json.dumps({"frame": self._number, "at": time.time(), **what}) + "\n")
         self._number += 1
 
     def output(self, piece: bytes) -> None:
         """Write what the job wrote."""
-        if self._left > 0:
-            self.tell(output=piece.decode("utf-8", "surrogateescape"))
+        self._take(self._masks.take(piece))
+
+    def _take(self, piece: bytes) -> None:
+        if piece and self._left > 0:
+            self._frame(output=piece.decode("utf-8", "surrogateescape"))
             self._in_a_line = not piece.endswith(b"\n")
         self._left -= len(piece)
 
     def say(self, text: str) -> None:
         """Write lines of the service's own."""
-        lines = "".join(f"[service] {line}\n" for line in text.splitlines())
-        self.output(f"{chr(10) if self._in_a_line else ''}{lines}".encode())
+        self._take(self._masks.rest())
+        lines = "".join(f"[service] {line}\n" for line in self._masks.mask(text).splitlines())
+        self._take(f"{chr(10) if self._in_a_line else ''}{lines}".encode())
 
 
 class FrameReader:

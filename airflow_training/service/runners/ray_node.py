@@ -19,6 +19,7 @@ from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners.environment import clean_environment
 from airflow_training.service.runners.limits import Watch
+from airflow_training.service.runners.masks import Masks
 from airflow_training.service.runners.place import PlaceFailed, Program
 from airflow_training.service.runners.process_place import ProcessPlace
 from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans, end_with
@@ -38,11 +39,11 @@ class _Courier:
     """
 
     def __init__(self, job: dict[str, Any], state: Path) -> None:
-        self._frames = FrameWriter(_write, job["limits"]["log"])
+        self._frames = FrameWriter(_write, job["limits"]["log"], Masks(job["masks"]))
         write_json(state / "store.json", job["store"])
         files = {"store": str(state / "store.json"), "prefix": job["prefix"]}
         self._place = ProcessPlace(state, {**job, "files": files})
-        sampler = Sampler(lambda sample: self._frames.tell(usage=sample), job["gpus"])
+        sampler = Sampler(self._frames.sample, job["gpus"])
         self._tree = ProcessTree(self._frames.output, self._place.grace, sampler)
 
     def run(self) -> int:

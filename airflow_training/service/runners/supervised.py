@@ -150,6 +150,7 @@ class SupervisedRunner(ABC):
         return {
             "command": execution.command,
             "env": {variable.name: variable.text for variable in order.description.env},
+            "masks": order.description.masks,
             "files": self._buckets.files(order.key.tenant, job_folder(order.description.name, order.key.job_id)),
             "limits": limits.to_dict(),
             "gpus": list(order.gpus),

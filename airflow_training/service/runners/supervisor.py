@@ -17,6 +17,7 @@ from airflow_training.exceptions import coded
 from airflow_training.service.files import read_json, write_json
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import Watch
+from airflow_training.service.runners.masks import Masks
 from airflow_training.service.runners.place import Place, PlaceFailed, Program
 from airflow_training.service.runners.process_tree import Ended, ProcessTree, adopt_orphans
 from airflow_training.service.runners.state_folder import (
@@ -73,7 +74,9 @@ class Supervisor:
         self._attempt: int = specification["attempt"]
         self._attempts: int = specification["retries"] + 1
         goes_on: bool = specification["goes_on"]
-        self._log = JobLog(state, specification["limits"]["log"], marked=goes_on)
+        # A job of an earlier version of the service has none.
+        self._masks = Masks(specification.get("masks") or ())
+        self._log = JobLog(state, specification["limits"]["log"], marked=goes_on, masks=self._masks)
         usage = UsageFile(state)
         sampler = Sampler(usage.add, specification["gpus"])
         self._tree = ProcessTree(place.output(self._log, usage), place.grace, sampler)
@@ -91,6 +94,7 @@ class Supervisor:
             self._log.say(note)
         outcome = read_json(self._state / OUTCOME) or self._attempt_until_done()
         if outcome:
+            outcome["message"] = self._masks.mask(outcome["message"])
             self._write(OUTCOME, outcome)
             self._place.close(self._log.say)
         if self._log.dropped:

@@ -19,6 +19,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "pending": {"pending_timeout": 5},
     "not_durable": {**RETRY, "durable": False},
     "not_canceled": {"cancel_on_kill": False},
+    "secret": {
+        "env": {
+            "TRACKER": "{{ conn.tracker.password }}",
+            "STORE": "https://user:{{ conn.tracker.password }}@host",
+            "API_KEY": "pl4in-text",
+            "PIN_TOKEN": "qz7",
+            "EPOCHS": 5,
+        }
+    },
 }
 
 for kind, arguments in KINDS.items():
