@@ -187,6 +187,13 @@ class Training:
     def xcom(self, key: str = "return_value") -> Any:
         return self.airflow.xcom(self.dag_id, self.run, "train", key)
 
+    def is_followed(self) -> bool:
+        """Whether the trigger has seen the job."""
+        try:
+            return self.xcom("training_status") is not None
+        except LocalProcessError:  # there is none yet
+            return False
+
     def clear(self) -> None:
         self.airflow.clear(self.dag_id, self.run, "train")
 

@@ -115,7 +115,8 @@ def test_a_deferred_task_that_is_ended_ends_its_job_however_slow_the_service(tra
     proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(LATE), times=math.inf)
     trainings = {way: train(f"{dag}_deferred", "training_proxy", script=WAIT) for way, (dag, _) in ENDINGS.items()}
     for training in trainings.values():
-        training.wait_for_line("waiting 3")
+        # All of them at once: most wait for a CPU at the service.
+        training.wait(training.is_followed, f"The following of {training.name}")
 
     for way, (_, end) in ENDINGS.items():
         end(trainings[way])

@@ -46,7 +46,7 @@ for kind, arguments in KINDS.items():
             )
 
 # Those whose Dag, or whose place in it, does not outlive the run.
-for name, seconds in {"deleted": None, "removed": None, "run_timeout": 45}.items():
+for name, seconds in {"deleted": None, "removed": None, "run_timeout": 60}.items():
     with DAG(f"{name}_deferred", schedule=None, dagrun_timeout=timedelta(seconds=seconds) if seconds else None):
         # A test puts the file there to have the task removed.
         removed = name == "removed" and Path(os.environ["AIRFLOW_HOME"], "removed").exists()
