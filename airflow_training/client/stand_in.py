@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PATIENCE = 15 * 60.0
 """Seconds for which it tries to reach the service."""
 
+# Nobody waits for them: Python warns of a process that nobody waited for, once nobody knows it any more.
+_started: list[subprocess.Popen[bytes]] = []
+
 # Seconds for which a submit that was under way may still arrive after the cancellation.
 _ARRIVES = 60.0
 _ASK_AGAIN = 1.0
@@ -48,7 +51,13 @@ class StandIn:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        _started.append(self._process)
         self._say(json.dumps({"settings": dataclasses.asdict(settings), "job_id": job_id}))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def dismiss(self) -> None:
         """Let it end: there is nothing left to cancel."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, TaskStatesResult, XComResult
 from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_training.client.retry import RetryPolicy
@@ -112,3 +117,114 @@ async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_th
 
     assert event.payload["error"] == "ServiceUnavailable"
     assert Trigger.log.lines[-1] == "The end of the log may be missing here: the supervisor is away"
+
+
+class Airflow:
+    """Answers what a trigger asks its supervisor."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    async def asend(self, _: Any) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+NO_XCOM = XComResult(key="training_job_id", value=None)
+
+
+def refusal(status: int) -> AirflowRuntimeError:
+    return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": status}))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ([NO_XCOM, TaskStatesResult(task_states={"run": {"train": "deferred"}})], "deferred"),
+        ([NO_XCOM, TaskStatesResult(task_states={})], None),
+        ([refusal(404)], None),
+        ([NO_XCOM, refusal(404)], None),
+    ],
+    ids=["it is there", "its run was deleted", "no XCom can be there", "no state can be there"],
+)
+async def test_a_task_that_is_not_found_has_ended(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch, answers: list[Any], state: str | None
+) -> None:
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Airflow(*answers), raising=False)
+
+    assert await trigger._state() == state
+
+
+@pytest.mark.anyio
+async def test_an_airflow_that_fails_for_a_moment_is_asked_again_what_became_of_a_task(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow = Airflow(refusal(500), NO_XCOM, TaskStatesResult(task_states={"run": {"train": "deferred"}}))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", airflow, raising=False)
+
+    await trigger.on_kill()
+
+    assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task goes on, it is deferred"
+
+
+@pytest.mark.anyio
+async def test_an_on_kill_that_airflow_cuts_off_is_finished(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+    ended = asyncio.Event()
+
+    class Client:
+        async def cancel(self, _: str) -> bool:
+            asked.set()
+            await answered.wait()
+            ended.set()
+            return True
+
+    monkeypatch.setattr(trigger, "_watcher", SimpleNamespace(client=Client()))
+    monkeypatch.setattr(
+        task_runner, "SUPERVISOR_COMMS", Airflow(NO_XCOM, TaskStatesResult(task_states={})), raising=False
+    )
+
+    killing = asyncio.ensure_future(trigger.on_kill())
+    await asked.wait()
+    for _ in range(3):
+        killing.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([killing])
+    await trigger.cleanup()
+    assert killing.cancelled()
+    answered.set()
+
+    await asyncio.wait_for(ended.wait(), timeout=60)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_log_that_was_lost_with_its_triggerer_begins_again(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: bool
+) -> None:
+    written = tmp_path / "dag_id=dag" / "run_id=run" / "task_id=train" / "attempt=1.log.trigger.7.log"
+    written.parent.mkdir(parents=True)
+    written.touch()
+    stored: dict[str, Any] = {}
+
+    async def store(key: str, value: Any, **_: Any) -> None:
+        stored[key] = value
+
+    async def read(key: str, **_: Any) -> Any:
+        return stored.get(key)
+
+    monkeypatch.setattr(XCom, "aset", store)
+    monkeypatch.setattr(XCom, "aget_one", read)
+    monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
+    await trigger._store("training_log_cursor", {"job_id": JOB_ID, "offset": 5, "metrics": {}})
+    if lost:
+        written.rename(written.with_name("attempt=1.log.trigger.8.log"))
+
+    cursor = await trigger._cursor()
+
+    assert cursor is None if lost else cursor["offset"] == 5
