@@ -64,7 +64,7 @@ class AirflowApi:
 
     def _request(self, method: str, path: str, body: Any, params: Mapping[str, Any]) -> requests.Response:
         try:
-            return self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=60)
+            return self._session.request(method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=300)
         except requests.RequestException as error:
             self.check()
             raise LocalProcessError(f"Airflow did not answer {method} {path}: {error}", code="AT-713") from error
