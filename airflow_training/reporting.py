@@ -112,8 +112,9 @@ async def report(
     known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
     written = Written(0, {})
     if known:
-        written = Written(int(cursor["offset"]), dict(cursor["metrics"]), int(cursor.get("window", 0)))
-    reporter = _Reporter(watcher, job_id, log, store, written)
+        windows = tuple((int(byte), int(seconds)) for byte, seconds in cursor.get("windows", ()))
+        written = Written(int(cursor["offset"]), dict(cursor["metrics"]), windows)
+    reporter = _Reporter(watcher, job_id, log, store, written, again=known)
     try:
         return await reporter.report(limits)
     except asyncio.CancelledError as error:
@@ -127,12 +128,14 @@ async def report(
 
 
 class _Reporter:
-    def __init__(self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, written: Written) -> None:
+    def __init__(
+        self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, written: Written, *, again: bool
+    ) -> None:
         self._watcher = watcher
         self._job_id = job_id
         self._log = log
         self._store = store
-        self._writer = LogWriter(log, written)
+        self._writer = LogWriter(log, written, again=again)
         self._saved = written
         self._save_again = self._later(CURSOR_INTERVAL)
         self._published: JobStatus | None = None
@@ -155,7 +158,7 @@ class _Reporter:
             ended = follower.ended
             await self._publish(follower.status)
             due = time.monotonic() >= self._save_again
-            if not ended and (follower.window > self._saved.window or (due and follower.window < self._saved.window)):
+            if not ended and self._wants_other_window(follower, due=due):
                 await self._change_window(follower)
             elif ended or due:
                 await self.save_cursor()
@@ -222,15 +225,22 @@ class _Reporter:
         """Write the lines that are held back to be written together."""
         await asyncio.to_thread(self._writer.finish)
 
+    def _wants_other_window(self, follower: Follower, *, due: bool) -> bool:
+        # What was written before is written again as it was.
+        if self._writer.again:
+            return False
+        now = self._writer.written.window
+        return follower.window > now or (due and follower.window < now)
+
     async def _change_window(self, follower: Follower) -> None:
         """Have the lines of more or fewer seconds written together, from a cursor on that says so."""
-        before, follower.paused = self._saved.window, True
+        windows, follower.paused = self._writer.written.windows, True
         written = self._writer.pause(follower.window)
         try:
             if await self._save_written(written):
-                before = written.window
+                windows = written.windows
         finally:
-            self._writer.resume(before)
+            self._writer.resume(windows)
             follower.resume()
 
     async def save_cursor(self) -> None:
@@ -240,7 +250,8 @@ class _Reporter:
 
     async def _save_written(self, written: Written) -> bool:
         cursor = {"job_id": self._job_id, "offset": written.offset, "metrics": dict(written.metrics)}
-        if saved := await self._save(CURSOR_KEY, cursor | ({"window": written.window} if written.window else {})):
+        windows = {"windows": [list(change) for change in written.windows]} if written.windows else {}
+        if saved := await self._save(CURSOR_KEY, cursor | windows):
             self._saved = written
         return saved
 

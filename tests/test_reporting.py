@@ -116,6 +116,7 @@ class Overloaded:
             report(watcher, "job", log=self.lines, store=self._store, limits=limits, cursor=cursor)
         )
         self._line = 0
+        self.began = datetime(2026, 11, 29, tzinfo=timezone.utc)
 
     async def _store(self, key: str, value: Any) -> None:
         if key == CURSOR_KEY:
@@ -128,8 +129,8 @@ class Overloaded:
     async def prints(self, *, last: bool = False) -> None:
         """It prints a line, each a second after the one before."""
         await asyncio.sleep(0)
-        began, self._line = datetime(2026, 11, 29, tzinfo=timezone.utc), self._line + 1
-        record = LogRecord(str(self._line), began + timedelta(seconds=self._line - 1), end=self._line)
+        self._line += 1
+        record = LogRecord(str(self._line), self.began + timedelta(seconds=self._line - 1), end=self._line)
         status = RUNNING.model_copy(update={"state": JobState.SUCCEEDED}) if last else RUNNING
         self.watched.turns.tell(self.watched.one, [News(status, [record], self._line, last=last)])
         await self.watched.one.all_taken()
@@ -140,7 +141,7 @@ async def test_lines_are_written_together_from_a_stored_cursor_on(monkeypatch: p
     await training.prints()
     await asyncio.wait_for(training.storing.wait(), 10)
 
-    assert training.stored == [{"job_id": "job", "offset": 1, "metrics": {}, "window": 4}]
+    assert training.stored == [{"job_id": "job", "offset": 1, "metrics": {}, "windows": [[1, 4]]}]
     await training.prints()
     assert training.watched.one.busy, "no more lines are wanted than can be held back"
     assert training.lines.events == ["1"], "it may be the offset before the window that is stored in the end"
@@ -151,6 +152,19 @@ async def test_lines_are_written_together_from_a_stored_cursor_on(monkeypatch: p
 
     assert (await training.task).last_lines == ("1", "2", "3", "4", "5")
     assert training.lines.events == ["1", "2\n00:00:02.000Z 3\n00:00:03.000Z 4", "5"]
+
+
+async def test_lines_that_were_written_before_a_restart_are_written_again_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training = Overloaded(monkeypatch, cursor={"job_id": "job", "offset": 0, "metrics": {}, "windows": [[2, 8]]})
+    training.is_stored.set()
+    training.began = datetime(2026, 1, 1, 0, 0, 6, tzinfo=timezone.utc)
+    for last in (*[False] * 4, True):
+        await training.prints(last=last)
+
+    await training.task
+    assert training.lines.events == ["1", "2", "3\n00:00:09.000Z 4\n00:00:10.000Z 5"]
 
 
 async def test_lines_are_written_alone_if_the_cursor_cannot_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +181,7 @@ async def test_lines_are_written_alone_if_the_cursor_cannot_be_stored(monkeypatc
 async def test_lines_that_are_held_back_are_written_in_the_end_or_by_the_next_triggerer(
     by_a_user: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Overloaded(monkeypatch, cursor={"job_id": "job", "offset": 0, "metrics": {}, "window": 4})
+    training = Overloaded(monkeypatch, cursor={"job_id": "job", "offset": 0, "metrics": {}, "windows": [[0, 4]]})
     training.is_stored.set()
     for _ in range(5):
         await training.prints()

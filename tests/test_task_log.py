@@ -83,7 +83,7 @@ def shown(*logs: Log) -> list[tuple[datetime, str]]:
 def test_lines_of_a_window_are_one_record_with_the_time_of_each_and_the_level_of_the_most_severe() -> None:
     task.set("train")
     log = Log()
-    writer = LogWriter(log, Written(0, {}, window=4))
+    writer = LogWriter(log, Written(0, {}, ((0, 4),)))
     lines = ["one", "ERROR: two", "three", '{"metrics": {"loss": 0.5}}']
     records = [LogRecord(line, TIME + timedelta(seconds=1.5 * number)) for number, line in enumerate(lines)]
 
@@ -93,7 +93,7 @@ def test_lines_of_a_window_are_one_record_with_the_time_of_each_and_the_level_of
 
     assert [event for _, event, _ in log.lines[1:]] == [lines[3]]
     assert log.levels == [logging.ERROR, logging.INFO]
-    assert writer.written == Written(100, {"loss": 0.5}, window=4)
+    assert writer.written == Written(100, {"loss": 0.5}, ((0, 4),))
     assert list(writer.last_lines) == lines
 
 
@@ -102,7 +102,7 @@ def test_the_last_lines_are_written_though_no_other_follows(monkeypatch: pytest.
     monkeypatch.setattr(time, "monotonic", lambda: now)
     task.set("train")
     log = Log()
-    writer = LogWriter(log, Written(0, {}, window=4))
+    writer = LogWriter(log, Written(0, {}, ((0, 4),)))
 
     again = writer.write(News(RUNNING, [LogRecord("one", TIME, end=10)], 10))
     assert again
@@ -114,6 +114,17 @@ def test_the_last_lines_are_written_though_no_other_follows(monkeypatch: pytest.
     assert writer.written.offset == 10
 
 
+def test_lines_that_may_have_been_shown_before_are_those_from_before_the_triggerer_began() -> None:
+    task.set("train")
+    writer = LogWriter(Log(), Written(0, {}), again=True)
+    now = datetime.now(timezone.utc)
+
+    writer.write(News(RUNNING, [LogRecord("before", now - timedelta(seconds=9), end=10)], 10))
+    assert writer.again
+    writer.write(News(RUNNING, [LogRecord("after", now + timedelta(seconds=9), end=20)], 20))
+    assert not writer.again
+
+
 LINES = st.lists(st.tuples(st.integers(0, 3_000), st.text("ab", min_size=1, max_size=9)), min_size=8, max_size=30)
 
 
@@ -123,23 +134,26 @@ LINES = st.lists(st.tuples(st.integers(0, 3_000), st.text("ab", min_size=1, max_
     other_cuts=st.lists(st.integers(30, 200), min_size=1),
     windows=st.lists(st.sampled_from([0, 4, 8, None]), min_size=1, max_size=5),
     crash=st.integers(3, 30),
+    from_the_beginning=st.booleans(),
 )
 def test_no_line_is_lost_or_shown_twice_after_a_crash_however_lines_came_and_were_put_together(
+    *,
     steps: list[tuple[int, str]],
     cuts: list[int],
     other_cuts: list[int],
     windows: list[int | None],
     crash: int,
+    from_the_beginning: bool,
 ) -> None:
     task.set("train")
     times = accumulate(step for step, _ in steps)
     lines = [
-        (time / 1000, f"{number} {text}") for number, (time, (_, text)) in enumerate(zip(times, steps, strict=True))
+        (time / 1000, f"{number:02} {text}") for number, (time, (_, text)) in enumerate(zip(times, steps, strict=True))
     ]
     content = log_of(lines)
 
     def live(log: Log, saved: Written, cuts: list[int], crash: int | None) -> Written:
-        writer, tail = LogWriter(log, saved), LogTail(saved.offset)
+        writer, tail = LogWriter(log, saved, again=crash is None), LogTail(saved.offset)
         for number, cut in enumerate(cycle(cuts)):
             if number == crash:
                 return saved
@@ -147,7 +161,7 @@ def test_no_line_is_lost_or_shown_twice_after_a_crash_however_lines_came_and_wer
             window = windows[number % len(windows)]
             if window is not None and crash is not None:
                 saved = writer.pause(window)
-                writer.resume(saved.window)
+                writer.resume(saved.windows)
             end = tail.read_until + cut
             last = end >= len(content) and crash is None
             records = tail.take(content[tail.read_until : end], ndjson=True, size=None, more=False, last=last)
@@ -158,6 +172,9 @@ def test_no_line_is_lost_or_shown_twice_after_a_crash_however_lines_came_and_wer
         return saved
 
     before, after = Log(), Log()
-    live(after, live(before, Written(0, {}, windows[0] or 0), cuts, crash), other_cuts, None)
+    saved = live(before, Written(0, {}, ((0, windows[0]),) if windows[0] else ()), cuts, crash)
+    if from_the_beginning:
+        saved = saved._replace(offset=0, metrics={})
+    live(after, saved, other_cuts, None)
 
     assert shown(before, after) == [(TIME + timedelta(seconds=time), line) for time, line in lines]

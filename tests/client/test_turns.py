@@ -160,8 +160,7 @@ async def test_too_many_lines_are_late_and_not_later_and_later_and_single_again_
                 for job, (follower, writer) in enumerate(zip(followers, writers, strict=True)):
                     turns.tell(follower, [News(running, [LogRecord(f"{job} {lines}", at, end=lines + 1)], lines + 1)])
                     if follower.window != writer.written.window:
-                        writer.pause(follower.window)
-                        writer.resume(follower.window)
+                        writer.resume(writer.pause(follower.window).windows)
                 lines += 1
                 await asyncio.sleep(0.1)
 
