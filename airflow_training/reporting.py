@@ -41,10 +41,9 @@ CURSOR_INTERVAL = 5.0
 PATIENCE = RetryPolicy(budget=15 * 60)
 """How long a service may be away while a job runs: one that is being upgraded does not end a training."""
 
-# Seconds between two writes of a kind into XCom on average, whichever job they are for. Each takes the triggerer about
-# ten milliseconds, a status asks for the claim before, and each question has Airflow look into its database as well:
-# with 300 jobs and a quarter of a second, this took more of Airflow than their lines.
-_BETWEEN_WRITES = 0.5
+# Seconds between two writes into XCom on average, whichever job they are for: each takes the triggerer about ten
+# milliseconds.
+_BETWEEN_WRITES = 0.25
 # Seconds to wait until the cursor is saved when we are told to end. It is saved in any case, but a triggerer that stops
 # gets no reply any more; to have a job canceled; for what a canceled job still says.
 _LAST_WORD = 1.0
@@ -110,32 +109,23 @@ async def report(
         ServiceError: The service cannot be asked any more.
     """
     known = isinstance(cursor, dict) and cursor.get("job_id") == job_id
-    written = Written(0, {})
-    if known:
-        windows = tuple((int(byte), int(seconds)) for byte, seconds in cursor.get("windows", ()))
-        written = Written(int(cursor["offset"]), dict(cursor["metrics"]), windows)
-    reporter = _Reporter(watcher, job_id, log, store, written, again=known)
+    written = Written(int(cursor["offset"]), dict(cursor["metrics"])) if known else Written(0, {})
+    reporter = _Reporter(watcher, job_id, log, store, written)
     try:
         return await reporter.report(limits)
-    except asyncio.CancelledError as error:
+    except asyncio.CancelledError:
         with move_on_after(_LAST_WORD):
-            # Canceled with a message, the task was ended or is followed elsewhere; a triggerer that stops gives none.
-            await finish(reporter.leave(write_all=bool(error.args)))
-        raise
-    except Exception:
-        await reporter.finish_log()
+            await finish(reporter.save_cursor())
         raise
 
 
 class _Reporter:
-    def __init__(
-        self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, written: Written, *, again: bool
-    ) -> None:
+    def __init__(self, watcher: Watcher, job_id: str, log: TaskLog, store: Store, written: Written) -> None:
         self._watcher = watcher
         self._job_id = job_id
         self._log = log
         self._store = store
-        self._writer = LogWriter(log, written, again=again)
+        self._writer = LogWriter(log, written)
         self._saved = written
         self._save_again = self._later(CURSOR_INTERVAL)
         self._published: JobStatus | None = None
@@ -157,14 +147,9 @@ class _Reporter:
             # It may end while this is stored, and is then told once more.
             ended = follower.ended
             await self._publish(follower.status)
-            due = time.monotonic() >= self._save_again
-            if not ended and self._wants_other_window(follower, due=due):
-                await self._change_window(follower)
-            elif ended or due:
+            if ended or time.monotonic() >= self._save_again:
                 await self.save_cursor()
-            else:
-                continue
-            self._save_again = self._later(CURSOR_INTERVAL)
+                self._save_again = self._later(CURSOR_INTERVAL)
 
     async def _wait(self, follower: Follower, limits: Limits | None) -> None:
         """Wait for something to publish or to save, or for the first of the limits."""
@@ -215,55 +200,21 @@ class _Reporter:
             job_id=self._job_id,
         )
 
-    async def leave(self, *, write_all: bool) -> None:
-        """Save how far the log has been told; `write_all` is for when nobody may go on from there."""
-        if write_all:
-            await self.finish_log()
-        await self.save_cursor()
-
-    async def finish_log(self) -> None:
-        """Write the lines that are held back to be written together."""
-        await asyncio.to_thread(self._writer.finish)
-
-    def _wants_other_window(self, follower: Follower, *, due: bool) -> bool:
-        # What was written before is written again as it was.
-        if self._writer.again:
-            return False
-        now = self._writer.written.window
-        return follower.window > now or (due and follower.window < now)
-
-    async def _change_window(self, follower: Follower) -> None:
-        """Have the lines of more or fewer seconds written together, from a cursor on that says so."""
-        windows, follower.paused = self._writer.written.windows, True
-        written = self._writer.pause(follower.window)
-        try:
-            if await self._save_written(written):
-                windows = written.windows
-        finally:
-            self._writer.resume(windows)
-            follower.resume()
-
     async def save_cursor(self) -> None:
         """Store how far the log has been told."""
-        if self._writer.written.offset != self._saved.offset:
-            await self._save_written(self._writer.written)
-
-    async def _save_written(self, written: Written) -> bool:
-        cursor = {"job_id": self._job_id, "offset": written.offset, "metrics": dict(written.metrics)}
-        windows = {"windows": [list(change) for change in written.windows]} if written.windows else {}
-        if saved := await self._save(CURSOR_KEY, cursor | windows):
+        written = self._writer.written
+        if written.offset != self._saved.offset:
+            cursor = {"job_id": self._job_id, "offset": written.offset, "metrics": dict(written.metrics)}
+            await self._save(CURSOR_KEY, cursor)
             self._saved = written
-        return saved
 
-    async def _save(self, key: str, value: Any) -> bool:
+    async def _save(self, key: str, value: Any) -> None:
         try:
             await self._store(key, value)
         except Superseded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and goes on
             self._log.log(logging.WARNING, f"The XCom {key} could not be stored: {error}")
-            return False
-        return True
 
     def _later(self, seconds: float) -> float:
         """When something is stored again that is to be stored each so many seconds, where there is time for it."""

@@ -35,8 +35,6 @@ class Follower:
         ended: Whether the last news have been taken.
         last_heard: When the service last answered a question that was about this job, by the monotonic clock.
         untaken: Bytes of log that were told and wait to be taken.
-        window: Seconds whose lines are to be written together; 0 if each is to be written alone.
-        paused: Whether it wants no more updates until it is resumed.
         done: Whether it wants no more news.
         told_last: Whether the last news were told; they may still wait to be taken.
     """
@@ -49,16 +47,12 @@ class Follower:
         self.ended = False
         self.last_heard = time.monotonic()
         self.untaken = 0
-        self.window = 0
-        self.paused = False
         self.done = False
         self.told_last = False
         self._wake = wake
         self._read_status: JobStatus | None = None
         self._seen = ""
         self._told: deque[News] = deque()
-        self._waits_since = 0.0
-        self._reminder: asyncio.TimerHandle | None = None
         # Those that are being taken too.
         self._pieces = 0
         self._changed, self._all_taken = asyncio.Event(), asyncio.Event()
@@ -91,7 +85,7 @@ class Follower:
     @property
     def busy(self) -> bool:
         """Whether it wants no more news for now."""
-        return self.done or self.paused or self.untaken >= _ENOUGH
+        return self.done or self.untaken >= _ENOUGH
 
     @property
     def cursor(self) -> WatchCursor:
@@ -114,8 +108,6 @@ class Follower:
 
     def tell(self, pieces: Sequence[News]) -> None:
         """Have news wait to be taken."""
-        if not self._told:
-            self._waits_since = time.monotonic()
         self._told.extend(pieces)
         self._pieces += len(pieces)
         for news in pieces:
@@ -130,37 +122,13 @@ class Follower:
 
     def next_piece(self) -> News:
         """The next news to be taken."""
-        self._waits_since = time.monotonic()
         return self._told.popleft()
 
-    @property
-    def waited(self) -> float:
-        """Seconds that the next news have waited, those before them apart."""
-        return time.monotonic() - self._waits_since
-
-    def remind(self, seconds: float, remind: Callable[[Follower], None]) -> None:
-        """Have `remind` called in so many seconds, once however often this is asked for, unless it leaves before."""
-
-        def now() -> None:
-            self._reminder = None
-            remind(self)
-
-        if not self._reminder and not self.ended:
-            self._reminder = asyncio.get_running_loop().call_later(seconds, now)
-
-    def taken(self, news: News, window: int = 0) -> None:
-        """Note that news have been taken.
-
-        Args:
-            news: The news.
-            window: Seconds whose lines are to be written together from now on.
-        """
+    def taken(self, news: News) -> None:
+        """Note that news have been taken."""
         if not self._pieces:
             return  # it left meanwhile
         self._pieces -= 1
-        if window > self.window:
-            self._changed.set()
-        self.window = window
         was_busy = self.busy
         self.untaken -= news.size
         if was_busy and not self.busy:
@@ -194,17 +162,8 @@ class Follower:
         self.done = False
         self._wake()
 
-    def resume(self) -> None:
-        """Want updates again after a pause."""
-        self.paused = False
-        # Nobody asked for it meanwhile: that it heard nothing says nothing of the service.
-        self.last_heard = time.monotonic()
-        self._wake()
-
     def leave(self) -> None:
         """Take nothing any more."""
         self.done = True
-        if self._reminder:
-            self._reminder.cancel()
         self._told.clear()
         self._pieces = self.untaken = 0

@@ -53,7 +53,7 @@ class LogTail:
 
     def _decode(self, content: bytes, *, ndjson: bool, last: bool) -> list[LogRecord]:
         if content and not self._decoder:
-            self._decoder = LogDecoder(ndjson=ndjson, offset=self.offset)
+            self._decoder = LogDecoder(ndjson=ndjson)
         if not self._decoder:
             return []
         records = self._decoder.feed(content)
@@ -64,7 +64,7 @@ class LogTail:
                 return []
             self._within_a_line = False
             del records[0]
-        self.offset = self._decoder.offset
+        self.offset = self.read_until - self._decoder.pending
         return records
 
     def _leave_out(self, size: int | None) -> list[LogRecord]:
@@ -75,6 +75,6 @@ class LogTail:
             return []
         records = self._decoder.flush()
         said = f"[about {begin - self.read_until:,} bytes of the log are left out here: there is too much at once]"
-        self.read_until = self._decoder.offset = begin
+        self.read_until = begin
         self._within_a_line = True
         return [*records, LogRecord(said, records[-1].time if records else None)]

@@ -46,8 +46,5 @@ class News:
         yield replace(self, records=self.records[last:]) if last else self
 
 
-Take = Callable[[News], float | None]
-"""Takes the updates of a job, piece by piece in their order; called in a thread.
-
-If it holds lines back, it returns after how many seconds it is to be called again at the latest, with or without more.
-"""
+Take = Callable[[News], None]
+"""Takes the news of a job, piece by piece in their order; called in a thread."""

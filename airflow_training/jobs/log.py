@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,13 +30,11 @@ class LogRecord:
         line: The text, without its line feed.
         time: When it was written; None where the service does not tell.
         continues: Whether the next record holds more of the same line.
-        end: The byte of the log with which the next line begins; 0 if it was not read from a log.
     """
 
     line: str
     time: datetime | None = None
     continues: bool = False
-    end: int = field(default=0, compare=False)
 
     def to_ndjson(self) -> bytes:
         """The record as one line of NDJSON, line feed included."""
@@ -54,10 +52,8 @@ class LogDecoder:
 
     Args:
         ndjson: Whether the bytes are NDJSON records; otherwise they are plain text.
-        offset: The byte of the log to begin at.
 
     Attributes:
-        offset: All bytes before this one were returned as whole lines.
         pending: Number of bytes that were taken and belong to a line that has not ended yet.
 
     Example:
@@ -68,8 +64,7 @@ class LogDecoder:
         ['two', '100 %']
     """
 
-    def __init__(self, *, ndjson: bool, offset: int = 0) -> None:
-        self.offset = offset
+    def __init__(self, *, ndjson: bool) -> None:
         self.pending = 0
         self._ndjson = ndjson
         self._record = b""
@@ -83,8 +78,8 @@ class LogDecoder:
             self.pending += len(piece) + 1
             line = self._end_of_record(piece) if self._ndjson else self._end_of_line(piece)
             if line is not None:
-                self._advance()
-                complete.append(replace(line, end=self.offset))
+                complete.append(line)
+                self.pending = 0
         self.pending += len(rest)
         if self._ndjson and len(self._record) + len(rest) <= _LONGEST_RECORD:
             self._record += rest
@@ -98,15 +93,11 @@ class LogDecoder:
         """Return what is left at the end of the log."""
         if not self.pending:
             return []
-        self._advance()
+        self.pending = 0
         if self._record:
             self._line.add(self._record)
             self._record = b""
-        return [replace(self._line.end(), end=self.offset)]
-
-    def _advance(self) -> None:
-        self.offset += self.pending
-        self.pending = 0
+        return [self._line.end()]
 
     def _end_of_line(self, piece: bytes) -> LogRecord:
         self._line.add(piece)

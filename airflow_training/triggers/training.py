@@ -116,12 +116,7 @@ class TrainingTrigger(BaseTrigger):
             self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
-        cursor, begun = await self._cursor(), _begun.get(self._try())
-        if begun:
-            # From an earlier byte; which lines are one record from there on is as it was.
-            cursor = {**(cursor or {}), **begun}
-        else:
-            _begun[self._try()] = {key: (cursor or self._beginning())[key] for key in self._beginning()}
+        cursor = _begun.setdefault(self._try(), await self._cursor())
         try:
             outcome = await report(
                 await self._shared_watcher(),
@@ -237,16 +232,13 @@ class TrainingTrigger(BaseTrigger):
             value = {**value, "logs": self._logs_here}
         await XCom.aset(key, value, **self._task())
 
-    def _beginning(self) -> dict[str, Any]:
-        return {"job_id": self.job_id, "offset": 0, "metrics": {}}
-
-    async def _cursor(self) -> dict[str, Any] | None:
+    async def _cursor(self) -> Any:
         try:
             cursor = await XCom.aget_one(key=CURSOR_KEY, **self._task())
         except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and is followed
             self.log.warning("How far the log has been told cannot be read, it is told from its beginning: %s", error)
             return None
-        if not isinstance(cursor, dict) or cursor.get("job_id") != self.job_id:
+        if not isinstance(cursor, dict):
             return None
         # If none of the logs of this try that were there then is here now, a triggerer may have been lost with its
         # disk, and Airflow can no longer show what it wrote. If it can after all, its page shows each line once.
@@ -254,7 +246,7 @@ class TrainingTrigger(BaseTrigger):
             self.log.info(
                 "The log begins again here: what was written before is not in the log folder of this triggerer"
             )
-            return {**cursor, **self._beginning()}
+            return None
         return cursor
 
     def _logs(self) -> list[str]:

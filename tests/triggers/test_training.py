@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,6 @@ from airflow_training.exceptions import (
     ServiceUnavailable,
     TrainingError,
 )
-from airflow_training.jobs.limits import Limits
 from airflow_training.triggers import training as module
 from airflow_training.triggers import watchers
 from airflow_training.triggers.training import TrainingTrigger, error_of, failure_event
@@ -229,40 +227,4 @@ async def test_a_log_that_was_lost_with_its_triggerer_begins_again(
 
     cursor = await trigger._cursor()
 
-    assert cursor is not None
-    assert cursor["offset"] == (0 if lost else 5)
-
-
-@pytest.mark.anyio
-async def test_a_trigger_that_comes_back_begins_where_it_did_and_puts_the_lines_together_as_they_were(
-    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cursors: list[Any] = []
-    stored: dict[str, Any] | None = None
-
-    async def report(*_: Any, cursor: Any, **__: Any) -> None:
-        cursors.append(cursor)
-        raise asyncio.CancelledError
-
-    async def stored_cursor(**_: Any) -> Any:
-        return stored
-
-    async def watcher(_: TrainingTrigger) -> None:
-        return None
-
-    monkeypatch.setattr(module, "_begun", {})
-    monkeypatch.setattr(module, "report", report)
-    monkeypatch.setattr(trigger, "limits", Limits(datetime.now(timezone.utc)).to_dict())
-    monkeypatch.setattr(XCom, "aget_one", stored_cursor)
-    monkeypatch.setattr(TrainingTrigger, "_shared_watcher", watcher)
-    monkeypatch.setattr(TrainingTrigger, "_logs", lambda _: ["its.log"])
-
-    for offset in (None, 900):
-        if offset:
-            stored = {"job_id": JOB_ID, "offset": offset, "metrics": {"loss": 1}, "windows": [[300, 4]]}
-            stored |= {"logs": ["its.log"]}
-        with pytest.raises(asyncio.CancelledError):
-            await trigger._follow()
-
-    assert stored
-    assert cursors == [None, {**stored, "offset": 0, "metrics": {}}]
+    assert cursor is None if lost else cursor["offset"] == 5
