@@ -44,11 +44,19 @@ for number in range(1000):
     print("line", number, flush=True)
     time.sleep(0.002)
 '"""
-BAR = """
-trap 'printf "\\rall of many\\n"; exit 0' TERM
-step=0
-while :; do step=$((step + 1)); printf '\\r%s of many' $step; sleep 0.2; done
-"""
+# A shell would write "Terminated" into the line.
+BAR = r"""exec python3 -c '
+import signal, sys, time
+def end(*_):
+    print("\rall of many")
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+step = 0
+while True:
+    step += 1
+    print("\r%d of many" % step, end="", flush=True)
+    time.sleep(0.2)
+'"""
 HOG = "echo begun > begun; python3 -c 'x = bytearray(400 * 1024 * 1024)'; echo survived $?"
 FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
 
