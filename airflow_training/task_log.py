@@ -61,14 +61,12 @@ class LogWriter:
     def _write(self, news: News) -> None:
         metrics = self.written.metrics
         for record in news.records:
-            # Of a line that has not ended, a number may be cut, and the line comes again.
-            if not record.unended and (told := metrics_of_line(record.line)):
+            if told := metrics_of_line(record.line):
                 metrics = with_metrics(metrics, told)
             # One call site with the same fields: the log page then drops lines that a restarted triggerer repeats.
             fields = {"timestamp": record.time} if record.time else {}
             self._log.log(level_of(record.line), record.line, **fields)
-            if not record.unended:
-                self.last_lines.append(record.line[:_LONGEST_LAST_LINE])
+            self.last_lines.append(record.line[:_LONGEST_LAST_LINE])
         self.written = Written(news.offset, metrics)
         if news.records and (time := news.records[-1].time):
             stats.told(time)

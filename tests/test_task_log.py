@@ -43,21 +43,6 @@ def test_lines_are_written_for_their_task_with_their_time_whatever_thread_writes
     assert writer.written == Written(100, {})
 
 
-def test_the_state_of_a_line_that_has_not_ended_is_shown_and_tells_no_metric() -> None:
-    log = Log()
-    task.set("train")
-    writer = LogWriter(log, Written(0, {}))
-    cut, whole = "9/9 1s/step - loss: 0.1", "9/9 1s/step - loss: 0.123"
-
-    writer.write(News(RUNNING, [LogRecord(cut, TIME, unended=True)], 100))
-    assert writer.written == Written(100, {})
-    writer.write(News(RUNNING, [LogRecord(whole, TIME)], 200))
-
-    assert [line for _, line, _ in log.lines] == [cut, whole]
-    assert list(writer.last_lines) == [whole]
-    assert writer.written == Written(200, {"loss": 0.123})
-
-
 def test_metrics_are_read_from_the_lines() -> None:
     task.set("train")
     writer = LogWriter(Log(), Written(50, {"accuracy": 0.8, "loss": 0.7}))

@@ -50,7 +50,7 @@ def test_a_job_is_submitted_with_its_files_and_followed_to_its_end(command: Comm
 
     assert done.code == 0, done.err
     assert [line for line in done.out.splitlines() if "[service]" not in line][-2:] == ["hello", "world"]
-    assert "Uploaded 2 files (12 bytes)" in done.err
+    assert "Uploaded data/below/name (6 bytes)" in done.err
     assert "is SUCCEEDED" in done.err
 
 

@@ -261,12 +261,7 @@ command, facts, folder = sys.argv[1:]
 adopt_orphans()
 watch = limits.ProcessWatch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
 samples = []
-
-class Nothing:
-    def write(self, output, /): pass
-    def show_line(self): pass
-
-tree = ProcessTree(Nothing(), 5, Sampler(samples.append, ()))
+tree = ProcessTree(lambda _: None, 5, Sampler(samples.append, ()))
 ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
 print(ended.overstepped)
 print(json.dumps(samples))

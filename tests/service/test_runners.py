@@ -44,19 +44,6 @@ for number in range(1000):
     print("line", number, flush=True)
     time.sleep(0.002)
 '"""
-# A shell would write "Terminated" into the line.
-BAR = r"""exec python3 -c '
-import signal, sys, time
-def end(*_):
-    print("\rall of many")
-    sys.exit()
-signal.signal(signal.SIGTERM, end)
-step = 0
-while True:
-    step += 1
-    print("\r%d of many" % step, end="", flush=True)
-    time.sleep(0.2)
-'"""
 HOG = "echo begun > begun; python3 -c 'x = bytearray(400 * 1024 * 1024)'; echo survived $?"
 FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
 
@@ -230,21 +217,6 @@ def test_a_thousand_lines_come_in_order_with_their_times(tenant: Tenant) -> None
     times = [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines]
     assert all(before < after for before, after in pairwise(times))
     assert times[-1] - times[0] > timedelta(seconds=1), "the times are those of the writing"
-
-
-def test_a_progress_bar_is_seen_while_its_line_has_not_ended(tenant: Tenant) -> None:
-    job_id = submit(tenant, BAR)
-
-    def records() -> list[dict[str, Any]]:
-        lines = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
-        return [json.loads(line) for line in lines]
-
-    (state, *_) = tenant.wait_for(lambda: [r for r in records() if r.get("unended")], "the state of the line")
-    assert state["line"].endswith(" of many")
-    tenant.http.delete(f"jobs/{job_id}")
-    tenant.wait(job_id, "CANCELED")
-    ended = [record["line"] for record in records() if not record.get("unended")]
-    assert [line for line in ended if "of many" in line and not line.startswith("[service]")] == ["all of many"]
 
 
 def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
