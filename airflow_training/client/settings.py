@@ -106,7 +106,7 @@ class ClientSettings:
         return self.headers if urlsplit(url).hostname == urlsplit(self.base_url).hostname else {}
 
     def proxy_for(self, url: str) -> str | None:
-        """Return the proxy of a request, as `requests` chooses it, with its scheme; None where there is none.
+        """Return the proxy of a request, as `requests` chooses it, with its scheme; None if it has none.
 
         Raises:
             InvalidConnection: It is not an HTTP proxy.

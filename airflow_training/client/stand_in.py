@@ -94,9 +94,9 @@ async def _cancel(order: dict[str, object]) -> None:
     settings = ClientSettings(**order["settings"])  # type: ignore[arg-type]  # what `asdict` made of one
     last = time.monotonic() + _ARRIVES
     async with TrainingClient(settings, RetryPolicy(budget=PATIENCE)) as client:
-        known = False
-        while not known and time.monotonic() < last:
-            known = await client.cancel(str(order["job_id"]))
+        while not await client.cancel(str(order["job_id"])):
+            if time.monotonic() > last:
+                return
             await asyncio.sleep(_ASK_AGAIN)
 
 

@@ -292,7 +292,7 @@ def _certificates(path: Path) -> bytes:
         files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
         contents = [content for file in files if _CERTIFICATE in (content := file.read_bytes())]
         if not contents:
-            raise OSError("there is none")
+            raise OSError("no certificate in it")
     except OSError as error:
         raise unreadable_certificates(error) from error
     return b"\n".join(contents)

@@ -110,7 +110,7 @@ class TrainingHook(HttpHook):
         """The connection.
 
         Raises:
-            InvalidConnection: There is none.
+            InvalidConnection: It does not exist.
             ServiceUnavailable: Airflow cannot read it at the moment.
         """
         with self._in_words(), self._read(known=False):
@@ -359,7 +359,7 @@ def _headers(given: Mapping[str, Any], connection: Connection) -> dict[str, str]
 
 
 def _meant(name: str) -> str:
-    """Say which field was meant by a name that is none; empty where it may be a header."""
+    """Say which field an unknown name stands for; empty if it may be a header."""
     plain = name.lower().replace("-", "_")
     if plain == "headers":
         return "each header is a name of its own in the extra"

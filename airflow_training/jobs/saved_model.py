@@ -33,8 +33,8 @@ def find_saved_models(keys: Iterable[str]) -> list[str]:
     """Name the folder of each SavedModel, in its newest version; the most likely one first.
 
     TensorFlow Serving's rule decides among the versions of one model: version folders have whole numbers as names, and
-    the greatest is the newest. Numbers below different folders are not compared. Of different models, one that is no
-    checkpoint is taken, then one with versions, then the one nearest to the top, then one called `model`.
+    the greatest is the newest. Numbers below different folders are not compared. Among different models, one
+    that is not a checkpoint comes first, then one with versions, then the one nearest to the top, then `model`.
 
     >>> find_saved_models(["j/checkpoints/100/saved_model.pb", "j/model/1/saved_model.pb", "j/model/2/saved_model.pb"])
     ['j/model/2', 'j/checkpoints/100']

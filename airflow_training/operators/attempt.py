@@ -321,14 +321,18 @@ class Attempt:
 
     async def _cancel_at_the_end(self, client: TrainingClient, claim: Claim) -> None:
         """Cancel a job in the few seconds that are left to this process, or have it done after them."""
-        stand_in: StandIn | None = None
         try:
             stand_in = StandIn(client.settings, claim.job_id)
+        except OSError as error:
+            stand_in = None
+            self._log.warning("The process that would go on with a cancellation cannot be started: %s", error)
+        try:
             with fail_after(_LAST_SECONDS):
                 known = await client.cancel(claim.job_id)
             # One that the service does not know yet may arrive there still.
             if known:
-                stand_in.dismiss()
+                if stand_in:
+                    stand_in.dismiss()
                 stats.canceled()
                 self._claimed = self._over(claim)
         except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log

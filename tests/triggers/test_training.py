@@ -67,6 +67,7 @@ async def test_a_job_whose_task_cannot_be_asked_about_is_left_alone(
         raise RuntimeError("database is locked")
 
     monkeypatch.setattr(XCom, "aget_one", broken)
+    monkeypatch.setattr(module, "_ASK", 0.0)
 
     await trigger.on_kill()
 

@@ -31,20 +31,26 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def train(deferrable: bool, **arguments: Any) -> None:
+    """Add the training to the Dag."""
+    TrainingOperator(
+        task_id="train",
+        job_name="overridden",
+        script="overridden.py",
+        image="python:3",
+        completion_time="10m",
+        training_conn_id="{{ dag_run.conf['connection'] }}",
+        config="{{ dag_run.conf['job'] }}",
+        deferrable=deferrable,
+        **arguments,
+    )
+
+
 for kind, arguments in KINDS.items():
     for deferrable in (True, False):
         with DAG(f"{kind}_{'deferred' if deferrable else 'in_worker'}", schedule=None, max_active_tasks=100):
-            TrainingOperator(
-                task_id="train",
-                job_name="overridden",
-                script="overridden.py",
-                image="python:3",
-                completion_time="10m",
-                training_conn_id="{{ dag_run.conf['connection'] }}",
-                config="{{ dag_run.conf['job'] }}",
-                deferrable=deferrable,
-                **arguments,
-            )
+            train(deferrable, **arguments)
 
 # Those whose Dag, or whose place in it, does not outlive the run.
 for name, seconds in {"deleted": None, "removed": None, "run_timeout": 60}.items():
@@ -53,16 +59,7 @@ for name, seconds in {"deleted": None, "removed": None, "run_timeout": 60}.items
         if name == "removed" and Path(os.environ["AIRFLOW_HOME"], "removed").exists():
             EmptyOperator(task_id="another")
             continue
-        TrainingOperator(
-            task_id="train",
-            job_name="overridden",
-            script="overridden.py",
-            image="python:3",
-            completion_time="10m",
-            training_conn_id="{{ dag_run.conf['connection'] }}",
-            config="{{ dag_run.conf['job'] }}",
-            deferrable=True,
-        )
+        train(deferrable=True)
 
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 
