@@ -9,16 +9,21 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
+# Hundreds of processes are started here, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-matrix bench docs pictures vendor stack lint format constraints clean
+.PHONY: help install engines demo test test-all test-matrix bench docs pictures vendor stack lint format constraints clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: .venv/installed ## Install the package and its tools into .venv
 
+# The package and its tests take 3.14 too (make test-matrix), but the demo trains with TensorFlow, which has no wheels for
+# it.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.10 to 3.13 is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -36,8 +41,12 @@ engines: install ## Install PostgreSQL, Chromium, Podman and Ray, for the tests 
 demo: install ## Train a model in a real Airflow on this machine; ARGS=--keep leaves it running
 	@$(BIN)/airflow-training demo $(ARGS)
 
-test: lint ## Every check, and every test but that of the stack
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+test: lint ## Every check, and a test of everything that a change can break
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+test-all: lint ## Every test, the slow ones and that of the stack too (Debian, as root)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder -m "not stack" $(ARGS)
+	@$(MAKE) stack
 
 test-matrix: install ## The unit tests on each supported Python (or on ARGS=3.12), and with the oldest dependencies
 	@tests/matrix $(ARGS)
@@ -100,5 +109,5 @@ constraints: install ## Choose new versions of everything, for all supported Pyt
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file constraints.txt
 
 clean: ## Remove what was installed and what the demo left
-	find airflow_training benchmarks dags tests -name __pycache__ -prune -exec rm -rf {} +
+	find airflow_training benchmarks dags docs tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .demo .matrix .bench .docs site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

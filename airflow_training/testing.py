@@ -18,7 +18,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,9 +87,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def _training_folder() -> Iterator[Path]:
+    from airflow_training.local.guard import guarded_folder
+
     # Not pytest's own folder, which it keeps for three runs: a model may be large.
-    with TemporaryDirectory(prefix="airflow-training-") as folder:
-        yield Path(folder)
+    with guarded_folder("airflow-training-") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

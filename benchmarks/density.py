@@ -2,7 +2,7 @@
 
 A real Airflow and a real training service on this machine. The triggerer of the one follows 10, 100, 1,000 and 3,000
 running jobs of the other, or as many as the arguments say, each of which prints a line a second. Measured for half a
-minute, when each training has told what its job wrote before, are
+minute, when each training has told what its job wrote before and some time has passed (`--settle`), are
 
 1. the age of the lines when they are found in the task logs, of fifty trainings that are looked at each 20 ms;
 2. the processor time of the triggerer, all its processes, and of the service;
@@ -12,36 +12,40 @@ minute, when each training has told what its job wrote before, are
 
 Beside it, in turns, the same with as many triggers that sleep. Two things are made up: the jobs, see
 `parts/running_jobs.py`, and the way of the tasks into deferral, see `parts/deferred_tasks.py`. Each time the triggerer
-is another process.
+is another process. `--busy` adds loops that take a core each, `--alone` leaves out the triggers that sleep,
+`--every` is how many seconds lie between two lines of a job, and `--patience` bounds how long the trainings may take to
+come up.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import psutil
 
 from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.guard import guarded_folder
 from airflow_training.local.process import LocalProcess, LocalProcessError, wait_until
 from benchmarks.parts.names import DAG, SLEEPING, STALL, TRAININGS
 from benchmarks.parts.running_jobs import LINE, TENANT, running_jobs
 
 NUMBERS = (10, 100, 1000, 3000)
-SECONDS, SETTLE, FRESH, LOOKED_AT = 30.0, 10.0, 3.0, 50
-# Triggers start by and by, and each asks for a token first.
-PATIENCE = 600
+SECONDS, FRESH, LOOKED_AT = 30.0, 10.0, 50
+# The times of the lines of a record after its first.
+LATER_LINE = re.compile(rf"^(\d\d:\d\d:\d\d\.\d+)Z {LINE}", re.MULTILINE)
 MEGABYTE = 1024 * 1024
 
 
@@ -49,7 +53,9 @@ MEGABYTE = 1024 * 1024
 class Measured:
     """What was measured of a triggerer; times in seconds, processor time in parts of a core, memory in bytes."""
 
+    came_up: float
     ages: list[float]
+    records: int
     triggerer: float
     service: float
     memory: int
@@ -78,9 +84,10 @@ class TaskLog:
 class Triggerer:
     """The triggerer of an Airflow, with the first tasks of a run deferred."""
 
-    def __init__(self, airflow: LocalAirflow, run_id: str, number: int, kind: str) -> None:
+    def __init__(self, airflow: LocalAirflow, run_id: str, number: int, kind: str, patience: float) -> None:
         self.process: LocalProcess = airflow.components["triggerer"]
         self._number = number
+        self.patience = patience
         self._logs = airflow.home / "logs" / f"dag_id={DAG}"
         self._defer = [sys.executable, "-m", "benchmarks.parts.deferred_tasks", run_id, str(number), kind]
 
@@ -97,7 +104,8 @@ class Triggerer:
 
     def logs(self) -> list[TaskLog]:
         """The task logs of all, in the order of the tasks, and at last of the one that measures the loop."""
-        wait_until(lambda: len(self._paths()) > self._number, f"{self._number} task logs", timeout=PATIENCE, interval=1)
+        all_there = f"{self._number} task logs"
+        wait_until(lambda: len(self._paths()) > self._number, all_there, timeout=self.patience, interval=1)
         return [TaskLog(path) for path in self._paths()]
 
     def _paths(self) -> list[Path]:
@@ -109,34 +117,40 @@ class Triggerer:
         return self.process.output.read_text(errors="replace").count("async thread was blocked")
 
 
-def measure(triggerer: Triggerer, service: LocalProcess, kind: str) -> Measured:
+def measure(triggerer: Triggerer, service: LocalProcess, kind: str, settle: float) -> Measured:
     """Wait until all triggers are at work, and measure them."""
+    started = time.monotonic()
     *all_trainings, loop = triggerer.logs()
     left = list(all_trainings) if kind == TRAININGS else []
 
     def all_caught_up() -> bool:
         triggerer.process.check()
         now = datetime.now(timezone.utc)
-        left[:] = [log for log in left if not any(is_fresh(entry, now) for entry in log.new())]
+        left[:] = [log for log in left if not any((now - line).total_seconds() < FRESH for line in new_lines(log)[1])]
         return not left
 
-    wait_until(all_caught_up, f"A new line of each of {len(all_trainings)} trainings", timeout=PATIENCE, interval=1)
-    time.sleep(SETTLE)
+    all_lines = f"A new line of each of {len(all_trainings)} trainings"
+    wait_until(all_caught_up, all_lines, timeout=triggerer.patience, interval=1)
+    came_up = time.monotonic() - started
+    time.sleep(settle)
     trainings = all_trainings[:: max(1, len(all_trainings) // LOOKED_AT)]
     for log in (*trainings, loop):
         log.new()
     warnings, began = triggerer.warnings(), time.monotonic()
     before = {process: processor_time(process) for process in (triggerer.process, service)}
-    ages = []
+    ages, records = [], 0
     while time.monotonic() < began + SECONDS:
         for log in trainings:
-            entries, found = log.new(), datetime.now(timezone.utc)
-            ages += [(found - written(entry)).total_seconds() for entry in entries if is_line(entry)]
+            (new, lines), found = new_lines(log), datetime.now(timezone.utc)
+            records += new
+            ages += [(found - line).total_seconds() for line in lines]
         time.sleep(0.02)
     seconds = time.monotonic() - began
     used = {process: (processor_time(process) - before[process]) / seconds for process in before}
     return Measured(
+        came_up=came_up,
         ages=ages,
+        records=records,
         triggerer=used[triggerer.process],
         service=used[service],
         memory=sum(process.memory_info().rss for process in family(triggerer.process)),
@@ -145,19 +159,18 @@ def measure(triggerer: Triggerer, service: LocalProcess, kind: str) -> Measured:
     )
 
 
-def is_line(entry: dict[str, object]) -> bool:
-    """Whether an entry of a task log is a line of a job."""
-    return str(entry["event"]).startswith(LINE)
+def new_lines(log: TaskLog) -> tuple[int, list[datetime]]:
+    """How many records with lines of the job are new in a task log, and when the job wrote each of these lines."""
+    records = [entry for entry in log.new() if str(entry["event"]).startswith(LINE)]
+    return len(records), [time for record in records for time in written(record)]
 
 
-def is_fresh(entry: dict[str, object], now: datetime) -> bool:
-    """Whether an entry is a line that was written just now."""
-    return is_line(entry) and (now - written(entry)).total_seconds() < FRESH
-
-
-def written(entry: dict[str, object]) -> datetime:
-    """When the job wrote a line."""
-    return datetime.fromisoformat(str(entry["timestamp"]).replace("Z", "+00:00"))
+def written(record: dict[str, object]) -> Iterator[datetime]:
+    """When the job wrote the lines of a record."""
+    yield (first := datetime.fromisoformat(str(record["timestamp"]).replace("Z", "+00:00")))
+    for time_of_day in LATER_LINE.findall(str(record["event"])):
+        later = datetime.combine(first, datetime.fromisoformat(f"2000-01-01T{time_of_day}").time(), timezone.utc)
+        yield later if later + timedelta(seconds=1) > first else later + timedelta(days=1)
 
 
 def family(process: LocalProcess) -> list[psutil.Process]:
@@ -171,43 +184,63 @@ def processor_time(process: LocalProcess) -> float:
     return sum(times.user + times.system for times in (each.cpu_times() for each in family(process)))
 
 
-def measure_all(airflow: LocalAirflow, folder: Path, numbers: list[int]) -> Iterator[tuple[int, Measured, Measured]]:
+def measure_all(
+    airflow: LocalAirflow, folder: Path, options: argparse.Namespace
+) -> Iterator[tuple[int, Measured, Measured | None]]:
     """Measure each number of trainings, and as many that sleep."""
     # What its database and its secrets are, our program needs to know as well.
     environment = psutil.Process(airflow.components["triggerer"].pid).environ()
     airflow.components["triggerer"].stop()
     airflow.wait_for_dag(DAG)
     run_id = airflow.trigger(DAG)
-    for number in numbers:
-        with running_jobs(folder / str(number), number) as service:
+    for number in options.numbers:
+        with running_jobs(folder / str(number), number, options.every) as service:
             credentials = service.add_client(f"benchmark-{number}", TENANT)
             airflow.connect("training_default", service.url, credentials)
             measured = []
-            for kind in (TRAININGS, SLEEPING):
-                triggerer = Triggerer(airflow, run_id, number, kind)
-                with triggerer.running(environment):
-                    measured.append(measure(triggerer, service.process, kind))
+            for kind in (TRAININGS,) if options.alone else (TRAININGS, SLEEPING):
+                triggerer = Triggerer(airflow, run_id, number, kind, options.patience)
+                with triggerer.running(environment), busy_loops(options.busy):
+                    measured.append(measure(triggerer, service.process, kind, options.settle))
             airflow.api("DELETE", "/connections/training_default")
-        yield number, measured[0], measured[1]
+        yield number, measured[0], measured[1] if measured[1:] else None
 
 
-def figures(number: int, trainings: Measured, sleeping: Measured, few: tuple[int, int]) -> dict[str, tuple[float, str]]:
+@contextmanager
+def busy_loops(number: int) -> Iterator[None]:
+    """Have so many programs take as much of a core as they get."""
+    with ExitStack() as loops:
+        for _ in range(number):
+            loop = loops.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            loops.callback(loop.kill)
+        yield
+
+
+def figures(
+    number: int, trainings: Measured, sleeping: Measured | None, few: tuple[int, int]
+) -> dict[str, tuple[float, str]]:
     """The figures of so many trainings: name → value and unit; `few` is a smaller number, and the memory with it."""
     percentiles = quantiles(trainings.ages, n=100)
+    half = len(trainings.ages) // 2
     found = {
+        "came up after": (trainings.came_up, "s"),
         "age of a line, p50": (percentiles[49], "s"),
+        "age of a line, p50 of the first half": (median(trainings.ages[:half]), "s"),
+        "age of a line, p50 of the second half": (median(trainings.ages[half:]), "s"),
         "age of a line, p99": (percentiles[98], "s"),
         "lines told": (len(trainings.ages) / SECONDS / min(number, LOOKED_AT), "1/s per training"),
+        "lines of a record": (len(trainings.ages) / trainings.records, "lines"),
         "triggerer": (100 * trainings.triggerer, "% of a core"),
-        "triggerer, all sleep": (100 * sleeping.triggerer, "% of a core"),
-        "triggerer, more than asleep": (100 * (trainings.triggerer - sleeping.triggerer), "% of a core"),
         "service": (100 * trainings.service, "% of a core"),
         "longest stall": (1000 * trainings.stall, "ms"),
-        "longest stall, all sleep": (1000 * sleeping.stall, "ms"),
         "warnings of a blocked loop": (trainings.warnings * 60 / SECONDS, "1/min"),
         "memory of the triggerer": (trainings.memory / MEGABYTE, "MB"),
-        "memory, all sleep": (sleeping.memory / MEGABYTE, "MB"),
     }
+    if sleeping:
+        found["triggerer, all sleep"] = (100 * sleeping.triggerer, "% of a core")
+        found["triggerer, more than asleep"] = (100 * (trainings.triggerer - sleeping.triggerer), "% of a core")
+        found["longest stall, all sleep"] = (1000 * sleeping.stall, "ms")
+        found["memory, all sleep"] = (sleeping.memory / MEGABYTE, "MB")
     if number > few[0]:
         found["memory per trigger"] = ((trainings.memory - few[1]) / (number - few[0]) / 1024, "kB")
     return found
@@ -215,32 +248,39 @@ def figures(number: int, trainings: Measured, sleeping: Measured, few: tuple[int
 
 def main() -> None:
     """Start an Airflow, measure, and print."""
-    numbers = [int(word) for word in sys.argv[1:]] or list(NUMBERS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.density")
+    parser.add_argument("numbers", nargs="*", type=int, default=NUMBERS, metavar="NUMBER", help="how many trainings")
+    parser.add_argument("--alone", action="store_true", help="without as many triggers that sleep beside them")
+    parser.add_argument("--busy", type=int, default=0, help="busy loops beside them")
+    parser.add_argument("--every", type=float, default=1, help="seconds from a line of a job to its next")
+    parser.add_argument("--patience", type=float, default=600, help="seconds they may take to come up")
+    parser.add_argument("--settle", type=float, default=10, help="seconds between their coming up and the measuring")
+    options = parser.parse_args()
     here = str(Path(__file__).parents[1])
     settings = {
-        "BENCHMARK_TASKS": str(max(numbers) + 1),
+        "BENCHMARK_TASKS": str(max(options.numbers) + 1),
         "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))),
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(max(numbers) + 1),
-        "AIRFLOW__TRIGGERER__CAPACITY": str(max(numbers) + 1),
+        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(max(options.numbers) + 1),
+        "AIRFLOW__TRIGGERER__CAPACITY": str(max(options.numbers) + 1),
     }
     table: dict[int, dict[str, tuple[float, str]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        airflow = LocalAirflow(Path(folder, "airflow"), Path(__file__).parent / "parts" / "dags", settings)
+    with guarded_folder("benchmark-") as folder:
+        airflow = LocalAirflow(folder / "airflow", Path(__file__).parent / "parts" / "dags", settings)
         try:
             airflow.migrate()
             airflow.start()
             few = (0, 0)
-            for number, trainings, sleeping in measure_all(airflow, Path(folder), numbers):
+            for number, trainings, sleeping in measure_all(airflow, folder, options):
                 few = few if few[0] else (number, trainings.memory)
                 table[number] = figures(number, trainings, sleeping, few)
         except LocalProcessError as error:
             print(f"It ends here: {error}", file=sys.stderr)
         finally:
             airflow.stop()
-    print(f"{'trainings':30}" + "".join(f"{number:>12,}" for number in table))
+    print(f"{'trainings':40}" + "".join(f"{number:>12,}" for number in table))
     for name in dict.fromkeys(name for found in table.values() for name in found):
         values = (found.get(name) for found in table.values())
-        print(f"{name:30}" + "".join(f"{value[0]:>12.2f}" if value else f"{'':12}" for value in values))
+        print(f"{name:40}" + "".join(f"{value[0]:>12.2f}" if value else f"{'':12}" for value in values))
     print()
     for number, found in table.items():
         for name, (value, unit) in found.items():

@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from airflow_training.local.guard import guarded_folder
 from benchmarks.parts.running_jobs import TENANT, running_jobs
 
 NUMBER, SECONDS, ROUNDS = 300, 15, 3
@@ -128,15 +128,15 @@ def main() -> None:
     """Measure and print."""
     number = int(sys.argv[1]) if sys.argv[1:] else NUMBER
     measured: dict[str, list[Measured]] = {kind: [] for kind in (*PEERS, *OURS)}
-    with tempfile.TemporaryDirectory() as folder:
+    with guarded_folder("benchmark-") as folder:
         for turn in range(ROUNDS):
             # A service only where it is asked: ours sees to its jobs whether or not somebody follows them.
             with peer_servers() as servers:
                 for kind in PEERS:
-                    measured[kind].append(measure(kind, servers[kind], number, folder))
-            with our_server(Path(folder, str(turn)), number) as server:
+                    measured[kind].append(measure(kind, servers[kind], number, str(folder)))
+            with our_server(folder / str(turn), number) as server:
                 for kind in OURS:
-                    measured[kind].append(measure(kind, server, number, folder))
+                    measured[kind].append(measure(kind, server, number, str(folder)))
     print_all(measured)
 
 

@@ -18,7 +18,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from sqlalchemy import insert
 from uv import find_uv_bin
 
 from airflow_training.jobs.status import JobState
+from airflow_training.local.guard import guarded_folder
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import Credentials, LocalService
 from airflow_training.service.database import Job, now, open_database
@@ -185,8 +185,8 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure everything, and print it."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures = [figure for part in (submissions, reading, first_line) for figure in part(Path(folder))]
+    with guarded_folder("benchmark-") as folder:
+        figures = [figure for part in (submissions, reading, first_line) for figure in part(folder)]
     for name, value, unit, beside, other in figures:
         print(f"{name:30}{value:>9.2f} {unit:5}{beside:>16}{other:>9.2f} {unit:5}ratio{value / other:>7.2f}")
     lines = {name: f"{value:.2f} {unit}" for name, value, unit, _, _ in figures}

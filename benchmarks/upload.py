@@ -20,13 +20,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 from airflow_training.client.storage import BUCKET, JobStorage
+from airflow_training.local.guard import guarded_folder
 from airflow_training.local.service import LocalService
 from benchmarks.service import TENANT, connected
 
@@ -115,8 +115,8 @@ def figures(what: str, size: float, measured: Times) -> dict[str, tuple[float, s
 def main() -> None:
     """Measure everything, and print it."""
     told: dict[str, tuple[float, str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        service = LocalService(Path(folder, "service"))
+    with guarded_folder("benchmark-") as folder:
+        service = LocalService(folder / "service")
         with connected(service) as (connection,):
             access = json.loads(connection.ask("/api/v2/storage", "POST"))
             while access["status"] != "Ready":

@@ -4,18 +4,83 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from airflow_training.client.settings import ClientSettings
+from airflow_training.local.guard import guard
+from airflow_training.local.process import end_all_in
 from airflow_training.local.service import Credentials, LocalService
+from tests.patience import SLOWNESS
+
+# Fixtures that start something beside this package and Airflow, and the parameters that have them started.
+_ENGINES = {"postgresql", "podman", "container", "ray", "chromium"}
+
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+if not _IS_WORKER:
+    # Everything that a run makes is in one folder, and every process of it knows the folder by this variable: so
+    # nothing is left, however the run ends. A short name, since the paths of sockets are limited to 107 bytes.
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
+    # PostgreSQL runs as another user.
+    Path(tempfile.tempdir).chmod(0o711)
+    guard(Path(tempfile.tempdir))
 
 # Airflow makes itself a home as soon as it is imported; that of the user is none of the tests' business.
-_airflow_home = TemporaryDirectory(prefix="airflow-home-")
-os.environ["AIRFLOW_HOME"] = _airflow_home.name
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the files of tests go with the run, and give a slow machine more time, unless options say otherwise."""
+    if not _IS_WORKER and not config.option.basetemp:
+        config.option.basetemp = Path(tempfile.gettempdir(), "pytest")
+    if config.getoption("timeout", default=0) is None and "PYTEST_TIMEOUT" not in os.environ:
+        config.option.timeout = float(config.getini("timeout")) * SLOWNESS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two for each core, since tests wait half of their time, unless the variable of pytest-xdist says otherwise.
+
+    Each has an Airflow of its own, of one to two gigabytes, so more than eight are only more to start.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    gigabytes = psutil.virtual_memory().total // 2**30
+    return max(1, min(2 * len(os.sched_getaffinity(0)), gigabytes // 2, 8))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what needs an engine to `make test-all`, and have tests that share something slow run on one worker."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+            needs = {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
+            if needs & _ENGINES:
+                item.add_marker(pytest.mark.slow)
+            if not item.get_closest_marker("xdist_group") and _shares(item):
+                item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    # Groups take longest, so they start first; single tests fill the gaps.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def _shares(item: pytest.Function) -> bool:
+    """Whether a test has a fixture that the others of its module have too."""
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(overrides[-1].scope in ("module", "package") for overrides in definitions)
+
+
+def pytest_keyboard_interrupt() -> None:
+    """End everything at once: the workers would stop one service after another."""
+    if not _IS_WORKER:
+        end_all_in(Path(tempfile.gettempdir()))
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def project(tmp_path: Path) -> UserProject:
     return project
 
 
+@pytest.mark.slow
 def test_a_dag_of_ones_own_trains_in_a_test(project: UserProject) -> None:
     project.write("dags/train.py", SAVES)
 
@@ -141,6 +142,7 @@ def test_the_example_of_the_page_is_a_project_whose_test_passes(tmp_path: Path) 
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_tests_that_run_side_by_side_have_a_service_each(project: UserProject) -> None:
     project.write("dags/train.py", SAVES)
     project.write("tests/test_mine_too.py", TEST)
@@ -163,6 +165,7 @@ def test_a_training_that_fails_fails_the_test_with_the_jobs_reason(project: User
     assert not project.left_behind()
 
 
+@pytest.mark.slow
 def test_dags_elsewhere_are_named_in_pytests_settings(project: UserProject) -> None:
     (project.folder / "dags").rename(project.folder / "pipelines")
     project.write("pipelines/train.py", SAVES)

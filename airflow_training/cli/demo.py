@@ -172,6 +172,8 @@ def _step(console: Console, what: str) -> Iterator[None]:
 @contextmanager
 def _folder_of_its_own() -> Iterator[Path]:
     """A new folder below `.demo`; those of earlier demos go, unless they still run."""
+    from airflow_training.local.guard import guard
+
     home = _CHECKOUT / ".demo"
     home.mkdir(exist_ok=True)
     folder = home / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{os.getpid()}"
@@ -184,6 +186,7 @@ def _folder_of_its_own() -> Iterator[Path]:
         folder.mkdir()
         held = (folder / "lock").open("a")
         fcntl.flock(held, fcntl.LOCK_EX)
+    guard(folder, remove=False)
     with held:
         yield folder
 

@@ -37,6 +37,7 @@ def download(
 async def _download(client: TrainingClient, job_id: str, target: Path, *, everything: bool) -> dict[str, str | int]:
     from airflow_training.cli.progress import progress
     from airflow_training.client.download import download as copy
+    from airflow_training.client.storage import TransferLog
     from airflow_training.jobs.identity import job_folder
     from airflow_training.jobs.saved_model import choice_among, find_saved_models
 
@@ -60,10 +61,10 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
             files = [file for file in files if file.key.startswith(f"{folder}/")]
         size = sum(file.size for file in files)
         copied: list[Path] = []
-        with progress("Download", size) as shown:
+        with progress("Download", size, len(files), TransferLog.DOWNLOAD) as shown:
 
             def done(path: Path, was_copied: bool) -> None:
-                shown.file_done(f"{'Copied' if was_copied else 'Unchanged:'} {path}")
+                shown.file_done(str(path), path.stat().st_size, was_copied)
                 if was_copied:
                     copied.append(path)
 

@@ -40,8 +40,12 @@ def logs(
 async def _show(client: TrainingClient, job_id: str, timestamps: bool, *, as_json: bool) -> None:
     async with client:
         await find(client, job_id)
+        state: list[LogRecord] = []
         async for records in _read(client, job_id):
-            write(records, timestamps, as_json=as_json)
+            # A state that the line has left behind is of use only to a reader who waited for it.
+            write([record for record in records if not record.unended], timestamps, as_json=as_json)
+            state = [record for record in records[-1:] if record.unended] if records else state
+        write(state, timestamps, as_json=as_json)
 
 
 async def _read(client: TrainingClient, job_id: str) -> AsyncIterator[list[LogRecord]]:

@@ -1,4 +1,4 @@
-"""How far an upload or a download is: a bar on a terminal, a line for each file anywhere else."""
+"""How far an upload or a download is: a bar on a terminal, and lines anywhere else."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ class Shown(Protocol):
     def bytes_done(self, count: int) -> None:
         """So many more bytes are done."""
 
-    def file_done(self, what: str) -> None:
+    def file_done(self, name: str, size: int, was_sent: bool, /) -> None:
         """One more file is done."""
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Shown]:
+def progress(what: str, total: int, count: int, words: tuple[str, str, str]) -> Iterator[Shown]:
     """Show how far it is, on the standard error.
 
     Args:
         what: What is done.
         total: How many bytes are to be done.
+        count: How many files.
+        words: What the lines say, see TransferLog.
     """
     screen = console(err=True)
     if not screen.is_terminal:
-        yield _Lines()
+        from airflow_training.client.storage import TransferLog
+
+        lines = TransferLog(lambda line: typer.echo(printable(line), err=True), count, words)
+        yield lines
+        lines.end()
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -43,15 +49,7 @@ def progress(what: str, total: int) -> Iterator[Shown]:
             def bytes_done(self, count: int) -> None:
                 bar.advance(task, count)
 
-            def file_done(self, what: str) -> None:
+            def file_done(self, *_: object) -> None:
                 pass
 
         yield _Bar()
-
-
-class _Lines:
-    def bytes_done(self, count: int) -> None:
-        pass
-
-    def file_done(self, what: str) -> None:
-        typer.echo(printable(what), err=True)

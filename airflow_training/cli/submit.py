@@ -51,16 +51,17 @@ async def _submit(
     client: TrainingClient, job_id: str, description: JobDescription, files: dict[str, Path]
 ) -> JobStatus:
     from airflow_training.cli.progress import progress
-    from airflow_training.client.storage import Upload
+    from airflow_training.client.storage import TransferLog, Upload
     from airflow_training.jobs.identity import job_folder
 
     uploads = [Upload(name, partial(_open, path)) for name, path in files.items()]
     async with client:
         storage = await client.storage()
-        with progress("Upload", sum(path.stat().st_size for path in files.values())) as shown:
+        size = sum(path.stat().st_size for path in files.values())
+        with progress("Upload", size, len(files), TransferLog.UPLOAD) as shown:
 
-            def done(upload: Upload, size: int, _sent: bool) -> None:
-                shown.file_done(f"Uploaded {upload.name} ({size:,} bytes)")
+            def done(upload: Upload, size: int, sent: bool) -> None:
+                shown.file_done(upload.name, size, sent)
 
             await storage.upload(job_folder(description.name, job_id), uploads, done, shown.bytes_done)
         # Whatever becomes of the answer, the job can be found.

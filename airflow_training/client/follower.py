@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from airflow_training.client.log_tail import LogTail
-from airflow_training.client.news import News, Take
+from airflow_training.client.news import LATE, News, Take
 from airflow_training.client.watch_event import WatchCursor, WatchEvent
+from airflow_training.jobs.log import LONGEST_LINE
 from airflow_training.jobs.status import JobStatus
 
 # Bytes of log that wait to be taken: one who has as much to do is not asked for.
@@ -32,6 +34,7 @@ class Follower:
         take: Takes the news.
         tail: How far its log has been read.
         status: Where the job stands, by the news that were taken.
+        latest: The last status received; the update that carries it may be queued for a while.
         ended: Whether the last news have been taken.
         last_heard: When the service last answered a question that was about this job, by the monotonic clock.
         untaken: Bytes of log that were told and wait to be taken.
@@ -44,6 +47,7 @@ class Follower:
         self.take = take
         self.tail = LogTail(offset)
         self.status: JobStatus | None = None
+        self.latest: JobStatus | None = None
         self.ended = False
         self.last_heard = time.monotonic()
         self.untaken = 0
@@ -53,6 +57,7 @@ class Follower:
         self._read_status: JobStatus | None = None
         self._seen = ""
         self._told: deque[News] = deque()
+        self._waits_since = 0.0
         # Those that are being taken too.
         self._pieces = 0
         self._changed, self._all_taken = asyncio.Event(), asyncio.Event()
@@ -108,9 +113,14 @@ class Follower:
 
     def tell(self, pieces: Sequence[News]) -> None:
         """Have news wait to be taken."""
+        if not self._told:
+            self._waits_since = time.monotonic()
         self._told.extend(pieces)
         self._pieces += len(pieces)
         for news in pieces:
+            if news.status != self.latest:
+                self.latest = news.status
+                self._changed.set()
             self.untaken += news.size
             if news.last:
                 self.done = self.told_last = True
@@ -121,8 +131,15 @@ class Follower:
         return bool(self._told)
 
     def next_piece(self) -> News:
-        """The next news to be taken."""
-        return self._told.popleft()
+        """The next update; if it was queued for too long, all that are queued, up to the size of one log record."""
+        late = time.monotonic() - self._waits_since >= LATE
+        self._waits_since = time.monotonic()
+        news = self._told.popleft()
+        while late and self._told and news.length < LONGEST_LINE:
+            more = self._told.popleft()
+            self._pieces -= 1
+            news = replace(more, records=[*news.records, *more.records], size=news.size + more.size)
+        return replace(news, together=late)
 
     def taken(self, news: News) -> None:
         """Note that news have been taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -97,6 +98,71 @@ class StoredFile:
     key: str
     size: int
     etag: str
+
+
+class TransferLog:
+    """Logs the progress of a transfer: a line for each large file, and a line for all of them from time to time.
+
+    A log of 20,000 lines, one for each file, hides everything else and takes longer to write than the files.
+
+    Args:
+        log: Writes a line.
+        count: How many files there are.
+        words: How a line begins that says what is being done, what was done, and what did not have to be.
+        clock: Seconds, of any beginning.
+    """
+
+    # Seconds between two lines if another hundredth of the files is done, and if less is. An upload of any number of
+    # files so takes at most a hundred lines and one a minute, and a slow one does not look as if it hung.
+    _OFTEN = 10.0
+    _SELDOM = 60.0
+
+    UPLOAD = ("Uploading", "Uploaded", "Unchanged on the storage:")
+    DOWNLOAD = ("Downloading", "Copied", "Unchanged:")
+
+    def __init__(
+        self,
+        log: Callable[[str], object],
+        count: int,
+        words: tuple[str, str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._count = count
+        self._doing, self._done, self._unchanged = words
+        self._clock = clock
+        self._files = self._bytes = 0
+        self._sent_files = self._sent_bytes = 0
+        self._logged_at, self._logged_files = clock(), 0
+
+    def bytes_done(self, count: int) -> None:
+        """Count bytes that are done."""
+        self._bytes += count
+        waited = self._clock() - self._logged_at
+        enough = (self._files - self._logged_files) * 100 >= self._count
+        if waited >= (self._OFTEN if enough else self._SELDOM):
+            self._logged_at, self._logged_files = self._clock(), self._files
+            share = self._files * 100 // self._count
+            self._log(f"{self._doing}: {self._files:,} of {_files(self._count)}, {share} %, {self._bytes:,} bytes")
+
+    def file_done(self, name: str, size: int, was_sent: bool) -> None:
+        """Count a file that is done, and log the name of a large one."""
+        self._files += 1
+        if was_sent:
+            self._sent_files += 1
+            self._sent_bytes += size
+        if size >= JobStorage.PART_SIZE:
+            self._log(f"{self._done if was_sent else self._unchanged} {name} ({size:,} bytes)")
+
+    def end(self) -> None:
+        """Log what was done in all."""
+        line = f"{self._done} {_files(self._sent_files)} ({self._sent_bytes:,} bytes)"
+        unchanged = self._files - self._sent_files
+        self._log(f"{line}, {_files(unchanged)} unchanged" if unchanged else line)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 class JobStorage:

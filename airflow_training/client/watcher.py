@@ -55,13 +55,19 @@ class Watcher:
         client: The service.
         connect: Makes a client of it once more when its credentials are refused: they may have been renewed.
         patience: Seconds that the service may be away before those who follow its jobs are told.
+        room: Waits in a thread until there is room for the lines of a job.
 
     Attributes:
         client: The service.
     """
 
     def __init__(
-        self, client: TrainingClient, connect: Callable[[], Awaitable[TrainingClient]], *, patience: float
+        self,
+        client: TrainingClient,
+        connect: Callable[[], Awaitable[TrainingClient]],
+        *,
+        patience: float,
+        room: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self._statuses = StatusList(client, lambda: self.followed)
@@ -71,7 +77,7 @@ class Watcher:
         # Those whose news came longest ago come first.
         self._followers: dict[Follower, None] = {}
         self._newcomers = asyncio.Event()
-        self._turns = Turns()
+        self._turns = Turns(room)
         self._task: asyncio.Task[None] | None = None
         # What is done for one follower alone.
         self._tasks: dict[Follower, asyncio.Task[None]] = {}

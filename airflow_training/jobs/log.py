@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,16 +30,19 @@ class LogRecord:
         line: The text, without its line feed.
         time: When it was written; None where the service does not tell.
         continues: Whether the next record holds more of the same line.
+        unended: Whether this is the state of a line that has not ended: the line comes in a later record, whole.
     """
 
     line: str
     time: datetime | None = None
     continues: bool = False
+    unended: bool = False
 
     def to_ndjson(self) -> bytes:
         """The record as one line of NDJSON, line feed included."""
         time = self.time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z") if self.time else None
-        record = {"time": time, "line": self.line} | ({"continues": True} if self.continues else {})
+        flags = {"continues": self.continues, "unended": self.unended}
+        record = {"time": time, "line": self.line} | {name: True for name, is_set in flags.items() if is_set}
         return json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
@@ -48,7 +51,8 @@ class LogDecoder:
 
     Of a progress bar, which overwrites itself with `\r`, the last state is given. Colours are removed, what is no
     text is replaced. A line of more than `LONGEST_LINE` bytes is cut and says so. A line that has not ended yet is
-    kept until its end arrives or `flush` is called: nobody sees half a line. The memory this takes is bounded.
+    kept until its end arrives or `flush` is called; where the service records its state meanwhile, that is given, with
+    an ellipsis behind it. The memory this takes is bounded.
 
     Args:
         ndjson: Whether the bytes are NDJSON records; otherwise they are plain text.
@@ -79,7 +83,9 @@ class LogDecoder:
             line = self._end_of_record(piece) if self._ndjson else self._end_of_line(piece)
             if line is not None:
                 complete.append(line)
-                self.pending = 0
+                # The line may have begun in records before: following is resumed at these.
+                if not (line.unended and self._line.begun):
+                    self.pending = 0
         self.pending += len(rest)
         if self._ndjson and len(self._record) + len(rest) <= _LONGEST_RECORD:
             self._record += rest
@@ -109,10 +115,15 @@ class LogDecoder:
             record = _read(content)
             text, told = record["line"].encode(errors="replace"), record["time"]
             time = datetime.fromisoformat(told.replace("Z", "+00:00")) if told else None
-            continues = record.get("continues") is True
+            continues, unended = record.get("continues") is True, record.get("unended") is True
         except (ValueError, KeyError, TypeError, AttributeError):
             # A record that cannot be read is shown as it is: a log must never end a job.
             return self._end_of_line(content)
+        if unended:
+            state = _Line()
+            state.add(text, time)
+            shown = state.end()
+            return replace(shown, line=f"{shown.line} …", unended=True)
         self._line.add(text, time)
         return None if continues else self._line.end()
 
@@ -133,6 +144,11 @@ class _Line:
         self._cut = 0
         self._overwritten = False
         self._time: datetime | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds anything."""
+        return bool(self._kept) or self._overwritten
 
     def add(self, piece: bytes, time: datetime | None = None) -> None:
         self._time = self._time or time

@@ -83,7 +83,7 @@ class LocalAirflow(AirflowApi):
         """Start everything and wait until it is healthy."""
         for component in self.components.values():
             component.start()
-        wait_until(self.healthy, "Airflow", timeout=180, interval=0.5)
+        wait_until(self.healthy, "Airflow", timeout=self.patience, interval=0.5)
 
     def stop(self) -> None:
         """Stop everything, and whatever it started."""

@@ -21,11 +21,13 @@ class AirflowApi:
     Attributes:
         url: Address of its UI and its REST API.
         password: Password of the user.
+        patience: Seconds that it may take to do what it was asked for.
     """
 
     def __init__(self, url: str, password: str) -> None:
         self.url = url
         self.password = password
+        self.patience = 300.0
         self._session = requests.Session()
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class AirflowApi:
         }
         self.api("POST", "/connections", body=connection)
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 180) -> None:
+    def wait_for_dag(self, dag_id: str) -> None:
         """Wait until Airflow has read a Dag."""
 
         def known() -> bool:
@@ -93,7 +95,7 @@ class AirflowApi:
                 raise LocalProcessError(f"A Dag could not be read: {errors[0]['stack_trace']}", code="AT-714")
             return bool(found)
 
-        wait_until(known, f"The Dag {dag_id}", timeout=timeout, interval=0.5)
+        wait_until(known, f"The Dag {dag_id}", timeout=self.patience, interval=0.5)
 
     def unpause(self, dag_id: str) -> None:
         """Let a Dag run, once Airflow has read it."""
@@ -106,13 +108,15 @@ class AirflowApi:
         run = self.api("POST", f"/dags/{dag_id}/dagRuns", body=body)
         return str(run["dag_run_id"])
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str) -> str:
         """Wait until a run has ended and return its state."""
 
         def state() -> str:
             return str(self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
-        wait_until(lambda: state() in {"success", "failed"}, f"The end of {run_id}", timeout=timeout, interval=0.5)
+        wait_until(
+            lambda: state() in {"success", "failed"}, f"The end of {run_id}", timeout=self.patience, interval=0.5
+        )
         return state()
 
     def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:

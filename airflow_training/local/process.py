@@ -91,20 +91,30 @@ class LocalProcess:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Every process that works in a folder, or that names it: also those whose parents are gone."""
+    """Every process that works in a folder, names it in its arguments or has its `TMPDIR` there, and its children.
+
+    Other variables do not count: somebody's editor may have any folder in its `OLDPWD`.
+    """
     here = str(folder)
 
     def belongs(process: psutil.Process) -> bool:
         try:
-            return process.cwd().startswith(here) or any(here in word for word in process.cmdline())
+            folders = (process.cwd(), process.environ().get("TMPDIR", ""))
+            return any(folder.startswith(here) for folder in folders) or any(here in word for word in process.cmdline())
         except psutil.Error:
             return False
 
-    return [process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)]
+    # Programs in a container name nothing of ours, but the process that started it does.
+    found = {process: None for process in psutil.process_iter() if belongs(process)}
+    for process in list(found):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.update(dict.fromkeys(process.children(recursive=True)))
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [process for process in found if process.pid not in ours]
 
 
-def end_all_in(folder: Path) -> None:
-    """End every process that works in a folder, or that names it: politely first, by force after a grace time."""
+def end_all_in(folder: Path) -> list[psutil.Process]:
+    """End every process of a folder: politely first, by force after a grace time; returns which there were."""
     processes = processes_in(folder)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -114,6 +124,7 @@ def end_all_in(folder: Path) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=_GRACE)
+    return processes
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout: float, interval: float = 0.1) -> None:

@@ -66,7 +66,7 @@ class LocalService:
     def start(self) -> None:
         """Start it and wait until it answers; after a stop it is found at the same URL again."""
         self.process.start()
-        wait_until(self._answers, "An answer of the training service", timeout=60)
+        wait_until(self._answers, "An answer of the training service", timeout=300)
 
     def stop(self) -> None:
         """Stop it. Jobs that run go on."""

@@ -16,7 +16,7 @@ from airflow_training import stats
 from airflow_training.addresses import TASK_TAB, base_url, task_path
 from airflow_training.client.stand_in import PATIENCE as PATIENCE_OF_STAND_IN
 from airflow_training.client.stand_in import StandIn
-from airflow_training.client.storage import Upload
+from airflow_training.client.storage import TransferLog, Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import (
@@ -276,13 +276,15 @@ class Attempt:
         return self._store.write(claim.accepted())
 
     async def _upload(self, client: TrainingClient, claim: Claim, files: Sequence[Upload]) -> None:
-        def done(file: Upload, size: int, sent: bool) -> None:
-            what = "Uploaded" if sent else "Unchanged on the storage:"
-            self._log.info("%s %s (%s bytes)", what, file.name, f"{size:,}")
-
         storage = await client.storage()
-        self._log.info("Uploading %d file%s to %s", len(files), "" if len(files) == 1 else "s", claim.folder)
-        await storage.upload(claim.folder, files, done)
+        self._log.info("Uploading %s file%s to %s", f"{len(files):,}", "" if len(files) == 1 else "s", claim.folder)
+        transfer = TransferLog(lambda line: self._log.info("%s", line), len(files), TransferLog.UPLOAD)
+
+        def done(file: Upload, size: int, sent: bool) -> None:
+            transfer.file_done(file.name, size, sent)
+
+        await storage.upload(claim.folder, files, done, transfer.bytes_done)
+        transfer.end()
 
     async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
         self._submitting = True
@@ -307,7 +309,7 @@ class Attempt:
         watcher = Watcher(await connect(), connect, patience=PATIENCE.budget)
         # Where the credentials were renewed, its client is another one in the end.
         async with watcher, self._canceled_on_kill(lambda: watcher.client, claim):
-            return await report(watcher, claim.job_id, log=self._log, store=push, limits=limits)
+            return await report(watcher, claim.job_id, log=self._log, lines=self._log, store=push, limits=limits)
 
     @asynccontextmanager
     async def _canceled_on_kill(self, client: Callable[[], TrainingClient], claim: Claim) -> AsyncIterator[None]:

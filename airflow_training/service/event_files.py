@@ -35,7 +35,8 @@ _LOCK = "scalars.lock"
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_FILES = 1000
 _LONGEST_NAME = 300
-# After so many seconds, a run of the program leaves the rest to the next one.
+# After so many seconds of the processor, which take a while beside busy jobs, a run of the program leaves the rest to
+# the next one.
 _SECONDS = 5.0
 # The head and the sums of a record. Source: "TFRecords format details" in TensorFlow's guide.
 _AROUND_A_RECORD = 16
@@ -60,12 +61,12 @@ def _known(state: Path) -> dict[str, Any]:
 
 
 def read_news(state: Path) -> None:
-    """Read what is new in the event files of a job, for some seconds.
+    """Read what is new in the event files of a job, for some seconds of the processor.
 
     Raises:
         StorageAway: The store does not answer.
     """
-    end = time.monotonic() + _SECONDS
+    end = time.process_time() + _SECONDS
     ended = (state / EXIT).exists()
     known, files = _known(state), files_of(state)
     if not files or known["complete"]:
@@ -75,7 +76,7 @@ def read_news(state: Path) -> None:
     found = [file for file in files.all() if "tfevents" in PurePosixPath(file.name).name][:_MOST_FILES]
     known["files"] = {file.name: known["files"][file.name] for file in found if file.name in known["files"]}
     left = [file for file in found if not _is_read(file, known)]
-    while left and known["read"] < _MOST_BYTES and time.monotonic() < end:
+    while left and known["read"] < _MOST_BYTES and time.process_time() < end:
         _read(left.pop(0), files, known, curves, end)
         # Whatever ends the program, this is done.
         write_json(state / _READ_FILE, known)
@@ -100,7 +101,7 @@ def _read(file: JobFile, files: JobFiles, known: dict[str, Any], curves: CurveFi
         read += length
         known["read"] += length
         curves.add(points, at, known["read"])
-        if time.monotonic() > end and read < len(content):
+        if time.process_time() > end and read < len(content):
             # What was not read to its end is looked at again.
             known["files"][file.name] = {"version": file.version, "size": -1, "read": start + read}
             return

@@ -21,8 +21,8 @@ from airflow_training.service.runners.environment import clean_environment
 _logger = logging.getLogger(__name__)
 
 _AT_A_TIME = 2
-# Seconds that a program may take.
-_LONGEST = 20.0
+# Seconds that a program may take. Of the processor it may take far less, but comes after all jobs there.
+_LONGEST = 120.0
 # Seconds in which none is started a second time for the same.
 _PAUSE = 10.0
 

@@ -1,4 +1,4 @@
-"""Whether Airflow has read what a trigger logged.
+"""Whether Airflow has read what triggers logged, and whether it keeps up.
 
 Triggers log into a socket, out of which their supervisor reads a piece in each of its rounds. When it learns that a
 trigger has finished it closes that trigger's log, whatever of it is still in the socket: on a busy machine the end of a
@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -24,6 +25,8 @@ from airflow.sdk.execution_time.comms import MaskSecret
 
 # Bytes that one round reads of the log (the default of Airflow's `make_buffered_socket_reader`).
 _PIECE = 4096
+# Seconds to wait for room in the socket. A write waits as well, and for as long as it takes.
+_WAITS_FOR_ROOM = 1.0
 
 
 class _Rounds:
@@ -49,6 +52,19 @@ async def log_is_read() -> None:
                 _rounds.count += 1
 
 
+def wait_for_room() -> None:
+    """Wait until Airflow has read most of what was logged; to be called in a thread.
+
+    A trigger that logs while the socket is full blocks, and most triggers log on the event loop. The kernel reports a
+    socket as writable while at most a quarter of its buffer is in use, so the rest is left to them.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and (log := _socket_of(handler)) is not None:
+            writable = select.poll()
+            writable.register(log, select.POLLOUT)
+            writable.poll(_WAITS_FOR_ROOM * 1000)
+
+
 def _unread() -> int:
     """At least as many bytes as wait to be read: where that cannot be asked, as many as a socket can hold."""
     # Airflow configures one socket for its own lines and Python's alike; a handler of somebody else may have another.
@@ -63,10 +79,15 @@ def _unread() -> int:
 
 def _unread_of(handler: logging.StreamHandler[Any]) -> int | None:
     # Elsewhere than on Linux, a socket that is read late tells nothing.
-    if sys.platform == "linux":
-        with suppress(OSError, ValueError, AttributeError):
-            log = handler.stream.fileno()
-            if stat.S_ISSOCK(os.fstat(log).st_mode):
-                (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
-                return int(unread)
+    if sys.platform == "linux" and (log := _socket_of(handler)) is not None:
+        with suppress(OSError):
+            (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
+            return int(unread)
+    return None
+
+
+def _socket_of(handler: logging.StreamHandler[Any]) -> int | None:
+    with suppress(OSError, ValueError, AttributeError):
+        log = int(handler.stream.fileno())
+        return log if stat.S_ISSOCK(os.fstat(log).st_mode) else None
     return None

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import structlog
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
@@ -34,7 +35,9 @@ from airflow_training.exceptions import (
     coded,
 )
 from airflow_training.jobs.limits import Limits
+from airflow_training.per_loop import PerLoop
 from airflow_training.reporting import Superseded, report
+from airflow_training.task_log import LOGGER, Span, span_of
 from airflow_training.triggers.log_delivery import log_is_read
 from airflow_training.triggers.watchers import shared_watcher
 from airflow_training.xcoms import CURSOR_KEY, JOB_ID_KEY
@@ -53,6 +56,10 @@ _GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"
 # The status with which Airflow says that the task, its run or its Dag has been deleted.
 _NOT_FOUND = 404
 
+
+# Statuses that are stored at once. Airflow answers one request in each of its rounds, in their order: triggers that
+# begin and read their cursor so come before the statuses of thousands that have begun.
+_storing = PerLoop(lambda: asyncio.Semaphore(2))
 
 # Where this triggerer began to tell the logs of triggers that it has not seen the end of. One that it gets again, after
 # another triggerer had it, begins there once more: Airflow empties the log that this triggerer wrote of it.
@@ -116,18 +123,24 @@ class TrainingTrigger(BaseTrigger):
             self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
+        # Airflow is about to empty the log that this triggerer wrote.
+        comes_back = self._try() in _begun
         cursor = _begun.setdefault(self._try(), await self._cursor())
         try:
             outcome = await report(
                 await self._shared_watcher(),
                 self.job_id,
                 log=self.log,
+                lines=structlog.get_logger(LOGGER),
                 store=self._store,
                 limits=Limits.from_dict(self.limits),
                 cursor=cursor,
+                shown=[] if comes_back else await asyncio.to_thread(self._shown),
             )
             event = {"job_id": self.job_id, **outcome.to_dict()}
         except Superseded:
+            # Airflow may take this trigger for that of the next try, whose worker may not have exited yet.
+            await asyncio.sleep(_SHORTEST)
             event = {"job_id": self.job_id}
         except TrainingError as error:
             event = failure_event(self.job_id, error)
@@ -224,13 +237,15 @@ class TrainingTrigger(BaseTrigger):
         return await XCom.aget_one(key=JOB_ID_KEY, **self._task()) not in (None, self.job_id)
 
     async def _store(self, key: str, value: Any) -> None:
-        # Not before each: it takes as long as the storing. A cursor says which job it is of.
-        if key != CURSOR_KEY and await self._is_superseded():
-            raise Superseded
         if key == CURSOR_KEY:
-            self._logs_here = self._logs_here or await asyncio.to_thread(self._logs)
-            value = {**value, "logs": self._logs_here}
-        await XCom.aset(key, value, **self._task())
+            self._logs_here = self._logs_here or [path.name for path in await asyncio.to_thread(self._logs)]
+            await XCom.aset(key, {**value, "logs": self._logs_here}, **self._task())
+            return
+        async with _storing.get():
+            # Not before a cursor: it takes as long as the storing, and a cursor says which job it is of.
+            if await self._is_superseded():
+                raise Superseded
+            await XCom.aset(key, value, **self._task())
 
     async def _cursor(self) -> Any:
         try:
@@ -242,19 +257,27 @@ class TrainingTrigger(BaseTrigger):
             return None
         # If none of the logs of this try that were there then is here now, a triggerer may have been lost with its
         # disk, and Airflow can no longer show what it wrote. If it can after all, its page shows each line once.
-        if not set(cursor.get("logs", [])) & set(await asyncio.to_thread(self._logs)):
+        if not set(cursor.get("logs", [])).intersection(path.name for path in await asyncio.to_thread(self._logs)):
             self.log.info(
                 "The log begins again here: what was written before is not in the log folder of this triggerer"
             )
             return None
         return cursor
 
-    def _logs(self) -> list[str]:
-        """The names of what triggerers wrote of this try, as far as it is in the log folder of this one."""
+    def _shown(self) -> list[Span]:
+        """The lines of the job that the logs of this try hold already."""
+        try:
+            return [span for log in self._logs() if (span := span_of(log))]
+        except OSError as error:
+            self.log.warning("What is in the log already cannot be read, lines may be there twice: %s", error)
+            return []
+
+    def _logs(self) -> list[Path]:
+        """What triggerers wrote of this try, as far as it is in the log folder of this one."""
         try:
             folder = Path(conf.get("logging", "base_log_folder"))
             log = folder / log_filename_template_renderer()(ti=self.task_instance)
-            return sorted(path.name for path in log.parent.glob(f"{glob.escape(log.name)}.trigger.*.log"))
+            return sorted(log.parent.glob(f"{glob.escape(log.name)}.trigger.*.log"))
         except Exception as error:  # noqa: BLE001 - the template is the administrator's, and may need what is not known here
             self.log.debug("The log of the task cannot be found: %s", error)
             return []

@@ -17,6 +17,7 @@ from airflow_training.hooks.training import TrainingHook
 from airflow_training.per_loop import PerLoop
 from airflow_training.reporting import PATIENCE
 from airflow_training.triggers.garbage import garbage
+from airflow_training.triggers.log_delivery import wait_for_room
 
 # Seconds after which a connection that is being read is taken for unchanged, if there is a watcher of it: a secrets
 # backend that fails is asked for a quarter of an hour, and keeps nobody from following or canceling a job meanwhile.
@@ -74,7 +75,8 @@ class _Watchers:
                 if not shared and not client:
                     continue
                 if client and (not shared or shared.watcher.client.settings != client.settings):
-                    shared = _Shared(await Watcher(client, connection.connect, patience=PATIENCE.budget).__aenter__())
+                    watcher = Watcher(client, connection.connect, patience=PATIENCE.budget, room=wait_for_room)
+                    shared = _Shared(await watcher.__aenter__())
                     self.shared[connection] = shared
                 assert shared is not None, "there is a client for a new one"  # noqa: S101 - by construction
                 shared.users += 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from airflow_training.local.airflow import LocalAirflow
+from airflow_training.local.guard import guarded_folder
 from airflow_training.local.service import LocalService
 from tests.airflow.conftest import DAGS
 from tests.airflow.support import ServiceUnderTest
@@ -16,9 +15,9 @@ from tests.airflow.support import ServiceUnderTest
 @contextmanager
 def airflow_and_service() -> Iterator[tuple[LocalAirflow, ServiceUnderTest]]:
     """Start both, with the Dags of the tests, and stop them."""
-    with tempfile.TemporaryDirectory() as folder:
-        service = LocalService(Path(folder, "service"))
-        airflow = LocalAirflow(Path(folder, "airflow"), DAGS)
+    with guarded_folder("benchmark-") as folder:
+        service = LocalService(folder / "service")
+        airflow = LocalAirflow(folder / "airflow", DAGS)
         with service.running():
             credentials = service.add_client("benchmark")
             try:

@@ -1,4 +1,4 @@
-"""Jobs that a training service takes for running ones, each of which prints a line a second.
+"""Jobs that a training service takes for running ones, each of which prints a line a second, or more rarely.
 
 A thousand trainings do not fit on a small machine, and what is measured is who follows them. So they are made up on the
 runner's side, below the service: rows in its table as the scheduler leaves them, and state folders as supervisors leave
@@ -40,8 +40,8 @@ def job_id(index: int) -> str:
 
 
 @contextmanager
-def running_jobs(folder: Path, number: int) -> Iterator[LocalService]:
-    """Run a service that has so many running jobs."""
+def running_jobs(folder: Path, number: int, every: float = 1) -> Iterator[LocalService]:
+    """Run a service that has so many running jobs, with seconds from one of their lines to the next."""
     # Three files for each job; the triggerer, which inherits this, has as many task logs open.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -49,7 +49,7 @@ def running_jobs(folder: Path, number: int) -> Iterator[LocalService]:
     data = DataFolder.at(service.data)
     _fill_table(data, number)
     # It names the data folder, and so is ended with the service.
-    command = [sys.executable, "-m", "benchmarks.parts.running_jobs", str(data.root), str(number)]
+    command = [sys.executable, "-m", "benchmarks.parts.running_jobs", str(data.root), str(number), str(every)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         try:
             if not (writer.stdout and writer.stdout.readline()):
@@ -69,8 +69,8 @@ def _fill_table(data: DataFolder, number: int) -> None:
     sessions.kw["bind"].dispose()
 
 
-def write(root: Path, number: int) -> None:
-    """Hold the locks of all jobs, and write their lines, evenly spread over each second; never returns."""
+def write(root: Path, number: int, every: float) -> None:
+    """Hold the locks of all jobs, and write their lines, evenly spread over the time; never returns."""
     data = DataFolder.at(root)
     with ExitStack() as locks:
         logs = []
@@ -87,7 +87,7 @@ def write(root: Path, number: int) -> None:
         began, step = time.monotonic(), 0
         while True:
             for index, log in enumerate(logs):
-                due = began + step + index / number
+                due = began + (step + index / number) * every
                 if (early := due - time.monotonic()) > 0:
                     time.sleep(early)
                 log.write(f"{LINE}{step} of 100000, 0.31 s a step\n".encode())
@@ -95,4 +95,4 @@ def write(root: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]))
+    write(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

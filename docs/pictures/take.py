@@ -8,7 +8,6 @@ they belong together.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from playwright.sync_api import Locator, Page
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
+from airflow_training.local.guard import guarded_folder
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import LocalService
 from tests.engines.browser import running_browser
@@ -122,7 +122,7 @@ def asset_event(demo: Demo) -> None:
 def graph(demo: Demo) -> None:
     demo.airflow.unpause("train_and_deploy")
     run = demo.airflow.trigger("train_and_deploy")
-    demo.airflow.wait_for_run("train_and_deploy", run, timeout=600)
+    demo.airflow.wait_for_run("train_and_deploy", run)
     demo.open(f"/dags/train_and_deploy/runs/{run}", "deployment")
     demo.page.keyboard.press("g")
     for button in ("Expand all task groups", "Collapse Details Panel"):
@@ -177,7 +177,7 @@ PICTURES = (connection_form, params_form, live_log, asset_event, training_page, 
 
 def main() -> None:
     with ExitStack() as cleanup:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="pictures-")))
+        folder = cleanup.enter_context(guarded_folder("pictures-"))
         service = LocalService(folder / "service")
         settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(folder / "models")}
         airflow = LocalAirflow(folder / "airflow", CHECKOUT / "dags", settings)

@@ -8,9 +8,6 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
-USERS = {"admin": "admin", "viewer": "viewer", "user": "user", "op": "op", "stranger": "op"}
-"""The users and their roles. `op` may read connections; `stranger` may too, and reads one Dag only."""
-
 DAG_OF_THE_STRANGER = "mapped"
 
 

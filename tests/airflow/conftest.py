@@ -1,12 +1,13 @@
-"""An Airflow and a training service for all tests of a group that need both.
+"""An Airflow and a training service for each process of the test run.
 
-Most of these tests wait, so there are two groups (`xdist_group`), which run side by side, each with an Airflow. It ends
-with the last test of this package, for it takes a fifth of two cores while it does nothing.
+The Airflow ends with the last test of this package: while it does nothing, it takes a tenth of a core.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import free_port
+from airflow_training.local.process import LocalProcess, LocalProcessError, free_port
 from airflow_training.local.service import Credentials, LocalService
-from tests.airflow.auth import USERS
 from tests.airflow.proxy import Proxy
 from tests.airflow.support import Counts, ServiceUnderTest, Training
+from tests.patience import PATIENCE
 
-DAGS = Path(__file__).parent / "dags"
+HERE = Path(__file__).parent
+DAGS = HERE / "dags"
+USERS = {"admin": "admin", "viewer": "viewer", "user": "user", "op": "op", "stranger": "op"}
+"""The users and their roles. `op` may read connections; `stranger` may too, and reads one Dag only."""
 
 
 @pytest.fixture(scope="package")
@@ -47,6 +51,7 @@ def airflow(
         "PYTHONPATH": str(DAGS.parents[2]),
     }
     airflow = LocalAirflow(tmp_path_factory.mktemp("airflow"), DAGS, settings)
+    airflow.patience = PATIENCE
     try:
         airflow.migrate()
         airflow.start()
@@ -54,9 +59,36 @@ def airflow(
         wrong = replace(credentials, client_secret="wr0ng-s3cr3t")
         airflow.connect("training_wrong_secret", service.url, wrong)
         airflow.connect("training_no_service", f"http://127.0.0.1:{free_port()}", credentials)
-        yield airflow
+        with kept_running(airflow.components["scheduler"]):
+            yield airflow
     finally:
         airflow.stop()
+
+
+@contextmanager
+def kept_running(process: LocalProcess) -> Iterator[None]:
+    """Start Airflow's scheduler again when it has ended by itself, as a production supervisor does; no test stops it.
+
+    It ends (3.3) with a StaleDataError when somebody deletes a Dag or a run that it is just looking at.
+    """
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(1):
+            try:
+                process.check()
+            except LocalProcessError:  # noqa: PERF203 - it has a second
+                if "StaleDataError" not in process.tail(400):
+                    raise
+                process.start()
+
+    keeper = threading.Thread(target=keep, name="keeper", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
 
 
 @pytest.fixture(scope="package")

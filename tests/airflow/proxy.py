@@ -8,8 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -49,7 +51,8 @@ class Proxy:
     Attributes:
         upstream: The service.
         url: Where the proxy answers.
-        delay: Seconds by which every request is late, whatever else befalls it.
+        delay: Seconds by which every request is late, whatever else befalls it. One that its client has given up by
+            then never reaches the service.
         seen: Method, path and time of each request.
     """
 
@@ -79,17 +82,28 @@ class Proxy:
     @contextmanager
     def running(self) -> Iterator[Proxy]:
         """Serve from a thread of its own."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="proxy")
+        started: Future[Callable[[], object]] = Future()
+        # asyncio.run also cancels the tasks that the server leaves, such as one that accepts a connection.
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), name="proxy", daemon=True)
         thread.start()
-        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result()
+        end = started.result()
         try:
             yield self
         finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
+            end()
             thread.join()
-            loop.close()
+
+    async def _serve(self, started: Future[Callable[[], object]]) -> None:
+        """Serve until the callback that `started` receives is called."""
+        try:
+            runner = await self._start()
+        except BaseException as error:
+            started.set_exception(error)
+            raise
+        ended = asyncio.Event()
+        started.set_result(partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set))
+        await ended.wait()
+        await runner.cleanup()
 
     async def _start(self) -> web.AppRunner:
         application = web.Application(client_max_size=2**30)
@@ -105,6 +119,8 @@ class Proxy:
         self.seen.append((request.method, request.path, time.monotonic()))
         body = await request.read()
         await asyncio.sleep(self.delay)
+        if _is_given_up(request):
+            return await lost(request, None)
 
         async def forward() -> web.Response:
             return await self._forward(request, body)
@@ -190,11 +206,14 @@ def late_for_those_who_wait(seconds: float) -> Fault:
 
     async def fault(request: web.Request, forward: Forward) -> web.Response:
         await asyncio.sleep(seconds)
-        if request.transport is None or request.transport.is_closing():
-            return await lost(request, None)
-        return await forward()
+        return await (lost(request, None) if _is_given_up(request) else forward())
 
     return fault
+
+
+def _is_given_up(request: web.Request) -> bool:
+    """Whether the client no longer waits for the reply."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def edited(**changes: Any) -> Fault:
@@ -228,5 +247,7 @@ class Held:
     async def __call__(self, _: web.Request, forward: Forward) -> web.Response:
         answer = await forward()
         self.reached.set()
-        await asyncio.to_thread(self.released.wait)
+        # Not in a thread that waits: one would hold up the end of a test that fails before it lets go.
+        while not self.released.is_set():  # noqa: ASYNC110 - a test lets go in another thread
+            await asyncio.sleep(0.02)
         return answer

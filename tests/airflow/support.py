@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psutil
+import pytest
 
 from airflow_training.client import blocking
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.status import JobStatus
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import LocalProcess, LocalProcessError, wait_until
+from airflow_training.local.process import LocalProcess, LocalProcessError
 from airflow_training.local.service import Credentials, LocalService
+from tests.patience import wait_for
 
 T = TypeVar("T")
 
@@ -29,10 +31,8 @@ SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('mod
 WAIT = "scripts/wait_then_save.py"
 """A script that prints lines until its job folder has a file `go`."""
 
-BOTH = ("deferred", "in_worker")
-
-# Seconds: what takes two on a quiet machine may take a hundred where two Airflows have two cores.
-PATIENCE = 300.0
+# A job is followed by one function in both.
+BOTH = ("deferred", pytest.param("in_worker", marks=pytest.mark.slow))
 
 
 class ServiceUnderTest:
@@ -111,20 +111,13 @@ class Training:
     def jobs(self) -> list[JobStatus]:
         return self.service.jobs(self.name)
 
-    def wait(self, condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
+    def wait(self, condition: Callable[[], T], what: str) -> T:
         """Wait for a state of this training; what is read in the end is returned."""
-        seen: list[T] = []
-
-        def look() -> bool:
-            seen.append(condition())
-            return bool(seen[-1])
-
         try:
-            wait_until(look, what, timeout=timeout, interval=0.2)
+            return wait_for(condition, what)
         except Exception as error:
             error.args = (f"{error}\n{self.describe()}",)
             raise
-        return seen[-1]
 
     def wait_for_state(self, *states: str) -> str:
         return self.wait(lambda: self.state if self.state in states else "", f"{states} of {self.name}")
@@ -160,7 +153,7 @@ class Training:
 
     def end(self, expected: str = "success") -> None:
         """Wait for the end of the run."""
-        state = self.airflow.wait_for_run(self.dag_id, self.run, timeout=PATIENCE)
+        state = self.wait(lambda: self.airflow.wait_for_run(self.dag_id, self.run), "the end")
         assert state == expected, self.describe()
 
     def log(self, try_number: int = 1) -> list[dict[str, Any]]:
@@ -276,7 +269,7 @@ def frozen_triggerer(airflow: LocalAirflow) -> Iterator[None]:
         return False
 
     try:
-        wait_until(stands_still, "A moment in which the triggerer does not hold the database", timeout=PATIENCE)
+        wait_for(stands_still, "A moment in which the triggerer does not hold the database")
         yield
     finally:
         for each in processes:

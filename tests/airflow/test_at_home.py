@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
-
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import wait_until
-from tests.airflow.support import PATIENCE, Counts, ServiceUnderTest
-
-pytestmark = pytest.mark.xdist_group("another-airflow")
+from tests.airflow.support import Counts, ServiceUnderTest
+from tests.patience import wait_for
 
 
 def test_a_model_is_announced_with_all_that_is_known_of_it(
@@ -27,7 +23,7 @@ def test_a_model_is_announced_with_all_that_is_known_of_it(
 
     run = airflow.trigger("producer", {"destination": str(wanted)})
     going = (None, "scheduled", "queued", "running")
-    wait_until(lambda: airflow.task("producer", run, "train")["state"] not in going, "The deferral", timeout=PATIENCE)
+    wait_for(lambda: airflow.task("producer", run, "train")["state"] not in going, "The deferral")
     (job,) = [job for job in under_test.jobs("train") if not job.state.ended]
     link = airflow.api("GET", f"/dags/producer/dagRuns/{run}/taskInstances/train/links")["extra_links"]["Training job"]
     assert link == f"{airflow.url}/dags/producer/runs/{quote(run)}/tasks/train/plugin/training"
@@ -57,7 +53,7 @@ def announced(airflow: LocalAirflow) -> object:
     def runs() -> list[str]:
         return [run["dag_run_id"] for run in airflow.api("GET", "/dags/consumer/dagRuns")["dag_runs"]]
 
-    wait_until(lambda: bool(runs()), "A run of the Dag that waits for the model", timeout=PATIENCE)
+    wait_for(lambda: bool(runs()), "A run of the Dag that waits for the model")
     (run,) = runs()
     assert airflow.wait_for_run("consumer", run) == "success"
     return airflow.xcom("consumer", run, "deploy")

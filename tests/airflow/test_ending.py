@@ -13,8 +13,7 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, edited, late_for_those_who_wait, stalled
 from tests.airflow.support import BOTH, WAIT, Training, frozen_triggerer
-
-pytestmark = pytest.mark.xdist_group("airflow")
+from tests.patience import PATIENCE
 
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]
@@ -47,6 +46,7 @@ def test_a_cleared_task_cancels_its_job_and_trains_again(train: Train) -> None:
     assert training.xcom().endswith(f"-{training.jobs[1].job_id}/model/1")
 
 
+@pytest.mark.slow
 def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -62,6 +62,7 @@ def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Tra
     assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -72,7 +73,7 @@ def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Tr
         training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
         new = training.task["trigger"]["id"]
         # On SQLite this happens by itself: an id that is free again is given to the next trigger.
-        with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
+        with closing(sqlite3.connect(airflow.database, timeout=PATIENCE)) as database:
             database.execute("DELETE FROM trigger WHERE id = ?", (old,))
             database.execute("UPDATE trigger SET id = ? WHERE id = ?", (old, new))
             database.execute("UPDATE task_instance SET trigger_id = ? WHERE trigger_id = ?", (old, new))
@@ -84,6 +85,7 @@ def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Tr
     assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("mark", ["failed", "success"])
 def test_a_task_that_is_marked_cancels_its_job(train: Train, where: str, mark: str) -> None:
@@ -156,6 +158,7 @@ def test_a_task_on_a_worker_that_is_ended_ends_its_job_though_airflow_kills_it_f
     assert any("goes on trying for 15 minutes" in line for line in training.lines())
 
 
+@pytest.mark.slow
 def test_a_running_task_that_is_cleared_cancels_its_job_and_trains_again(train: Train) -> None:
     training = train("once_in_worker", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -168,6 +171,7 @@ def test_a_running_task_that_is_cleared_cancels_its_job_and_trains_again(train: 
     assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 def test_a_task_that_is_ended_during_the_upload_leaves_no_job(train: Train, proxy: Proxy) -> None:
     proxy.inject("PUT", "/data/", stalled(600), times=99)
     training = train("once_deferred", "training_proxy")
@@ -189,6 +193,7 @@ def test_a_task_that_is_ended_during_the_submit_leaves_no_running_job(train: Tra
     training.wait_for_job(1, "CANCELED")
 
 
+@pytest.mark.slow
 def test_with_cancel_on_kill_false_the_job_goes_on(train: Train) -> None:
     training = train("not_canceled_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -251,6 +256,7 @@ def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(
     assert "for the pending_timeout of 0:00:05: waiting for 2 of 4 cpus, 3 jobs ahead, and was canceled" in text
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_canceled_in_time_is_said_to_run_on(train: Train, proxy: Proxy) -> None:
     proxy.inject("DELETE", "/jobs/", answers(403, '{"error": {"code": "403", "message": "Not yours"}}'), times=999)
     training = train("once_deferred", "training_proxy", script=WAIT, completion_time="2s")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import wait_until
 from airflow_training.serving import versions
-from tests.airflow.support import PATIENCE, ServiceUnderTest
+from tests.airflow.support import ServiceUnderTest
+from tests.patience import PATIENCE, wait_for
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.slow
 
 DAGS = Path(__file__).parents[2] / "dags"
 
@@ -30,17 +30,16 @@ class Examples:
         return self.airflow.trigger(dag_id, conf)
 
     def end(self, dag_id: str, run: str, expected: str = "success") -> None:
-        state = self.airflow.wait_for_run(dag_id, run, timeout=PATIENCE)
+        state = self.airflow.wait_for_run(dag_id, run)
         assert state == expected, [(task["task_id"], task["state"]) for task in self.airflow.tasks(dag_id, run)]
 
     def states(self, dag_id: str, run: str) -> dict[str, str]:
         return {task["task_id"].split(".")[-1]: task["state"] for task in self.airflow.tasks(dag_id, run)}
 
     def wait_for_state(self, dag_id: str, run: str, task_id: str, state: str) -> None:
-        wait_until(
+        wait_for(
             lambda: self.airflow.task(dag_id, run, task_id)["state"] == state,
             f"{task_id} of {run} in the state {state}",
-            timeout=PATIENCE,
         )
 
     def approve(self, dag_id: str, run: str, task_id: str) -> None:
@@ -52,7 +51,7 @@ class Examples:
         self.wait_for_state(dag_id, run, task_id, "awaiting_input")
         given_back = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run},"
         scheduler = self.airflow.components["scheduler"].output
-        wait_until(lambda: given_back in scheduler.read_text(), f"{task_id} given back", timeout=PATIENCE)
+        wait_for(lambda: given_back in scheduler.read_text(), f"{task_id} given back")
         approval = f"/dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}/-1/hitlDetails"
         self.airflow.api("PATCH", approval, body={"chosen_options": ["Approve"], "params_input": {}})
 
@@ -65,6 +64,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory, under_test: ServiceUnderT
     models = tmp_path_factory.mktemp("models")
     settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(models)}
     airflow = LocalAirflow(tmp_path_factory.mktemp("examples"), DAGS, settings)
+    airflow.patience = PATIENCE
     try:
         airflow.migrate()
         airflow.start()
@@ -80,10 +80,10 @@ def deployed(examples: Examples) -> str:
     examples.airflow.unpause("deploy_census")
     # Airflow then starts the run of last night, and none of the nights before.
     examples.airflow.unpause("train_nightly")
-    wait_until(lambda: bool(examples.runs("train_nightly")), "The run of last night", timeout=PATIENCE)
+    wait_for(lambda: bool(examples.runs("train_nightly")), "The run of last night")
     (run,) = examples.runs("train_nightly")
     examples.end("train_nightly", run)
-    wait_until(lambda: bool(examples.runs("deploy_census")), "The run that deploys the model", timeout=PATIENCE)
+    wait_for(lambda: bool(examples.runs("deploy_census")), "The run that deploys the model")
     (deployment,) = examples.runs("deploy_census")
     examples.end("deploy_census", deployment)
     return str(examples.airflow.xcom("train_nightly", run, "train"))
@@ -118,7 +118,7 @@ def test_a_model_is_deployed_when_somebody_approves_and_taken_back_when_it_does_
     def smoke_test() -> list[Any]:
         return [job for job in under_test.jobs("smoke-test-census") if job.job_id not in earlier]
 
-    wait_until(lambda: bool(smoke_test()), "The smoke test", timeout=PATIENCE)
+    wait_for(lambda: bool(smoke_test()), "The smoke test")
     assert versions(examples.model) == [1, 2]
     under_test.cancel(smoke_test()[0])
 
@@ -134,7 +134,7 @@ def test_what_is_no_model_is_not_deployed(examples: Examples, deployed: str, tmp
     event = {"asset_id": asset["id"], "extra": {"location": str(tmp_path)}}
     examples.airflow.api("POST", "/assets/events", body=event)
 
-    wait_until(lambda: set(examples.runs("deploy_census")) > before, "The run for the event", timeout=PATIENCE)
+    wait_for(lambda: set(examples.runs("deploy_census")) > before, "The run for the event")
     (run,) = set(examples.runs("deploy_census")) - before
     examples.end("deploy_census", run, "failed")
     assert examples.states("deploy_census", run)["deploy"] == "upstream_failed"

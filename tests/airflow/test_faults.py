@@ -12,8 +12,6 @@ from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.proxy import Proxy, answers, edited, forgotten, lost
 from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training, places
 
-pytestmark = pytest.mark.xdist_group("another-airflow")
-
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]
 
@@ -55,6 +53,7 @@ def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, pro
     assert text.endswith(f"The retry goes on with the job {training.jobs[0].job_id}. [AT-431]")
 
 
+@pytest.mark.slow
 def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train, proxy: Proxy) -> None:
     training = train("once_deferred", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -62,7 +61,8 @@ def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train,
     proxy.inject("POST", "/watch", REFUSED)
 
     training.end("failed")
-    assert [job.state.value for job in training.jobs] == ["CANCELED"]
+    training.wait_for_job(1, "CANCELED")
+    assert len(training.jobs) == 1
     assert training.failure()[1].endswith("so it was canceled; clear the task to train again. [AT-435]")
 
 
@@ -134,6 +134,7 @@ def test_a_retry_does_not_send_again_what_has_arrived(train: Train, proxy: Proxy
     assert len(training.jobs) == 1
 
 
+@pytest.mark.slow
 def test_an_upload_of_which_the_last_reply_was_lost_is_not_sent_again(
     train: Train, proxy: Proxy, data: dict[str, str]
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_storage_that_is_pending_is_waited_for(train: Train, proxy: Proxy) -> 
     assert proxy.count("GET", "/storage") >= 20
 
 
+@pytest.mark.slow
 def test_a_storage_that_failed_is_told_in_the_services_words(train: Train, proxy: Proxy) -> None:
     proxy.inject("(GET|POST)", "/storage", edited(status="Error", message="quota exceeded"), times=999)
 

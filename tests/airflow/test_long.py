@@ -14,11 +14,12 @@ from airflow_training.client.retry import RetryPolicy
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.service import LocalService
 from tests.airflow.proxy import NO_WATCH, Fault, Proxy, answers, lost, passed, reset, stalled, truncated
-from tests.airflow.support import BOTH, WAIT, ServiceUnderTest, Training
+from tests.airflow.support import WAIT, ServiceUnderTest, Training
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.slow
 
-both = pytest.mark.parametrize("where", BOTH)
+WHERE = ("deferred", "in_worker")
+both = pytest.mark.parametrize("where", WHERE)
 
 OUTAGE = 60
 SIXTY_LINES = """
@@ -79,9 +80,9 @@ def long(
     with ExitStack() as cleanup:
         short = service("short_tokens", "--token-lifetime", "5")
         away = service("outage")
-        proxies = {where: cleanup.enter_context(Proxy(under_test.local.url).running()) for where in BOTH}
+        proxies = {where: cleanup.enter_context(Proxy(under_test.local.url).running()) for where in WHERE}
         trainings = LongTrainings({}, {}, {}, proxies, "")
-        for where in BOTH:
+        for where in WHERE:
             airflow.connect(f"training_faults_{where}", proxies[where].url, under_test.credentials)
             befall(proxies[where], ALL_FAULTS[where])
             dag = f"once_{where}"
@@ -151,7 +152,7 @@ def test_faults_on_the_wire_are_outlived_and_the_waits_are_within_the_policy(lon
 def test_a_hundred_mapped_tasks_train_a_hundred_models(
     long: LongTrainings, airflow: LocalAirflow, service: LocalService
 ) -> None:
-    assert airflow.wait_for_run("hundred", long.hundred, timeout=800) == "success"
+    assert airflow.wait_for_run("hundred", long.hundred) == "success"
 
     folders = [list(service.data.glob(f"tenants/*/data/jobs/of-a-hundred-{number}-*")) for number in range(100)]
     assert [len(found) for found in folders] == [1] * 100, "one job for each task"

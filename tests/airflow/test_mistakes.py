@@ -10,8 +10,6 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.service import Credentials, LocalService
 
-pytestmark = pytest.mark.xdist_group("airflow")
-
 DAG = "mistakes"
 SENTENCES = {
     "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\. \[AT-141\]$",

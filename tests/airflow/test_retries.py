@@ -11,8 +11,6 @@ import pytest
 from tests.airflow.proxy import Held, Proxy, lost
 from tests.airflow.support import BOTH, SAVE, WAIT, Training
 
-pytestmark = pytest.mark.xdist_group("another-airflow")
-
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]
 
@@ -63,6 +61,7 @@ def test_a_lost_reply_to_the_submit_makes_no_second_job(train: Train, proxy: Pro
     assert len(training.jobs) == 1
 
 
+@pytest.mark.slow
 def test_a_submit_that_is_never_answered_says_that_its_job_may_run(train: Train, proxy: Proxy) -> None:
     proxy.inject("(POST|DELETE)", "/jobs/", lost, times=999)
 
@@ -89,6 +88,7 @@ def test_a_retry_after_a_failure_is_a_new_job_and_both_logs_can_be_read(train: T
         assert job.job_id in text
 
 
+@pytest.mark.slow
 @both
 def test_a_retry_takes_the_result_of_a_job_that_succeeded_meanwhile(train: Train, proxy: Proxy, where: str) -> None:
     submit = Held()
@@ -114,6 +114,7 @@ def test_a_job_that_left_no_model_is_not_taken_again(train: Train) -> None:
     assert [training.failure(number)[0] for number in (1, 2)] == ["SavedModelMissing"] * 2
 
 
+@pytest.mark.slow
 def test_without_durable_a_retry_cancels_the_job_and_starts_a_new_one(train: Train, proxy: Proxy) -> None:
     submit = Held()
     proxy.inject("POST", "/jobs/", submit)
@@ -129,6 +130,7 @@ def test_without_durable_a_retry_cancels_the_job_and_starts_a_new_one(train: Tra
     assert [job.state.value for job in training.jobs] == ["CANCELED", "SUCCEEDED"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None:
     training = train("once_deferred")
     training.end()
@@ -141,6 +143,7 @@ def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None
     assert training.xcom().endswith(f"-{second.job_id}/model/1")
 
 
+@pytest.mark.slow
 def test_a_model_that_a_training_begins_with_is_not_the_one_it_trained(train: Train, tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7/saved_model.pb").write_bytes(b"to begin with")
@@ -151,6 +154,7 @@ def test_a_model_that_a_training_begins_with_is_not_the_one_it_trained(train: Tr
     assert training.xcom().endswith(f"-{training.jobs[0].job_id}/model/1")
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     ("saves", "found"),

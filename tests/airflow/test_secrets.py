@@ -15,8 +15,6 @@ from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.support import BOTH, ServiceUnderTest, Training, places
 from tests.airflow.test_training_page import Browser, ref_of
 
-pytestmark = pytest.mark.xdist_group("airflow")
-
 Train = Callable[..., Training]
 
 PASSWORD = "wb'5ecret 0f"

@@ -11,12 +11,9 @@ import psutil
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import wait_until
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.conftest import DAGS
-from tests.airflow.support import PATIENCE
-
-pytestmark = pytest.mark.xdist_group("another-airflow")
+from tests.patience import wait_for
 
 
 def run_to_the_end(airflow: LocalAirflow, dag_id: str, conf: dict[str, Any] | None = None) -> str:
@@ -47,7 +44,7 @@ class WaitingTraining:
         self.service = service
         airflow.wait_for_dag("waiting")
         self.run = airflow.trigger("waiting")
-        wait_until(lambda: self.task()["state"] == "deferred", "The deferral", timeout=PATIENCE)
+        wait_for(lambda: self.task()["state"] == "deferred", "The deferral")
 
     def task(self) -> dict[str, Any]:
         return self.airflow.task("waiting", self.run, "train")
@@ -56,7 +53,7 @@ class WaitingTraining:
         return [entry["event"] for entry in self.airflow.log("waiting", self.run, "train")]
 
     def wait_for_line(self, line: str) -> None:
-        wait_until(lambda: line in self.lines(), f"The line {line!r}", timeout=PATIENCE)
+        wait_for(lambda: line in self.lines(), f"The line {line!r}")
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
         return self.airflow.xcom("waiting", self.run, task_id, key)
@@ -82,7 +79,7 @@ def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow
     training.wait_for_line("waiting 12")
     deferred = training.task()
     assert deferred["state"] == "deferred"
-    wait_until(lambda: not worker_is_alive(deferred), "The end of the worker's process", timeout=PATIENCE)
+    wait_for(lambda: not worker_is_alive(deferred), "The end of the worker's process")
     assert training.xcom("train", "training_status")["status"] == "RUNNING"
 
     training.go_on()
@@ -107,12 +104,13 @@ def test_a_training_outlives_a_crash_of_the_service(airflow: LocalAirflow, servi
     service.process.kill()
     service.start()
     number = len(training.lines())
-    wait_until(lambda: len(training.lines()) > number + 5, "More of the job's log", timeout=PATIENCE)
+    wait_for(lambda: len(training.lines()) > number + 5, "More of the job's log")
 
     training.go_on()
     assert training.xcom("read_model") == "model"
 
 
+@pytest.mark.slow
 def test_lines_keep_the_time_at_which_they_were_written(airflow: LocalAirflow) -> None:
     run = run_to_the_end(airflow, "by_hand", {})
     result = airflow.xcom("by_hand", run, "train", "training_job")

@@ -12,12 +12,10 @@ import requests
 
 from airflow_training.jobs.identity import job_id
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import wait_until
 from airflow_training.xcoms import CLAIM_KEY, JOB_ID_KEY
 from tests.airflow.proxy import Proxy, answers
-from tests.airflow.support import PATIENCE, SAVE, WAIT, Training
-
-pytestmark = pytest.mark.xdist_group("another-airflow")
+from tests.airflow.support import SAVE, WAIT, Training
+from tests.patience import PATIENCE, wait_for
 
 Train = Callable[..., Training]
 Ref = dict[str, Any]
@@ -34,11 +32,11 @@ class Browser:
         if user:
             password = json.loads((airflow.home / "passwords.json").read_text())[user]
             login = {"username": user, "password": password}
-            token = self._session.post(f"{airflow.url}/auth/token", json=login, timeout=60).json()["access_token"]
+            token = self._session.post(f"{airflow.url}/auth/token", json=login, timeout=PATIENCE).json()["access_token"]
             self._session.cookies.set("_token", token)
 
     def get(self, path: str, params: Any = None) -> requests.Response:
-        return self._session.get(f"{self._url}/{path}", params=params, timeout=60)
+        return self._session.get(f"{self._url}/{path}", params=params, timeout=PATIENCE)
 
     def read(self, path: str, **params: Any) -> Any:
         """What is answered, which is no refusal."""
@@ -48,7 +46,7 @@ class Browser:
 
     def cancel(self, ref: Ref, **headers: str) -> requests.Response:
         headers = headers or {"X-Requested-By": "training"}
-        return self._session.post(f"{self._url}/api/cancel", params=ref, headers=headers, timeout=60)
+        return self._session.post(f"{self._url}/api/cancel", params=ref, headers=headers, timeout=PATIENCE)
 
     def close(self) -> None:
         self._session.close()
@@ -88,7 +86,7 @@ def wait_for_status(browser: Browser, ref: Ref, *statuses: str) -> Any:
         seen.append(reply.json())
         return bool(seen[-1]["job"]) and seen[-1]["job"]["status"] in statuses
 
-    wait_until(reached, f"{statuses} on the page", timeout=PATIENCE, interval=0.5)
+    wait_for(reached, f"{statuses} on the page")
     return seen[-1]
 
 
@@ -118,7 +116,7 @@ def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin:
         grown.append(admin.read("log", **ref, after=first["next"] - 1, tail=first["tail"]))
         return bool(grown[-1]["records"])
 
-    wait_until(grows, "More lines", timeout=PATIENCE, interval=0.5)
+    wait_for(grows, "More lines")
     assert not grown[-1]["reset"]
     assert not set(lines(first)) & set(lines(grown[-1])), "no line twice"
     assert grown[-1]["records"][0]["n"] == first["next"]
@@ -132,7 +130,7 @@ def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin:
     assert ended["location"] == training.xcom()
     assert ended["job"]["duration"] > 0
     assert not ended["may_cancel"]
-    wait_until(lambda: admin.read("log", **ref)["ended"], "The end of the log", timeout=PATIENCE, interval=0.5)
+    wait_for(lambda: admin.read("log", **ref)["ended"], "The end of the log")
     assert "saved" in lines(admin.read("log", **ref))
     trainings = admin.read("trainings", dag_id="once_deferred")["trainings"]
     (listed,) = [one for one in trainings if one["name"] == training.name]
@@ -197,6 +195,7 @@ def test_a_viewer_sees_the_job_and_cannot_cancel_it(train: Train, browser: Calla
     training.end()
 
 
+@pytest.mark.slow
 def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[str | None], Browser]) -> None:
     training = train("once_deferred", script=WAIT)
     user = browser("user")
@@ -216,6 +215,7 @@ def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[
     assert "was canceled" in text
 
 
+@pytest.mark.slow
 def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow: LocalAirflow, admin: Browser) -> None:
     theirs, mine = train("once_deferred", script=WAIT), train("once_deferred")
     job = wait_for_status(admin, ref_of(theirs), "RUNNING")["job"]["job_id"]
@@ -239,6 +239,7 @@ def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow:
     theirs.end()
 
 
+@pytest.mark.slow
 def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> None:
     said = "<img src=x onerror=alert(1)>"
     script = f"print({json.dumps(json.dumps({'metrics': {'__proto__': 1, said: 2}}))})\nprint({said!r})\n{SAVE}"
@@ -255,6 +256,7 @@ def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> Non
     assert said in lines(admin.read("log", **ref_of(training)))
 
 
+@pytest.mark.slow
 def test_a_service_that_is_away_leaves_what_airflow_knows(
     train: Train, proxy: Proxy, browser: Callable[[str | None], Browser], admin: Browser
 ) -> None:
@@ -277,9 +279,10 @@ def test_a_service_that_is_away_leaves_what_airflow_knows(
     assert viewed.startswith("The training service cannot be reached or does not answer as it should [AT-201];")
     assert "://" not in viewed
     proxy.heal()
-    wait_until(lambda: admin.read("job", **ref_of(training))["service"]["reachable"], "The service", timeout=PATIENCE)
+    wait_for(lambda: admin.read("job", **ref_of(training))["service"]["reachable"], "The service")
 
 
+@pytest.mark.slow
 def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy, admin: Browser) -> None:
     training = train("once_deferred", "training_proxy", script=WAIT)
     ref = ref_of(training)
@@ -292,7 +295,7 @@ def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy,
     assert seen["job"]["message"] == "The training service does not know the job any more."
     assert seen["service"]["reachable"]
     assert not seen["may_cancel"]
-    wait_until(lambda: admin.read("log", **ref)["ended"], "The end of the log", timeout=PATIENCE)
+    wait_for(lambda: admin.read("log", **ref)["ended"], "The end of the log")
     for path in ("metrics", "usage", "model"):
         assert admin.read(path, **ref)["supported"], path
     proxy.heal()
@@ -301,6 +304,7 @@ def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy,
     training.end()
 
 
+@pytest.mark.slow
 def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admin: Browser) -> None:
     airflow.wait_for_dag("waiting")
     run = airflow.trigger("waiting")
@@ -314,10 +318,11 @@ def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admi
     airflow.api("PATCH", f"/dags/waiting/dagRuns/{run}", body={"state": "failed"})
 
 
+@pytest.mark.slow
 def test_each_mapped_task_has_its_own_job(airflow: LocalAirflow, browser: Callable[[str | None], Browser]) -> None:
     airflow.wait_for_dag("mapped")
     run = airflow.trigger("mapped")
-    assert airflow.wait_for_run("mapped", run, timeout=PATIENCE) == "success"
+    assert airflow.wait_for_run("mapped", run) == "success"
     stranger = browser("stranger")
 
     ref = {"dag_id": "mapped", "run_id": run, "task_id": "train"}
@@ -329,12 +334,13 @@ def test_each_mapped_task_has_its_own_job(airflow: LocalAirflow, browser: Callab
     assert len({one["label"] for one in listed}) == 2
 
 
+@pytest.mark.slow
 def test_the_training_whose_model_is_served_is_marked(airflow: LocalAirflow, admin: Browser, tmp_path: Path) -> None:
     airflow.wait_for_dag("deployer")
 
     def deploy(**configuration: Any) -> str:
         run = airflow.trigger("deployer", {"models": str(tmp_path / "models"), **configuration})
-        assert airflow.wait_for_run("deployer", run, timeout=PATIENCE) == "success"
+        assert airflow.wait_for_run("deployer", run) == "success"
         return run
 
     def marked() -> set[tuple[str, str]]:

@@ -10,10 +10,9 @@ import psutil
 import pytest
 
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.local.process import LocalProcess, wait_until
-from tests.airflow.support import PATIENCE, WAIT, Training, frozen_triggerer
-
-pytestmark = pytest.mark.xdist_group("airflow")
+from airflow_training.local.process import LocalProcess
+from tests.airflow.support import WAIT, Training, frozen_triggerer
+from tests.patience import PATIENCE, wait_for
 
 Train = Callable[..., Training]
 
@@ -70,13 +69,13 @@ def second_triggerer(airflow: LocalAirflow) -> Iterator[LocalProcess]:
 
 def triggerers(airflow: LocalAirflow) -> list[int]:
     query = "SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running' AND end_date IS NULL ORDER BY id"
-    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
+    with closing(sqlite3.connect(airflow.database, timeout=PATIENCE)) as database:
         return [row[0] for row in database.execute(query)]
 
 
 def change_trigger(airflow: LocalAirflow, training: Training, change: str, value: object) -> None:
     """Change a trigger behind Airflow's back, by `UPDATE trigger SET … = ? WHERE id = ?`."""
-    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
+    with closing(sqlite3.connect(airflow.database, timeout=PATIENCE)) as database:
         changed = database.execute(change, (value, training.task["trigger"]["id"])).rowcount
         database.commit()
     assert changed == 1
@@ -87,7 +86,7 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
     with second_triggerer(airflow):
-        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=PATIENCE)
+        wait_for(lambda: triggerers(airflow)[-1] != first, "The second triggerer")
 
         # As Airflow does when the first one seems to be dead.
         change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerers(airflow)[-1])
@@ -104,12 +103,13 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
     check_the_log(training)
 
 
+@pytest.mark.slow
 def test_a_trigger_that_comes_back_to_a_triggerer_has_its_whole_log(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
     with second_triggerer(airflow):
-        wait_until(lambda: triggerers(airflow)[-1] != first, "The second triggerer", timeout=PATIENCE)
+        wait_for(lambda: triggerers(airflow)[-1] != first, "The second triggerer")
         for triggerer in (triggerers(airflow)[-1], first):
             change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerer)
             before = max(training.waited())
@@ -120,6 +120,7 @@ def test_a_trigger_that_comes_back_to_a_triggerer_has_its_whole_log(train: Train
     check_the_log(training)
 
 
+@pytest.mark.slow
 def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train, airflow: LocalAirflow) -> None:
     triggerer = airflow.components["triggerer"]
     with frozen_triggerer(airflow):
@@ -139,7 +140,8 @@ def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train
     retry.go_on()
     retry.end()
 
-    assert [job.state.value for job in once.jobs] == ["CANCELED"]
+    once.wait_for_job(1, "CANCELED")
+    assert len(once.jobs) == 1
     assert once.failure()[1].endswith("was canceled; clear the task to train again. [AT-435]")
     assert [job.state.value for job in retry.jobs] == ["SUCCEEDED"]
     kind, text = retry.failure(1)

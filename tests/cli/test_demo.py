@@ -17,8 +17,8 @@ import pytest
 
 from airflow_training.local.process import processes_in
 
-# One Airflow at a time is enough for two cores.
-pytestmark = pytest.mark.xdist_group("another-airflow")
+# One demo at a time: each trains with TensorFlow.
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
 
 CHECKOUT = Path(__file__).parents[2]
 

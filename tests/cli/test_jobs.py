@@ -19,6 +19,7 @@ from airflow_training.client.training import TrainingClient
 from airflow_training.jobs.description import JobDescription
 from airflow_training.local.service import LocalService
 from tests.cli.commands import Command, job_file
+from tests.patience import PATIENCE
 
 NAMES = ("a", "a.incomplete", ".a-", ".a")
 MODEL = "mkdir -p model/1 && cp given.txt model/1/saved_model.pb"
@@ -50,7 +51,7 @@ def test_a_job_is_submitted_with_its_files_and_followed_to_its_end(command: Comm
 
     assert done.code == 0, done.err
     assert [line for line in done.out.splitlines() if "[service]" not in line][-2:] == ["hello", "world"]
-    assert "Uploaded data/below/name (6 bytes)" in done.err
+    assert "Uploaded 2 files (12 bytes)" in done.err
     assert "is SUCCEEDED" in done.err
 
 
@@ -110,7 +111,7 @@ def test_a_log_is_followed_over_a_restart_of_the_service(
         service.stop()
         go_on.touch()
         service.start()
-        out, _ = following.communicate(timeout=60)
+        out, _ = following.communicate(timeout=PATIENCE)
     finally:
         following.kill()
 

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_training.local.process import end_all_in, free_port
 from tests.pages import DOCS, PROJECT, Block, answers, blocks
+from tests.patience import PATIENCE
 
 MARK = "--- end of a block ---"
 
@@ -43,8 +44,9 @@ def test_all_that_is_run_elsewhere_is_still_on_a_page() -> None:
     assert set(ELSEWHERE) <= lines([*README, *START])
 
 
-# As for the demo: one at a time is enough for two cores.
-@pytest.mark.xdist_group("another-airflow")
+# As the demo, it trains with TensorFlow.
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
     shell = [block for block in START if block.language == "sh"]
     # The port may be somebody's; so may all that this environment says of Airflow and of services.
@@ -64,7 +66,7 @@ def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -53,7 +54,16 @@ class FaultyService:
         try:
             yield ClientSettings(str(server.make_url("/")).rstrip("/"), "client", "s3cr3t", timeout=5)
         finally:
+            handler = server.handler
+            transports = [connection.transport for connection in handler.connections]
             await server.close()
+            # TLS waits for the other side to end a connection, and one that is just being accepted is not known yet.
+            await asyncio.sleep(0)
+            transports += [connection.transport for connection in handler.connections]
+            for transport in transports:
+                if transport:
+                    transport.abort()
+            await asyncio.sleep(0)
 
     @staticmethod
     def _handler(

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.storage import JobStorage, StorageAccess
+from airflow_training.client.storage import JobStorage, StorageAccess, TransferLog
 from airflow_training.exceptions import InvalidConnection
 from tests.client.faulty import FaultyService, answer
 
@@ -100,3 +100,44 @@ async def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None
 
     with pytest.raises(InvalidConnection, match="cannot be read: No such file"):
         JobStorage(access("https://storage.example"), settings)
+
+
+def transferred(sizes: list[int], seconds_each: float, *, sent: bool = True) -> list[str]:
+    """What the log has of files of these sizes, each of which takes so long."""
+    lines: list[str] = []
+    now = 0.0
+    transfer = TransferLog(lines.append, len(sizes), TransferLog.UPLOAD, clock=lambda: now)
+    for number, size in enumerate(sizes):
+        now += seconds_each
+        transfer.bytes_done(size)
+        transfer.file_done(f"part-{number}.bin", size, sent)
+    transfer.end()
+    return lines
+
+
+def test_many_small_files_take_one_line_where_they_are_quick() -> None:
+    assert transferred([10] * 20_000, 0.0001) == ["Uploaded 20,000 files (200,000 bytes)"]
+    assert transferred([10] * 20_000, 0.0001, sent=False) == ["Uploaded 0 files (0 bytes), 20,000 files unchanged"]
+
+
+def test_the_share_of_many_files_is_logged_from_time_to_time() -> None:
+    lines = transferred([10] * 20_000, 1 / 128)  # 156 seconds
+    assert len(lines) == 15 + 1
+    assert lines[0] == "Uploading: 1,279 of 20,000 files, 6 %, 12,800 bytes"
+    assert len(transferred([10] * 20_000, 4.0)) < 200 + 20_000 * 4 / 60
+
+
+def test_a_slow_upload_of_one_file_shows_that_it_goes_on() -> None:
+    lines: list[str] = []
+    now = 0.0
+    transfer = TransferLog(lines.append, 1, TransferLog.UPLOAD, clock=lambda: now)
+    for _ in range(30):
+        now += 5
+        transfer.bytes_done(1_000_000)
+    assert lines == [f"Uploading: 0 of 1 file, 0 %, {done},000,000 bytes" for done in (12, 24)]
+
+
+def test_large_files_are_named() -> None:
+    large = 12 * 1024 * 1024
+    assert transferred([10, large], 0.1)[0] == "Uploaded part-1.bin (12,582,912 bytes)"
+    assert transferred([10, large], 0.1, sent=False)[0] == "Unchanged on the storage: part-1.bin (12,582,912 bytes)"

@@ -11,7 +11,7 @@ from airflow_training.client.follower import Follower
 from airflow_training.client.news import News, Take
 from airflow_training.client.turns import Turns
 from airflow_training.exceptions import ServiceUnavailable
-from airflow_training.jobs.log import LogRecord
+from airflow_training.jobs.log import LONGEST_LINE, LogRecord
 from airflow_training.jobs.status import JobStatus
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +90,30 @@ async def test_what_was_told_before_an_error_is_taken_and_may_be_the_end() -> No
     with pytest.raises(ServiceUnavailable):
         await all_taken(goes_on)
     assert sum(len(news.records) for news in taken) == 201
+
+
+async def test_lines_of_a_job_that_has_waited_for_long_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[News] = []
+    lines = [f"line {number}" for number in range(5000)]
+
+    await all_taken(tell(Turns(), taken.append, lines))
+    assert not any(news.together for news in taken)
+
+    alone = len(taken)
+    taken.clear()
+    monkeypatch.setattr("airflow_training.client.follower.LATE", 0)
+    await all_taken(tell(Turns(), taken.append, lines))
+
+    assert all(news.together for news in taken)
+    assert [record.line for news in taken for record in news.records] == lines
+    # As many at once as are one record, so that others have their turn.
+    assert len(taken) < alone / 5
+    assert max(news.length for news in taken[:-1]) < 2 * LONGEST_LINE
+
+
+async def test_there_is_room_before_lines_are_taken() -> None:
+    seen: list[str] = []
+
+    await all_taken(tell(Turns(lambda: seen.append("room")), lambda news: seen.append("taken"), ["one"]))
+
+    assert seen == ["room", "taken"]

@@ -21,9 +21,9 @@ from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
 from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.status import JobState
-from airflow_training.local.process import wait_until
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
 from tests.client.following import Told, follow
+from tests.patience import PATIENCE, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -109,11 +109,11 @@ async def test_who_follows_a_waiting_job_that_others_follow_is_told_of_it(watche
     async def first_status() -> JobState:
         with watcher.follower(waits, 0, Told()) as follower:
             await follower.changed()
-            return follower.status.state if follower.status else JobState.UNKNOWN
+            return follower.latest.state if follower.latest else JobState.UNKNOWN
 
     with watcher.follower(waits, 0, Told()) as other:
         await other.changed()
-        told = await asyncio.wait_for(asyncio.gather(*(first_status() for _ in range(3))), timeout=30)
+        told = await asyncio.wait_for(asyncio.gather(*(first_status() for _ in range(3))), timeout=PATIENCE)
 
     assert set(told) == {JobState.PENDING}
     for job_id in (waits, runs):
@@ -122,8 +122,10 @@ async def test_who_follows_a_waiting_job_that_others_follow_is_told_of_it(watche
 
 async def test_who_is_slow_to_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
     class Slow(Told):
+        seconds = 0.02
+
         def __call__(self, news: News) -> None:
-            time.sleep(0.02)
+            time.sleep(self.seconds)
             super().__call__(news)
 
     flood = Slow()
@@ -134,6 +136,7 @@ async def test_who_is_slow_to_take_the_news_of_a_flood_holds_up_nobody(watcher: 
 
     assert await lines(watcher, quiet) == COUNTED
     assert not flooding.done()
+    flood.seconds = 0
     await flooding
     assert flood.lines == [f"line {number:0100}" for number in range(1, 30_001)]
 
@@ -171,7 +174,7 @@ async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(
     jobs = [await start(watcher, f"{COUNT}; until test -e '{tmp_path}/go'; do sleep 0.1; done") for _ in range(3)]
 
     told = asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
-    await asyncio.to_thread(wait_until, lambda: proxy.count("GET", "/jobs$") >= 3, "Three lists", timeout=60)
+    await asyncio.to_thread(wait_for, lambda: proxy.count("GET", "/jobs$") >= 3, "Three lists")
     assert proxy.count("GET", "/jobs/[^/]+$") == 0, "one request tells of all"
     (tmp_path / "go").touch()
 

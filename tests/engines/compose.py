@@ -17,8 +17,9 @@ from docker.models.containers import Container
 from requests import RequestException
 
 from airflow_training.local.airflow_api import AirflowApi
-from airflow_training.local.process import LocalProcessError, free_port, wait_until
+from airflow_training.local.process import free_port
 from tests.engines.podman import Podman, environment
+from tests.patience import PATIENCE, wait_for
 
 _CHECKOUT = Path(__file__).parent.parent.parent
 _COMPOSE = "localhost/airflow-training-compose:13"
@@ -26,8 +27,6 @@ _COMPOSE = "localhost/airflow-training-compose:13"
 # In no registry of packages: tests/stack/images cannot make it.
 _UNTRIED = {"tensorflow-serving"}
 _WELL = {"healthy", "exit 0"}
-# Everything begins at once, on as few cores as there are.
-_PATIENCE = 600
 
 
 class Stack:
@@ -45,6 +44,7 @@ class Stack:
         self.secrets = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         self._port = free_port()
         self.airflow = AirflowApi(f"http://127.0.0.1:{self._port}", self.secrets["AIRFLOW_ADMIN_PASSWORD"])
+        self.airflow.patience = PATIENCE
         self._ended = threading.Event()
         self._health = threading.Thread(target=self._check_health, daemon=True)
 
@@ -55,13 +55,13 @@ class Stack:
         services = [name for name in self.compose("config", "--services").split() if name not in _UNTRIED]
         self.compose("up", "--detach", "--no-build", "--pull", "never", *options, *services)
         self.wait_for_health()
-        wait_until(self.airflow.healthy, "The health of Airflow", timeout=_PATIENCE, interval=1)
+        wait_for(self.airflow.healthy, "The health of Airflow")
 
     def wait_for_health(self) -> None:
         """Wait until every health check has found its container well, and what does its work once has done it."""
         try:
-            wait_until(lambda: set(self.health().values()) <= _WELL, "", timeout=_PATIENCE, interval=1)
-        except LocalProcessError:
+            wait_for(lambda: set(self.health().values()) <= _WELL, "the health of every container")
+        except AssertionError:
             raise AssertionError("\n\n".join(["Not healthy:", *map(self._told, self.containers())])) from None
 
     def down(self) -> None:

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
 import pytest
 import yaml
-from docker.models.containers import Container
+from docker.errors import NotFound
 
-from airflow_training.local.process import LocalProcess, free_port, wait_until
+from airflow_training.local.process import LocalProcess, free_port
 from tests.engines.listening import listens
+from tests.patience import wait_for
 
 IMAGE = "localhost/airflow-training-debian:13"
 """Debian with a Python; `make engines` makes it."""
@@ -54,7 +55,7 @@ class Podman:
     def start(self) -> None:
         self._socket.unlink(missing_ok=True)
         self._process.start()
-        wait_until(self._answers, "An answer of Podman", timeout=60)
+        wait_for(self._answers, "An answer of Podman")
 
     def stop(self) -> None:
         self._process.stop()
@@ -70,14 +71,17 @@ class Podman:
     def go_on(self) -> None:
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def containers(self, data: Path) -> list[Container]:
-        """The containers of the service that has this data folder."""
-        found = self.client.containers.list(all=True, filters={"label": "airflow-training.state"})
-        return [one for one in found if one.labels["airflow-training.state"].startswith(str(data))]
+    def containers(self, data: Path) -> set[str]:
+        """The names of the containers of the service that has this data folder."""
+        # Without asking for each: one of another test may be removed meanwhile.
+        found = self.client.api.containers(all=True, filters={"label": "airflow-training.state"})
+        ours = [one for one in found if one["Labels"]["airflow-training.state"].startswith(str(data))]
+        return {one["Names"][0].lstrip("/") for one in ours}
 
     def remove_containers(self, data: Path) -> None:
-        for container in self.containers(data):
-            container.remove(force=True)
+        for name in self.containers(data):
+            with suppress(NotFound):
+                self.client.api.remove_container(name, force=True)
 
     @contextmanager
     def image_elsewhere(self, name: str) -> Iterator[str]:
@@ -92,7 +96,7 @@ class Podman:
         registry.start()
         try:
             host, _, port = self._registry.partition(":")
-            wait_until(lambda: listens((host, int(port))), "The registry", timeout=60)
+            wait_for(lambda: listens((host, int(port))), "The registry")
             push = ["podman", "push", "--quiet", IMAGE, image]
             subprocess.run(push, env=self._environment, check=True, capture_output=True)
             yield image

@@ -18,7 +18,8 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from airflow_training.local.process import free_port, wait_until
+from airflow_training.local.process import free_port
+from tests.patience import wait_for
 
 # Some of it has to be quoted in a URL.
 PASSWORD = "s3cret@of/the tests"
@@ -78,7 +79,7 @@ class PostgreSQL:
                 stderr=output,
                 start_new_session=True,
             )
-        wait_until(self._answers, "An answer of PostgreSQL", timeout=30, interval=0.02)
+        wait_for(self._answers, "An answer of PostgreSQL")
 
     def stop(self) -> None:
         """Stop it as an administrator does who is in a hurry: connections are ended."""

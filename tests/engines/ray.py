@@ -15,14 +15,10 @@ import httpx
 import psutil
 import pytest
 
-from airflow_training.local.process import LocalProcess, end_all_in, free_port, wait_until
+from airflow_training.local.process import LocalProcess, end_all_in, free_port
+from tests.patience import wait_for
 
 _MISSING = "Ray is needed: run `make engines`."
-RAY_PATIENCE = 120.0
-"""Seconds that a job may take: a node makes an environment for its first one, and notices late that another died."""
-
-# What a node takes before it has said that it is there, on a machine that does other things as well.
-_PATIENCE = 120
 
 
 class RayNode:
@@ -103,7 +99,7 @@ class RayCluster:
             node.check()
             return bool(self._alive() - before)
 
-        wait_until(came, what, timeout=_PATIENCE)
+        wait_for(came, what)
 
     def _alive(self) -> set[str]:
         """The ids of the nodes that are alive, as far as Ray knows."""

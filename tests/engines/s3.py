@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from airflow_training.local.process import LocalProcess, free_port, wait_until
+from airflow_training.local.process import LocalProcess, free_port
 from tests.engines.listening import listens
+from tests.patience import wait_for
 
 BUCKET, PREFIX = "company", "machine learning/training"
 
@@ -41,7 +42,7 @@ class S3Server:
 
     def start(self) -> None:
         self._process.start()
-        wait_until(lambda: listens(("127.0.0.1", self._port)), "The S3 store", timeout=60)
+        wait_for(lambda: listens(("127.0.0.1", self._port)), "The S3 store")
 
     def stop(self) -> None:
         self._process.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.podman import Podman
-from tests.engines.ray import RAY_PATIENCE, RayCluster
+from tests.engines.ray import RayCluster
 from tests.service.support import RunningService
 
 RAY = pytest.param("ray", marks=pytest.mark.xdist_group("ray"))
@@ -22,8 +22,6 @@ def running_on(runner: str, request: pytest.FixtureRequest, folder: Path) -> Ite
     ray: RayCluster | None = request.getfixturevalue("ray") if runner == "ray" else None
     options = ("--runner", runner, *(ray.options() if ray else ()))
     service = RunningService(folder, podman.environment if podman else None, options=options)
-    if ray:
-        service.patience = RAY_PATIENCE
     with service.running():
         yield service
     if podman:

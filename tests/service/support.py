@@ -7,12 +7,11 @@ import json
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -20,6 +19,7 @@ import obstore
 import psutil
 import pytest
 import trustme
+from argon2 import PasswordHasher
 from obstore.store import S3Store
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
@@ -29,9 +29,7 @@ from airflow_training.local.service import Credentials, LocalService
 from airflow_training.service.clients import Clients
 from airflow_training.service.database import Job, now, open_database
 from airflow_training.service.settings import DataFolder
-
-T = TypeVar("T")
-PATIENCE = 30.0
+from tests.patience import PATIENCE, wait_for
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
@@ -44,23 +42,12 @@ def on(*databases: str) -> pytest.MarkDecorator:
 on_both = on(SQLITE, POSTGRESQL)
 
 
-def wait_for(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if seen := look():
-            return seen
-        time.sleep(0.02)
-    raise AssertionError(f"waited {patience:.0f} s in vain for {what}")
-
-
 class RunningService(LocalService):
     """A service that can be looked into, and killed.
 
     Attributes:
         files: What lies where in its data folder.
         database_url: Its database.
-        patience: Seconds that a job of it may take to get somewhere.
         options_of_commands: What tells the other commands which service is meant.
     """
 
@@ -74,7 +61,6 @@ class RunningService(LocalService):
     ) -> None:
         super().__init__(folder, environment, options, authority, database_url)
         self.files = DataFolder(self.data)
-        self.patience = PATIENCE
         self.database_url = database_url or self.files.database_url
         of_database = ("--database-url", database_url) if database_url else ()
         self.options_of_commands = ("--data", str(self.data), *of_database)
@@ -82,7 +68,10 @@ class RunningService(LocalService):
     def add_client(self, client_id: str, tenant: str = "default") -> Credentials:
         """Register an OAuth2 client, without a process for it: nearly every test has a tenant of its own."""
         sessions = open_database(self.database_url)
-        added = Clients(sessions).add(tenant, client_id)
+        clients = Clients(sessions)
+        # A random secret needs no slow hash; the hash names its parameters, so the service verifies it quickly too.
+        clients._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        added = clients.add(tenant, client_id)
         close(sessions())
         return Credentials(added.client_id, added.client_secret)
 
@@ -129,7 +118,7 @@ class Tenant:
         self.name = name or f"tenant-{uuid4().hex[:8]}"
         self.credentials = service.add_client(f"client-{uuid4().hex[:8]}", self.name)
         trust = ssl.create_default_context(cafile=service.authority)
-        self.http = httpx.Client(base_url=f"{service.url}/api/v2/", timeout=30, verify=trust)
+        self.http = httpx.Client(base_url=f"{service.url}/api/v2/", timeout=PATIENCE, verify=trust)
         reply = self.http.get(
             f"{service.url}/oauth/token",
             params={"grant_type": "client_credentials"},
@@ -164,11 +153,7 @@ class Tenant:
             status = self.status(job_id)
             return status if status["status"] in wanted else None
 
-        return self.wait_for(reached, f"{job_id} to be {' or '.join(wanted)}")
-
-    def wait_for(self, look: Callable[[], T | None], what: str) -> T:
-        """Wait as long as the service may take."""
-        return wait_for(look, what, self.service.patience)
+        return wait_for(reached, f"{job_id}, which is to be {' or '.join(wanted)}")
 
     def log(self, job_id: str) -> str:
         """What the job itself wrote."""
@@ -177,6 +162,20 @@ class Tenant:
 
     def whole_log(self, job_id: str) -> str:
         return self.http.get(f"jobs/{job_id}/logs").raise_for_status().text
+
+    def curves(self, job_id: str, **query: Any) -> dict[str, Any]:
+        """The curves of the job's metrics that were read until now, by their names."""
+        reply = self.http.get(f"jobs/{job_id}/metrics", params=query).raise_for_status().json()
+        return {curve["name"]: curve for curve in reply["curves"]}
+
+    def model(self, job_id: str) -> dict[str, Any]:
+        """What the job API tells of the job's model once its signatures were read."""
+
+        def read() -> dict[str, Any] | None:
+            model: dict[str, Any] = self.http.get(f"jobs/{job_id}/model").raise_for_status().json()
+            return None if model["reason"].endswith("ask again.") else model
+
+        return wait_for(read, "The signatures of the model")
 
     def folder(self, job_id: str, name: str = "job") -> Path:
         """The job's folder in the bucket; made as an upload would make it."""
@@ -197,7 +196,7 @@ class Tenant:
             access: dict[str, Any] = self.http.get("storage").raise_for_status().json()
             return access if access["status"] == "Ready" else None
 
-        return wait_for(ready, "the storage")
+        return wait_for(ready, "The storage")
 
     def storage(self) -> S3Store:
         access = self.access()

@@ -19,7 +19,8 @@ from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.client.training import TrainingClient
 from airflow_training.local.process import free_port
-from tests.service.support import Certificates, RunningService, wait_for
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import Certificates, RunningService
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +109,7 @@ def storage_of(service: RunningService) -> dict[str, str]:
     headers = {"Authorization": f"Bearer {token['access_token']}"}
 
     def ready() -> dict[str, str] | None:
-        access: dict[str, str] = httpx.get(f"{service.url}/api/v2/storage", headers=headers, timeout=30).json()
+        access: dict[str, str] = httpx.get(f"{service.url}/api/v2/storage", headers=headers, timeout=PATIENCE).json()
         return access if access["status"] == "Ready" else None
 
     return wait_for(ready, "the storage")
@@ -145,7 +146,9 @@ def test_the_contract_names_no_address_at_all(own_behind: RunningService) -> Non
 def test_an_address_that_no_s3_client_could_use_is_refused(tmp_path: Path, url: str) -> None:
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(tmp_path), "--port", "0"]
 
-    done = subprocess.run([*command, "--storage-url", url], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [*command, "--storage-url", url], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
 
     assert done.returncode == 1
     assert "--storage-url takes an address such as" in done.stderr

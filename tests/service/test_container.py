@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from airflow_training.service.runners import staged_files
+from airflow_training.service.runners.container_state import WORK, folder_of
 from airflow_training.service.runners.state_folder import name_of
 from tests.engines.podman import IMAGE, Podman
-from tests.service.support import RunningService, Tenant, keys, wait_for
+from tests.patience import wait_for
+from tests.service.support import RunningService, Tenant, keys
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,9 @@ def service(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with service.running():
         yield service
     podman.remove_containers(service.data)
+
+
+UNTIL_TOLD = "while ! test -e go; do sleep 0.05; done"
 
 
 def submit(tenant: Tenant, command: str, image: str = IMAGE, **execution: Any) -> str:
@@ -160,11 +165,11 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
     wait_for(lambda: "up" in tenant.log(killed), "the job to run")
     state = service.files.job_state(tenant.name, killed)
     assert tenant.status(killed)["containerID"].startswith(f"container-{name_of(state)}")
-    assert name_of(state) in {container.name for container in podman.containers(service.data)}
+    assert name_of(state) in podman.containers(service.data)
     tenant.http.delete(f"jobs/{killed}")
     for job_id in (done, killed):
         tenant.wait(job_id)
-    assert podman.containers(service.data) == []
+    assert podman.containers(service.data) == set()
     assert not (state / "container").exists()
 
 
@@ -183,10 +188,12 @@ def test_a_job_waits_for_an_engine_that_is_away(tenant: Tenant, podman: Podman) 
 
 
 def test_a_job_outlives_a_restart_of_the_engine(tenant: Tenant, podman: Podman) -> None:
-    job_id = submit(tenant, "echo before; sleep 3; echo after; echo run >> runs; exit 4")
+    job_id = submit(tenant, f"echo before; {UNTIL_TOLD}; echo after; echo run >> runs; exit 4")
     wait_for(lambda: "before" in tenant.log(job_id), "the job to run")
     podman.stop()
     podman.start()
+    wait_for(lambda: "The container engine was away" in tenant.whole_log(job_id), "the job to be followed again")
+    (folder_of(tenant.service.files.job_state(tenant.name, job_id)) / WORK / "go").touch()
     assert tenant.wait(job_id)["message"] == "the command exited with status 4 [AT-451]"
     assert tenant.log(job_id).splitlines()[-1] == "after"
     assert (tenant.folder(job_id) / "runs").read_text() == "run\n"

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jsonschema
 
+from tests.patience import PATIENCE
 from tests.service.support import RunningService, Tenant
 
 CHECKS = [
@@ -34,7 +35,7 @@ def test_every_endpoint_answers_as_the_document_says(
         *("--header", f"Authorization: {own_tenant.http.headers['Authorization']}"),
         *("--checks", ",".join(CHECKS), "--max-examples", "60", "--generation-database", "none", "--no-color"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "unresolvable" not in done.stdout
     tested = re.search(r"Tested: (\d+)", done.stdout)

@@ -7,14 +7,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_training.service.curve_file import CurveFile, NewPoint
 from airflow_training.service.curves import read_curves
 from airflow_training.service.runners.job_log import JobLog
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.patience import wait_for
+from tests.service.support import RunningService, Tenant
 
 KERAS = """Epoch {0}/3
 1/9 - 1s - loss: 9.0\r9/9 - 1s - 2ms/step - loss: 0.{0} - accuracy: 0.5
@@ -31,11 +31,6 @@ MANY = """python3 -c '
 for step in range(100_000):
     print("{\\"metrics\\": {\\"loss\\": %r}, \\"step\\": %d}" % (-1.0 if step == 77_777 else 1 / (step + 1), step))
 '"""
-
-
-def curves_of(tenant: Tenant, job_id: str, **query: Any) -> dict[str, Any]:
-    reply = tenant.http.get(f"jobs/{job_id}/metrics", params=query).raise_for_status().json()
-    return {curve["name"]: curve for curve in reply["curves"]}
 
 
 def told(folder: Path, points: int = 1000) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -57,19 +52,19 @@ def test_a_curve_grows_while_its_job_runs_and_outlives_a_restart(
     own_tenant.wait(job_id, "RUNNING")
 
     def seen() -> int:
-        return int(curves_of(own_tenant, job_id).get("loss", {"told": 0})["told"])
+        return int(own_tenant.curves(job_id).get("loss", {"told": 0})["told"])
 
     first = wait_for(seen, "the first value")
     wait_for(lambda: seen() > first, "the next value")
-    before = curves_of(own_tenant, job_id)["loss"]
+    before = own_tenant.curves(job_id)["loss"]
     own_service.process.kill()
     own_service.start()
-    assert curves_of(own_tenant, job_id)["loss"]["points"][: before["told"]] == before["points"]
+    assert own_tenant.curves(job_id)["loss"]["points"][: before["told"]] == before["points"]
     grown = seen()
     wait_for(lambda: seen() > grown, "a value after the restart")
     (own_tenant.work(job_id) / "go").touch()
     own_tenant.wait(job_id)
-    curve = curves_of(own_tenant, job_id)["loss"]
+    curve = own_tenant.curves(job_id)["loss"]
     assert (curve["unit"], [point[1:] for point in curve["points"]]) == (
         "step",
         [[step, 1 / step] for step in range(1, curve["told"] + 1)],
@@ -79,19 +74,19 @@ def test_a_curve_grows_while_its_job_runs_and_outlives_a_restart(
 def test_a_hundred_thousand_points_come_thinned(tenant: Tenant) -> None:
     job_id = tenant.submit(MANY)
     tenant.wait(job_id)
-    curve = curves_of(tenant, job_id)["loss"]
+    curve = tenant.curves(job_id)["loss"]
     assert curve["told"] == 100_000
     assert len(curve["points"]) <= 1000
     assert [point[1] for point in (curve["points"][0], curve["points"][-1])] == [0, 99_999]
     assert [77_777, -1] in [point[1:] for point in curve["points"]], "no dip is lost"
-    assert len(curves_of(tenant, job_id, points=2)["loss"]["points"]) == 2
+    assert len(tenant.curves(job_id, points=2)["loss"]["points"]) == 2
 
 
 def test_nobody_sees_the_curves_of_another_tenant(new_tenant: Callable[[], Tenant]) -> None:
     tenant, other = new_tenant(), new_tenant()
     job_id = tenant.submit("""echo '{"metrics": {"loss": 1}}'""")
     tenant.wait(job_id)
-    assert curves_of(tenant, job_id)["loss"]["told"] == 1
+    assert tenant.curves(job_id)["loss"]["told"] == 1
     reply = other.http.get(f"jobs/{job_id}/metrics")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "404")
 
@@ -118,7 +113,7 @@ def test_another_attempt_goes_on_with_the_curve(tenant: Tenant) -> None:
     """
     job_id = tenant.submit(attempts, retries=1)
     tenant.wait(job_id)
-    curve = curves_of(tenant, job_id)["loss"]
+    curve = tenant.curves(job_id)["loss"]
     assert [point[1:] for point in curve["points"]] == [[1, 0.9], [2, 0.2], [3, 0.1]]
     assert curve["told"] == 4
 

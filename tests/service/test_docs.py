@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.pages import DOCS, answers
+from tests.patience import PATIENCE
 from tests.service.support import RunningService, Tenant
 
 JOB_API = (DOCS / "job-api.md").read_text()
@@ -38,7 +39,7 @@ def test_the_job_api_answers_what_its_page_says(service: RunningService, tenant:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     printed = done.stdout.split(MARK)

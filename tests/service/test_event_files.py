@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from airflow_training.service import event_files
 from airflow_training.service.curves import read_curves
 from airflow_training.service.event_files import read_news, what_to_read
+from tests.patience import PATIENCE, wait_for
 from tests.service.event_files import NAME, new_scalar, old_scalar, record, state_of, write_by_tensorboard
-from tests.service.support import RunningService, Tenant, wait_for
-from tests.service.test_curves import curves_of
+from tests.service.support import RunningService, Tenant
 
 
 def told(state: Path) -> dict[str, list[tuple[float, float]]]:
@@ -28,7 +29,7 @@ def told(state: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def run(state: Path) -> None:
-    subprocess.run([sys.executable, "-m", event_files.__name__, str(state)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", event_files.__name__, str(state)], check=True, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -131,9 +132,15 @@ def test_ten_thousand_files_are_no_trouble(files: Path, state: Path) -> None:
     for number in range(10_000):
         (files / f"{NAME}.{number:05}").touch()
     (files / f"{NAME}.00000").write_bytes(old_scalar("a", 1, 1.0))
-    read_news(state)
+
+    def read() -> int:
+        read_news(state)
+        return len(json.loads((state / "scalars.json").read_text())["files"])
+
+    # A look is bounded in time of the processor too: a slow machine takes several.
+    wait_for(lambda: read() >= 1000, "A thousand files")
     assert told(state) == {"a": [(1, 1.0)]}
-    assert len(json.loads((state / "scalars.json").read_text())["files"]) == 1000
+    assert read() == 1000
 
 
 def test_very_many_files_of_nothing_are_read_once(files: Path, state: Path) -> None:
@@ -144,6 +151,17 @@ def test_very_many_files_of_nothing_are_read_once(files: Path, state: Path) -> N
     run(state)
     assert told(state) == {"a": [(1, 1.0)]}
     assert not what_to_read(state)
+
+
+def test_a_run_that_seldom_gets_the_processor_reads_all(
+    files: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (files / f"{NAME}.{name}").write_bytes(old_scalar(name, 1, 1.0))
+    # An hour passes between two looks at the clock.
+    monkeypatch.setattr("time.monotonic", count(step=3600).__next__)
+    read_news(state)
+    assert told(state) == {"a": [(1, 1.0)], "b": [(1, 1.0)]}
 
 
 def test_a_record_that_takes_longer_than_a_run_is_read(
@@ -202,7 +220,7 @@ def test_tensorflow_is_never_loaded(tmp_path: Path, files: Path, state: Path) ->
     (trap / "__init__.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'w')")
     program = f"import sys; sys.path.insert(0, {str(trap.parent)!r}); sys.argv = ['', {str(state)!r}]\n"
     program += f"import runpy; runpy.run_module({event_files.__name__!r}, run_name='__main__')"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
     assert told(state).keys() == {"a", "b"}
     assert not (tmp_path / "loaded").exists()
 
@@ -213,12 +231,12 @@ def test_scalars_are_seen_while_the_job_runs_and_stay(tenant: Tenant) -> None:
         mkdir logs; echo {first} | base64 -d > logs/{NAME}; while ! test -e go; do sleep 0.05; done
         echo {second} | base64 -d >> logs/{NAME}
     """)
-    wait_for(lambda: "logs/loss" in curves_of(tenant, job_id), "the first scalar")
+    wait_for(lambda: "logs/loss" in tenant.curves(job_id), "the first scalar")
     (tenant.work(job_id) / "go").touch()
     tenant.wait(job_id)
-    for _ in range(2):
-        curve = curves_of(tenant, job_id)["logs/loss"]
-        assert (curve["unit"], curve["points"]) == ("step", [[1795594084.0, 1, 1], [1795594084.0, 2, 0.5]])
+    wait_for(lambda: len(tenant.curves(job_id)["logs/loss"]["points"]) == 2, "the second scalar")
+    curve = tenant.curves(job_id)["logs/loss"]
+    assert (curve["unit"], curve["points"]) == ("step", [[1795594084.0, 1, 1], [1795594084.0, 2, 0.5]])
 
 
 def test_a_service_without_tensorboard_answers_the_curves_of_the_log(tmp_path: Path) -> None:
@@ -233,7 +251,7 @@ def test_a_service_without_tensorboard_answers_the_curves_of_the_log(tmp_path: P
             echo {content} | base64 -d > {NAME}; touch saved_model.pb; echo '{{"metrics": {{"a": 1}}}}'
         """)
         tenant.wait(job_id)
-        assert curves_of(tenant, job_id).keys() == {"a"}
+        assert tenant.curves(job_id).keys() == {"a"}
         model = tenant.http.get(f"jobs/{job_id}/model").json()
         assert "saved_model.pb" in [file["name"] for file in model["files"]]
         assert model["signatures"] is None

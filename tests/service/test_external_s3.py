@@ -15,8 +15,9 @@ from airflow_training.local.process import LocalProcessError
 from airflow_training.service.runners.state_folder import OUTCOME
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.s3 import PREFIX, S3Server, running_s3
+from tests.patience import wait_for
 from tests.service.event_files import NAME, graph, old_scalar, saved_model
-from tests.service.support import RunningService, Tenant, age, bucket, keys, run, wait_for
+from tests.service.support import RunningService, Tenant, age, bucket, keys, run
 
 TRAIN = "cat data.csv; mkdir -p model/1; echo m > model/1/saved_model.pb; echo changed >> data.csv; ln -s /etc link"
 
@@ -53,9 +54,9 @@ def test_event_files_and_models_are_read_in_the_store(tenant: Tenant) -> None:
         f"; echo {model} | base64 -d > model/1/saved_model.pb",
     )
     assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
-    (curve,) = tenant.http.get(f"jobs/{job_id}/metrics").raise_for_status().json()["curves"]
-    assert (curve["name"], curve["points"][0][1:]) == ("logs/loss", [7, 0.5])
-    found = tenant.http.get(f"jobs/{job_id}/model").raise_for_status().json()
+    curves = wait_for(lambda: tenant.curves(job_id), "the curves of the event file")
+    assert [point[1:] for point in curves["logs/loss"]["points"]] == [[7, 0.5]]
+    found = tenant.model(job_id)
     assert (found["folder"], [file["name"] for file in found["files"]]) == ("model/1", ["saved_model.pb"])
     assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
 

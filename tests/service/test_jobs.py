@@ -12,7 +12,8 @@ import obstore
 import psutil
 import pytest
 
-from tests.service.support import Tenant, keys, on_both, wait_for
+from tests.patience import wait_for
+from tests.service.support import Tenant, keys, on_both
 
 # More than any machine has: such a job gets the machine for itself.
 WHOLE_MACHINE = {"cpus": 100_000}

@@ -15,7 +15,8 @@ from airflow_training.jobs.log import NDJSON
 from airflow_training.service.files import write_json
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.state_folder import STARTED, SUPERVISOR, name_of
-from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant, wait_for
+from tests.patience import wait_for
+from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant
 
 # Each job says once that it began, writes a log that can be checked, and ends in a way of its own.
 SHORT = "echo run >> runs; for i in 1 2 3 4 5; do echo line $i; sleep 0.05; done; exit {status}"
@@ -24,7 +25,13 @@ FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; 
 
 @pytest.mark.parametrize(
     ("database", "seed"),
-    [(SQLITE, 0), (SQLITE, 1), (SQLITE, 2), (POSTGRESQL, 3), (POSTGRESQL, 4)],
+    [
+        (SQLITE, 0),
+        pytest.param(SQLITE, 1, marks=pytest.mark.slow),
+        pytest.param(SQLITE, 2, marks=pytest.mark.slow),
+        (POSTGRESQL, 3),
+        (POSTGRESQL, 4),
+    ],
     indirect=["database"],
 )
 def test_a_service_that_is_killed_again_and_again_loses_no_job(

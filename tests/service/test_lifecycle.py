@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from airflow_training.local.process import free_port
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import RunningService, Tenant
 
 UNTIL_TOLD = "i=0; while ! test -e go; do i=$((i+1)); echo $i; sleep 0.02; done; echo end; exit 7"
 
@@ -145,7 +146,7 @@ def refusal(folder: Path, *options: str) -> str:
         "0",
         *options,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     return done.stderr

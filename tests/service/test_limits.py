@@ -24,7 +24,8 @@ from airflow_training.service.runners import limits
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.state_folder import name_of
 from airflow_training.service.runners.usage import Sample
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.patience import PATIENCE, SLOWNESS, wait_for
+from tests.service.support import RunningService, Tenant
 
 HOG = "python3 -c 'x = bytearray(400 * 1024 * 1024); import time; time.sleep(600)'"
 HOG_IN_A_CHILD = f"({HOG}); echo survived; sleep 600"
@@ -49,12 +50,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 @contextmanager
 def responsive(service: RunningService) -> Iterator[None]:
-    """The service answers within a second, all the time."""
+    """The service answers within seconds, all the time."""
     slowest: list[float] = []
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=PATIENCE) as client:
             while not over.is_set():
                 began = time.monotonic()
                 client.get(f"{service.url}/healthz").raise_for_status()
@@ -69,7 +70,7 @@ def responsive(service: RunningService) -> Iterator[None]:
         over.set()
         asking.join()
     assert slowest
-    assert max(slowest) < 1
+    assert max(slowest) < 5 * SLOWNESS
 
 
 @pytest.mark.parametrize("command", [HOG, HOG_IN_A_CHILD], ids=["itself", "in a child"])
@@ -186,6 +187,7 @@ def content(store: S3Store, path: str) -> bytes | None:
         return None
 
 
+@pytest.mark.slow
 def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningService, tenant: Tenant) -> None:
     # Each job says in its tenant's folder when it begins and ends; two cpus are two at a time.
     book = tenant.folder("book") / "book"
@@ -244,7 +246,7 @@ def without_groups(folder: Path, command: str, **changes: Any) -> list[str]:
     program.write_text(WITHOUT_GROUPS)
     facts = {"cpus": 1, "memory": 4000, "disk": 1000, "log": 10**6, "seconds": None, **changes}
     words = [sys.executable, str(program), command, json.dumps(facts), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=PATIENCE)
     return done.stdout.splitlines()
 
 
@@ -261,7 +263,12 @@ command, facts, folder = sys.argv[1:]
 adopt_orphans()
 watch = limits.ProcessWatch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
 samples = []
-tree = ProcessTree(lambda _: None, 5, Sampler(samples.append, ()))
+
+class Nothing:
+    def write(self, output, /): pass
+    def show_line(self): pass
+
+tree = ProcessTree(Nothing(), 5, Sampler(samples.append, ()))
 ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
 print(ended.overstepped)
 print(json.dumps(samples))

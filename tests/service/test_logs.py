@@ -12,7 +12,8 @@ import pytest
 
 from airflow_training.jobs.log import NDJSON, LogDecoder
 from airflow_training.service.runners.job_log import JobLog, read_mark
-from tests.service.support import Tenant, wait_for
+from tests.patience import wait_for
+from tests.service.support import Tenant
 
 
 def test_a_log_can_be_read_from_any_byte(tenant: Tenant) -> None:
@@ -131,20 +132,57 @@ def test_records_and_text_agree_wherever_the_output_is_cut(tmp_path: Path, seed:
     assert times == sorted(set(times)), "no two at the same time"
 
 
+def test_the_state_of_a_line_is_recorded_before_it_ends_and_the_line_comes_once(tmp_path: Path) -> None:
+    log = JobLog(tmp_path, limit=10**9)
+    written = b"Epoch 1/2\n"
+    for step in (b"\r 1/30", b"\r 2/30", b"\r30/30\n", b"testing ..", b"..", b" done\n", b"x" * 100_000, b"y\n"):
+        log.write(written if step == b"\r 1/30" else b"")
+        log.write(step)
+        log.show_line()
+    log.close()
+    content = (tmp_path / "log.ndjson").read_bytes()
+    for size in (1, 1000, len(content)):
+        decoder = LogDecoder(ndjson=True)
+        shown = [
+            record for begin in range(0, len(content), size) for record in decoder.feed(content[begin : begin + size])
+        ]
+        lines = [record.line for record in shown if not record.unended]
+        assert lines[:3] == ["Epoch 1/2", "30/30", "testing .... done"]
+        assert len(lines) == 4
+        assert lines[3].endswith("more bytes of this line are left out]")
+        states = [record.line for record in shown if record.unended]
+        assert states[:4] == [" 1/30 …", " 2/30 …", "testing .. …", "testing .... …"]
+        assert len(states) == 5
+        assert len(states[4]) < 600
+        times = [record.time for record in shown if record.time and not record.line.endswith("left out]")]
+        assert times == sorted(set(times))
+    assert (tmp_path / "log.txt").read_bytes().count(b"\r") == 3, "the text is what the job wrote"
+
+
+def test_a_progress_bar_of_megabytes_is_one_record(tmp_path: Path) -> None:
+    log = JobLog(tmp_path, limit=10**9)
+    for step in range(100_000):
+        log.write(b"\r%d of 100000, and as wide as bars are" % step)
+    log.write(b"\n")
+    log.close()
+    (record,) = (tmp_path / "log.ndjson").read_bytes().splitlines()
+    assert json.loads(record)["line"] == "99999 of 100000, and as wide as bars are"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test's chance need not be a secret
     metrics = [b'\n{"metrics": {"loss": 1}}\n', b"\nEpoch 3/5\n9/9 1s/st", b"ep - loss: 2\n"]
     frames = [
         chance.choice(["", "é", "a\tb", "日本"]).encode() * chance.choice([1, 20, 40_000])
-        + chance.choice([b"", b"\n", b"\r\n", *metrics])
+        + chance.choice([b"", b"\n", b"\r\n", b"\r", *metrics])
         for _ in range(60)
     ]
     at = datetime.now(timezone.utc)
     (tmp_path / "whole").mkdir()
     whole = JobLog(tmp_path / "whole", limit=10**9, marked=True)
     for number, frame in enumerate(frames):
-        whole.write(frame, at, number)
+        take(whole, frame, at, number)
     whole.close()
 
     life, ends = 1, ["files lost", "mark lost"]
@@ -152,7 +190,7 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
     folder.mkdir()
     log = JobLog(folder, limit=10**9, marked=True)
     while (number := (read_mark(folder) or {"frames": 0})["frames"]) < len(frames):
-        log.write(frames[number], at, number)
+        take(log, frames[number], at, number)
         if chance.random() < 0.3:
             # What is there when it is killed in the middle of the next frame, or when the machine loses power.
             after = shutil.copytree(folder, tmp_path / f"life-{life}")
@@ -170,3 +208,11 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
     log.close()
     for name in ("log.txt", "log.ndjson", "metrics.ndjson"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def take(log: JobLog, frame: bytes, at: datetime, number: int) -> None:
+    """Take a frame as the reader of frames does: an empty one asks for the line that has not ended."""
+    if frame:
+        log.write(frame, at, number)
+    else:
+        log.show_line(at, number)

@@ -76,19 +76,23 @@ def test_neither_file_of_a_log_shows_a_secret_wherever_the_output_is_cut(tmp_pat
     log = JobLog(tmp_path, limit=10**9, masks=Masks(["s3cr3t"]))
 
     log.write(output[:cut])
+    log.show_line()
     log.write(output[cut:])
     log.say("Running: train --key=s3cr3t --epochs=5")
     log.close()
 
     text = (tmp_path / "log.txt").read_bytes().decode().replace("\r", " ")
-    records = [json.loads(record)["line"] for record in (tmp_path / "log.ndjson").read_bytes().splitlines()]
+    records = [json.loads(record) for record in (tmp_path / "log.ndjson").read_bytes().splitlines()]
     assert text.splitlines() == [
         "user and ***",
         "50% *** *** done",
         "ends with s3",
         "[service] Running: train --key=*** --epochs=5",
     ]
-    assert [line.replace("\r", " ") for line in records] == text.splitlines()
+    assert [record["line"] for record in records if "unended" not in record] == [
+        line.removeprefix("50% *** ") for line in text.splitlines()
+    ]
+    assert all("s3" not in record["line"] for record in records if "unended" in record), "no half of a secret"
 
 
 def test_what_is_held_back_counts_for_the_limit_of_a_log(tmp_path: Path) -> None:
@@ -103,18 +107,21 @@ def test_what_is_held_back_counts_for_the_limit_of_a_log(tmp_path: Path) -> None
     assert log.dropped == 9
 
 
-def test_the_frames_that_ray_shows_have_no_secret_and_arrive_in_order() -> None:
+def test_the_frames_that_ray_shows_have_no_secret_and_arrive_in_order(tmp_path: Path) -> None:
     lines: list[str] = []
     writer = FrameWriter(lines.append, 1000, Masks(["s3cr3t"]))
-    output: list[bytes] = []
+    log = JobLog(tmp_path, limit=1000)
 
     writer.say("Installing for s3cr3t")
-    writer.output(b"key s3c")
-    writer.output(b"r3t, s3c")
+    writer.write(b"key s3c")
+    writer.show_line()
+    writer.write(b"r3t, s3c")
     writer.tell(ended={"status": 0})
-    FrameReader(lambda piece, *_: output.append(piece), lambda _: None).take("".join(lines).encode())
+    FrameReader(log, lambda _: None).write("".join(lines).encode())
+    log.close()
 
     assert "s3cr3t" not in "".join(lines)
     assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
     assert "ended" in lines[-1]
-    assert b"".join(output) == b"[service] Installing for ***\nkey ***, s3c"
+    assert (tmp_path / "log.txt").read_bytes() == b"[service] Installing for ***\nkey ***, s3c"
+    assert '"line": "key ", "unended": true' in (tmp_path / "log.ndjson").read_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,11 +33,6 @@ def train(tenant: Tenant, content: bytes, folder: str = "model/1") -> str:
     return job_id
 
 
-def model_of(tenant: Tenant, job_id: str) -> dict[str, Any]:
-    model: dict[str, Any] = tenant.http.get(f"jobs/{job_id}/model").raise_for_status().json()
-    return model
-
-
 def test_a_model_has_files_and_signatures(tenant: Tenant) -> None:
     content = saved_model(graph(("train",), ("train",)), graph())
     job_id = train(tenant, content)
@@ -51,18 +45,18 @@ def test_a_model_has_files_and_signatures(tenant: Tenant) -> None:
         "signatures": [SIGNATURE],
         "reason": "",
     }
-    assert model_of(tenant, job_id) == expected
-    assert model_of(tenant, job_id) == expected, "also when it was read before"
+    assert tenant.model(job_id) == expected
+    assert tenant.model(job_id) == expected, "also when it was read before"
 
 
 def test_the_folder_of_the_job_may_be_the_model(tenant: Tenant) -> None:
-    model = model_of(tenant, train(tenant, saved_model(graph()), "."))
+    model = tenant.model(train(tenant, saved_model(graph()), "."))
     assert (model["folder"], model["signatures"]) == (".", [SIGNATURE])
     assert [file["name"] for file in model["files"]] == ["other", "saved_model.pb", "variables/variables.index"]
 
 
 def test_a_damaged_model_has_files_and_a_reason(tenant: Tenant) -> None:
-    model = model_of(tenant, train(tenant, b"garbage"))
+    model = tenant.model(train(tenant, b"garbage"))
     assert [file["name"] for file in model["files"]] == ["saved_model.pb", "variables/variables.index"]
     assert (model["signatures"], model["reason"]) == (None, "saved_model.pb is damaged, or no SavedModel.")
 
@@ -70,7 +64,7 @@ def test_a_damaged_model_has_files_and_a_reason(tenant: Tenant) -> None:
 def test_a_model_that_is_too_large_is_listed_and_not_read(tenant: Tenant) -> None:
     job_id = tenant.submit("truncate -s 257M saved_model.pb")
     tenant.wait(job_id)
-    model = model_of(tenant, job_id)
+    model = tenant.model(job_id)
     assert model["files"] == [{"name": "saved_model.pb", "size": 257 * 1024 * 1024}]
     assert (model["signatures"], model["reason"]) == (None, "saved_model.pb has more than 256 MiB, and is not read.")
 

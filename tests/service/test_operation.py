@@ -22,7 +22,8 @@ from sqlalchemy import create_engine, select, text
 from airflow_training.service.database import Job, Table, open_database
 from airflow_training.service.errors import ServiceNotStarted
 from airflow_training.service.migrations import upgrade
-from tests.service.support import RunningService, Tenant, age, close, keys, on_both, run, wait_for
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import RunningService, Tenant, age, close, keys, on_both, run
 
 
 def test_health_names_the_part_that_does_not_work(own_service: RunningService) -> None:
@@ -198,7 +199,7 @@ def test_two_commands_at_once_make_one_database(tmp_path: Path, database_url: st
     command = [sys.executable, "-m", "airflow_training.cli.main", "clients", "add", *options]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(4)]
     for process in running:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said
 
 
@@ -213,7 +214,7 @@ def test_two_commands_at_once_make_one_database(tmp_path: Path, database_url: st
 )
 def test_an_option_that_cannot_be_used_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(tmp_path), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1

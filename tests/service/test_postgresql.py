@@ -23,7 +23,8 @@ from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
 from airflow_training.service.settings import ServiceSettings
 from airflow_training.service.tokens import Tokens
 from tests.engines.postgresql import PASSWORD, PostgreSQL
-from tests.service.support import POSTGRESQL, RunningService, Tenant, on, wait_for
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import POSTGRESQL, RunningService, Tenant, on
 
 UNTIL_TOLD = "while ! test -e go; do sleep 0.02; done; exit 7"
 CANNOT_BE_READ = (
@@ -237,4 +238,4 @@ def test_tables_of_others_are_left_alone(postgresql: PostgreSQL, database_url: s
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "airflow_training.cli.main", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)

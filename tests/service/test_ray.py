@@ -18,14 +18,15 @@ import pytest
 
 from airflow_training.jobs.log import NDJSON
 from airflow_training.local.process import free_port
-from tests.engines.ray import RAY_PATIENCE, RayCluster, running_ray
-from tests.service.support import RunningService, Tenant, wait_for
+from tests.engines.ray import RayCluster, running_ray
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import RunningService, Tenant
 
 # Ray tells what it notices first.
 NODE_DIED = "The actor died because its node has died|Job entrypoint command failed with exit code -9$"
 
 # One cluster for all of them, which takes its time to come up.
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,6 @@ def service(ray: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A service that runs jobs on Ray."""
     options = ("--runner", "ray", *ray.options(), "--job-disk", "20")
     service = RunningService(tmp_path_factory.mktemp("ray"), options=options)
-    service.patience = RAY_PATIENCE
     with service.running():
         yield service
 
@@ -51,7 +51,7 @@ def busy_head(ray: RayCluster) -> Iterator[None]:
     job = {"entrypoint": "sleep 600", "entrypoint_num_cpus": 4}
     found = httpx.post(f"{ray.address}/api/jobs/", json=job).raise_for_status().json()
     job_of_others = f"{ray.address}/api/jobs/{found['submission_id']}"
-    wait_for(lambda: httpx.get(job_of_others).json()["status"] == "RUNNING", "the other job", RAY_PATIENCE)
+    wait_for(lambda: httpx.get(job_of_others).json()["status"] == "RUNNING", "the other job")
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
 
 def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo up; sleep 600", env=[{"name": "API_KEY", "value": "s3cret"}])
-    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     [key] = lent_keys(service)
     shown = str(ray_job(ray, tenant, job_id))
     tenant.http.delete(f"jobs/{job_id}")
@@ -129,7 +129,7 @@ def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, r
 
 def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo 1 > written; echo up; sleep 600")
-    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     submission = ray_job(ray, tenant, job_id)["submission_id"]
     httpx.post(f"{ray.address}/api/jobs/{submission}/stop").raise_for_status()
     status = tenant.wait(job_id)
@@ -143,7 +143,7 @@ def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayClu
 def test_a_job_that_waits_for_a_node_can_be_canceled(tenant: Tenant, ray: RayCluster) -> None:
     with busy_head(ray):
         job_id = tenant.submit("echo up", resources={"cpus": 1, "memory": 500})
-        tenant.wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
         assert tenant.status(job_id)["status"] == "PENDING"
         tenant.http.delete(f"jobs/{job_id}")
         assert tenant.wait(job_id)["status"] == "CANCELED"
@@ -156,7 +156,7 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
         job_id = tenant.submit(
             "test -e again && exit 0; echo up; sleep 601", resources={"cpus": 1, "memory": 500}, retries=retries
         )
-        tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+        wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
         tenant.storage().put(f"jobs/job-{job_id}/again", b"")
         node.raylet().kill()
     status = tenant.wait(job_id)
@@ -165,9 +165,7 @@ def test_a_job_on_a_node_that_dies_is_reported_or_run_again(tenant: Tenant, ray:
     else:
         assert status["status"] == "FAILED"
         assert re.match(f"Ray lost the job: ({NODE_DIED})", status["message"]), status
-    tenant.wait_for(
-        lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran"
-    )
+    wait_for(lambda: not [one for one in psutil.process_iter() if "601" in _words(one)], "the end of what the node ran")
 
 
 def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
@@ -177,7 +175,7 @@ def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
     job_id = tenant.submit(f"echo run >> runs; {lines}; test -e fine", retries=0)
     tenant.storage().put(f"jobs/job-{job_id}/fine", b"")
     for seen in (1, 150, 300):
-        tenant.wait_for(partial(said, tenant, job_id, f"line {seen}\n"), "the job to run")
+        wait_for(partial(said, tenant, job_id, f"line {seen}\n"), "the job to run")
         service.process.kill()
         for process in service.supervisors():
             process.kill()
@@ -193,7 +191,7 @@ def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
 
 def test_a_job_that_has_no_supervisor_can_be_canceled(service: RunningService, tenant: Tenant) -> None:
     job_id = tenant.submit("trap 'echo told to end; exit 0' TERM; echo up; sleep 602 & wait")
-    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     for process in service.supervisors():
         process.kill()
     tenant.http.delete(f"jobs/{job_id}")
@@ -207,7 +205,7 @@ def test_a_supervisor_that_ends_before_the_job_has_room_makes_no_second_one(
 ) -> None:
     with busy_head(ray):
         job_id = tenant.submit("echo run >> runs", resources={"cpus": 1, "memory": 500})
-        tenant.wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
         for process in service.supervisors():
             process.kill()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
@@ -219,12 +217,11 @@ def test_a_job_waits_for_a_cluster_that_is_away(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         ray = RayCluster()
         service = RunningService(tmp_path, options=("--runner", "ray", *ray.options()))
-        service.patience = RAY_PATIENCE
         stack.enter_context(service.running())
         tenant = Tenant(service)
         stack.callback(tenant.leave)
         job_id = tenant.submit("echo up")
-        tenant.wait_for(lambda: "which does not answer" in tenant.status(job_id)["message"], "the reason")
+        wait_for(lambda: "which does not answer" in tenant.status(job_id)["message"], "the reason")
         assert tenant.status(job_id)["status"] == "PENDING"
         stack.enter_context(running_ray(cluster=ray))
         assert tenant.wait(job_id)["status"] == "SUCCEEDED"
@@ -244,7 +241,7 @@ def test_a_cluster_that_is_told_wrongly_is_refused(tmp_path: Path, options: tupl
     port, storage_port = str(free_port()), str(free_port())
     options = tuple(storage_port if word == "2" else word for word in options)
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(tmp_path), "--port", port]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 1
     assert said in " ".join(done.stderr.split())
 

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_training.jobs.log import NDJSON
 from tests.engines.podman import IMAGE
+from tests.patience import wait_for
 from tests.service.event_files import NAME, graph, old_scalar, saved_model
 from tests.service.running_on import RAY, running_on
 from tests.service.support import RunningService, Tenant, keys
@@ -43,6 +44,19 @@ import time
 for number in range(1000):
     print("line", number, flush=True)
     time.sleep(0.002)
+'"""
+# A shell would write "Terminated" into the line.
+BAR = r"""exec python3 -c '
+import signal, sys, time
+def end(*_):
+    print("\rall of many")
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+step = 0
+while True:
+    step += 1
+    print("\r%d of many" % step, end="", flush=True)
+    time.sleep(0.2)
 '"""
 HOG = "echo begun > begun; python3 -c 'x = bytearray(400 * 1024 * 1024)'; echo survived $?"
 FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
@@ -124,7 +138,7 @@ def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> N
 
 def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) -> None:
     job_id = submit(tenant, TOLD_TO_END)
-    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
     lines = tenant.log(job_id).splitlines()
@@ -135,7 +149,7 @@ def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) 
 
 def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -> None:
     job_id = submit(tenant, "trap '' TERM; echo up; echo 1 > file; while :; do sleep 0.05; done")
-    tenant.wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
     assert tenant.log(job_id) == "up\n"
@@ -158,7 +172,7 @@ def test_a_job_that_needs_too_much_memory_is_ended_and_told(tenant: Tenant) -> N
 
 def test_a_service_that_is_killed_harms_no_job(service: RunningService, tenant: Tenant) -> None:
     job_id = submit(tenant, "echo first half; sleep 3; echo second half; echo run >> runs")
-    tenant.wait_for(lambda: "first half" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "first half" in tenant.log(job_id), "the job to run")
     service.process.kill()
     service.start()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
@@ -174,7 +188,7 @@ def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
     job_id = submit(
         tenant, "test -e before && echo again && exit 0; touch before; echo half; sleep 600", retries=retries
     )
-    tenant.wait_for(lambda: "half" in tenant.log(job_id), "the job to run")
+    wait_for(lambda: "half" in tenant.log(job_id), "the job to run")
     for process in service.supervisors():
         process.kill()
     status = tenant.wait(job_id)
@@ -196,7 +210,7 @@ def test_a_supervisor_that_is_killed_in_a_later_attempt_loses_no_job(
 ) -> None:
     attempts = "echo run >> runs; test $(wc -l < runs) = 1 && exit 3; test $(wc -l < runs) = 3 && exit 0"
     job_id = submit(tenant, f"{attempts}; echo second; sleep 600", retries=retries)
-    tenant.wait_for(lambda: "second" in tenant.log(job_id), "the second attempt")
+    wait_for(lambda: "second" in tenant.log(job_id), "the second attempt")
     for process in service.supervisors():
         process.kill()
     assert tenant.wait(job_id)["status"] == ("SUCCEEDED" if retries == 2 else "FAILED")
@@ -219,6 +233,21 @@ def test_a_thousand_lines_come_in_order_with_their_times(tenant: Tenant) -> None
     assert times[-1] - times[0] > timedelta(seconds=1), "the times are those of the writing"
 
 
+def test_a_progress_bar_is_seen_while_its_line_has_not_ended(tenant: Tenant) -> None:
+    job_id = submit(tenant, BAR)
+
+    def records() -> list[dict[str, Any]]:
+        lines = tenant.http.get(f"jobs/{job_id}/logs", headers={"Accept": NDJSON}).text.splitlines()
+        return [json.loads(line) for line in lines]
+
+    (state, *_) = wait_for(lambda: [r for r in records() if r.get("unended")], "the state of the line")
+    assert state["line"].endswith(" of many")
+    tenant.http.delete(f"jobs/{job_id}")
+    tenant.wait(job_id, "CANCELED")
+    ended = [record["line"] for record in records() if not record.get("unended")]
+    assert [line for line in ended if "of many" in line and not line.startswith("[service]")] == ["all of many"]
+
+
 def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
     tells = """printf '{"metrics": {"loss": %s}, "epoch": %s}\\n' $1 $1"""
     scalar = base64.b64encode(old_scalar("loss", 7, 0.5)).decode()
@@ -233,12 +262,14 @@ def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
     )
 
     def curves() -> dict[str, Any]:
-        reply = tenant.http.get(f"jobs/{job_id}/metrics").raise_for_status().json()
-        return {curve["name"]: [point[1:] for point in curve["points"]] for curve in reply["curves"]}
+        return {name: [point[1:] for point in curve["points"]] for name, curve in tenant.curves(job_id).items()}
 
     assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
-    assert curves() == {"loss": [[1, 1], [2, 2]], "logs/loss": [[7, 0.5]]}
-    found = tenant.http.get(f"jobs/{job_id}/model").raise_for_status().json()
+    # A reply does not wait for what takes long to read.
+    wait_for(
+        lambda: curves() == {"loss": [[1, 1], [2, 2]], "logs/loss": [[7, 0.5]]}, "the curves of log and event file"
+    )
+    found = tenant.model(job_id)
     assert (found["folder"], found["reason"]) == ("model/1", "")
     assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
 

@@ -16,7 +16,8 @@ from airflow_training.service.job_table import JobTable
 from airflow_training.service.machine import Machine
 from airflow_training.service.runners.runner import JobKey, Progress
 from airflow_training.service.statuses import Statuses
-from tests.service.support import close, wait_for
+from tests.patience import wait_for
+from tests.service.support import close
 
 JOB = {"job": {"name": "job", "execution": {"command": "true", "completionTime": "1h"}}}
 KEY = JobKey("tenant", "job")

@@ -11,7 +11,8 @@ import obstore
 import pytest
 from obstore.exceptions import BaseError
 
-from tests.service.support import RunningService, Tenant, bucket, keys, wait_for
+from tests.patience import wait_for
+from tests.service.support import RunningService, Tenant, bucket, keys
 
 
 def test_storage_is_ready_when_it_says_so(own_service: RunningService, own_tenant: Tenant) -> None:

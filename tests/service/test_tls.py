@@ -33,7 +33,8 @@ from airflow_training.jobs.description import JobDescription
 from airflow_training.jobs.identity import job_folder
 from airflow_training.jobs.status import JobState
 from tests.client.following import to_the_end
-from tests.service.support import Certificates, RunningService, Tenant, wait_for
+from tests.patience import PATIENCE, wait_for
+from tests.service.support import Certificates, RunningService, Tenant
 
 PART = 5 * 1024 * 1024
 IN_PARTS = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
@@ -97,9 +98,9 @@ def test_the_storage_endpoint_without_a_scheme_speaks_tls_as_the_job_api_does(
     access = tenant.access()
     assert "://" not in access["endpoint"]
     for address in (service.url, f"https://{access['endpoint']}"):
-        assert requests.get(address, verify=str(files.authority), timeout=10).status_code < 500
+        assert requests.get(address, verify=str(files.authority), timeout=PATIENCE).status_code < 500
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(address, timeout=10)
+            requests.get(address, timeout=PATIENCE)
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{service.url.replace('https', 'http')}/api/v2/jobs")
     plain = httpx.get(f"http://{access['endpoint']}/data")
@@ -163,8 +164,8 @@ def test_boto3_works_with_what_the_storage_endpoint_told(
     signer = boto3_at(tenant.access(), signature_version="s3v4")
     signed = signer.generate_presigned_url("get_object", Params={"Bucket": "data", "Key": "jobs/a/copy"})
     trust = str(tenant.service.authority)
-    assert requests.get(signed, verify=trust, timeout=10).content == b"small"
-    assert requests.get(f"{signed}0", verify=trust, timeout=10).status_code == 403
+    assert requests.get(signed, verify=trust, timeout=PATIENCE).content == b"small"
+    assert requests.get(f"{signed}0", verify=trust, timeout=PATIENCE).status_code == 403
 
     gone = [{"Key": name} for name in ("jobs/a/copy", "jobs/a/large", "jobs/a/never")]
     assert "Errors" not in client.delete_objects(Bucket="data", Delete={"Objects": gone})
@@ -257,7 +258,7 @@ def test_a_client_of_the_old_platform_trains_as_it_always_did(
     service: RunningService, files: Certificates, minio_at: Callable[[dict[str, Any]], Minio]
 ) -> None:
     key, job_id = service.add_client("old", "old"), str(uuid4())
-    ask = partial(requests.request, verify=str(files.authority), timeout=10)
+    ask = partial(requests.request, verify=str(files.authority), timeout=PATIENCE)
     token_url = f"{service.url}/oauth/token?grant_type=client_credentials"
     token = ask("GET", token_url, auth=(key.client_id, key.client_secret)).json()["access_token"]
     ask = partial(ask, headers={"Authorization": f"Bearer {token}"})
@@ -292,7 +293,7 @@ def test_certificates_that_cannot_be_used_are_told_in_a_sentence(
         "one option": ((certificate,), "--tls-cert and --tls-key"),
     }[mistake]
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--port", "0", "--data", str(tmp_path)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
     assert re.search(r"\. \[AT-51[45]\]\n$", done.stderr)

@@ -16,13 +16,15 @@ from urllib.parse import quote_plus
 import httpx
 import jwt
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.service.clients import Clients, KnownClient
 from airflow_training.service.database import SigningKey, now, open_database
 from airflow_training.service.tokens import Claims, Tokens
-from tests.service.support import RunningService, Tenant, close, on_both, wait_for
+from tests.patience import wait_for
+from tests.service.support import RunningService, Tenant, close, on_both
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -247,6 +249,36 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
     assert files
     assert not [file for file in files if added["client_secret"].encode() in file.read_bytes()]
     assert b"$argon2id$" in b"".join(file.read_bytes() for file in files)
+
+
+def test_a_client_that_comes_again_is_known_until_its_secret_is_another(
+    sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, others = Clients(sessions), Clients(sessions)
+    client = known.add("team", f"again-{secrets.token_hex(4)}")
+    hashed: list[str] = []
+    verify = PasswordHasher.verify
+
+    def counted(hasher: PasswordHasher, stored: str, secret: str) -> bool:
+        hashed.append(secret)
+        return verify(hasher, stored, secret)
+
+    monkeypatch.setattr(PasswordHasher, "verify", counted)
+
+    def comes(secret: str) -> bool:
+        return (known.recall(client.client_id, secret) or known.authenticate(client.client_id, secret)) is not None
+
+    assert comes(client.client_secret)
+    assert comes(client.client_secret)
+    assert hashed == [client.client_secret], "once by the slow hash"
+    assert not comes("x" * 32)
+    assert not comes("x" * 32)
+    assert len(hashed) == 3, "a wrong one is never known"
+    new = others.rotate(client.client_id)
+    assert not comes(client.client_secret)
+    assert comes(new.client_secret)
+    others.remove(client.client_id)
+    assert not comes(new.client_secret)
 
 
 @pytest.mark.parametrize(

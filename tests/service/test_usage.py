@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engines.podman import IMAGE
+from tests.patience import wait_for
 from tests.service.running_on import RAY, running_on
 from tests.service.support import RunningService, Tenant
 
@@ -54,11 +55,11 @@ def test_a_job_that_is_busy_and_holds_memory_is_seen_to_also_by_a_service_that_w
 ) -> None:
     job_id = tenant.submit(BUSY, image=IMAGE, resources={"cpus": 1, "memory": 900})
 
-    tenant.wait_for(lambda: any(map(is_busy, samples(tenant, job_id))), "a sample of the busy job")
+    wait_for(lambda: any(map(is_busy, samples(tenant, job_id))), "a sample of the busy job")
     before = samples(tenant, job_id)
     service.process.kill()
     service.start()
-    tenant.wait_for(lambda: len(samples(tenant, job_id)) > len(before), "a sample after the restart")
+    wait_for(lambda: len(samples(tenant, job_id)) > len(before), "a sample after the restart")
     tenant.http.delete(f"jobs/{job_id}")
     tenant.wait(job_id)
 
@@ -73,9 +74,9 @@ def test_a_job_that_is_busy_and_holds_memory_is_seen_to_also_by_a_service_that_w
 
 def test_a_file_that_a_job_has_written_is_not_taken_for_its_memory(tenant: Tenant) -> None:
     job_id = tenant.submit("head -c 300000000 /dev/zero > file; echo written; sleep 600", image=IMAGE)
-    tenant.wait_for(lambda: "written" in tenant.log(job_id), "the file")
+    wait_for(lambda: "written" in tenant.log(job_id), "the file")
     before = len(samples(tenant, job_id))
-    tenant.wait_for(lambda: len(samples(tenant, job_id)) > before + 1, "samples of what came afterwards")
+    wait_for(lambda: len(samples(tenant, job_id)) > before + 1, "samples of what came afterwards")
     assert samples(tenant, job_id)[-1]["memory"] < 150
 
 
@@ -83,8 +84,8 @@ def test_attempts_of_a_job_are_seen_one_after_the_other(tenant: Tenant) -> None:
     job_id = tenant.submit(
         "test -e begun || { echo 1 > begun; sleep 5; exit 3; }; echo again; sleep 600", image=IMAGE, retries=1
     )
-    tenant.wait_for(lambda: "again" in tenant.log(job_id), "the second attempt")
+    wait_for(lambda: "again" in tenant.log(job_id), "the second attempt")
     first = samples(tenant, job_id)
     assert first
-    tenant.wait_for(lambda: len(samples(tenant, job_id)) > len(first), "a sample of the second attempt")
+    wait_for(lambda: len(samples(tenant, job_id)) > len(first), "a sample of the second attempt")
     assert samples(tenant, job_id)[: len(first)] == first

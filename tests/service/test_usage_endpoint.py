@@ -10,7 +10,8 @@ import pytest
 
 from airflow_training.service.runners.usage import Sample
 from airflow_training.service.runners.usage_file import MOST, USAGE_FILE, UsageFile
-from tests.service.support import Tenant, on_both, wait_for
+from tests.patience import wait_for
+from tests.service.support import Tenant, on_both
 
 WHOLE_MACHINE = {"cpus": 100_000}
 PEAK = Sample(1_795_595_000.0, 3.0, 900.0)

@@ -22,6 +22,7 @@ from airflow_training.service.runners import usage
 from airflow_training.service.runners.cgroup import Cgroup
 from airflow_training.service.runners.container_usage import used
 from airflow_training.service.runners.gpu_meter import GpuMeter
+from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.process_meter import ProcessMeter
 from airflow_training.service.runners.ray_frames import FrameReader, FrameWriter
 from airflow_training.service.runners.usage import Sample, Sampler, Used
@@ -299,20 +300,21 @@ def test_the_numbers_of_each_engine_are_understood(files: dict[str, dict[str, in
     assert used({"cpu_stats": cpu, "memory_stats": {"usage": 300 * MEGABYTE, **files}}) == Used(3.0, memory)
 
 
-def test_samples_of_a_node_of_ray_arrive_and_what_is_none_is_left_out() -> None:
+def test_samples_of_a_node_of_ray_arrive_and_what_is_none_is_left_out(tmp_path: Path) -> None:
     taken: list[Sample] = []
     lines: list[str] = []
     writer = FrameWriter(lines.append, 1000)
-    output: list[bytes] = []
-    reader = FrameReader(lambda piece, *_: output.append(piece), taken.append)
+    log = JobLog(tmp_path, limit=1000)
+    reader = FrameReader(log, taken.append)
     writer.tell(usage=sample(1))
-    writer.output(b"out")
+    writer.write(b"out")
     for nonsense in ([], "x", None, [1, 2], [float("inf")] * 5, {"time": 1}):
         writer.tell(usage=nonsense)
     writer.tell(usage=sample(2))
-    reader.take("".join(lines).encode())
+    reader.write("".join(lines).encode())
+    log.close()
     assert taken == [sample(1), sample(2)]
-    assert output == [b"out"]
+    assert (tmp_path / "log.txt").read_bytes() == b"out"
     assert json.loads(lines[0])["usage"] == list(sample(1))
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.engines.postgresql import PostgreSQL
+from tests.patience import wait_for
 from tests.service.support import POSTGRESQL, RunningService, Tenant, on, run
 from tests.service.watching import AT_ONCE, KILOBYTE, LONGEST, Follower, Waiting, read, tell, until_told
 
@@ -90,7 +91,7 @@ def test_a_client_that_goes_away_is_not_waited_for(own_service: RunningService, 
         requests = map(json.loads, (own_service.data / "access.log").read_text().splitlines())
         return next((facts for facts in requests if facts["request_id"] == "goes-away"), None)
 
-    assert own_tenant.wait_for(over, "the end of the request")["milliseconds"] < 1000 * AT_ONCE
+    assert wait_for(over, "the end of the request")["milliseconds"] < 1000 * AT_ONCE
 
 
 def test_the_service_stops_as_soon_while_requests_wait(own_service: RunningService, own_tenant: Tenant) -> None:
@@ -145,7 +146,7 @@ def test_who_waits_while_the_database_goes_away_is_told_so_and_misses_nothing(
         assert own_tenant.http.post("watch", json={"jobs": follower.known}).status_code == 503
     finally:
         postgresql.start()
-    own_tenant.wait_for(lambda: httpx.get(f"{own_service.url}/healthz").is_success, "the service")
+    wait_for(lambda: httpx.get(f"{own_service.url}/healthz").is_success, "the service")
     tell(own_tenant, job_id, "end")
     follower.ask_until(lambda: follower.complete(job_id), "the end")
     assert follower.lines(job_id) == ["line"]

@@ -10,13 +10,11 @@ import pytest
 import requests
 
 from airflow_training.local.airflow_api import USER
-from airflow_training.local.process import wait_until
 from tests.engines.compose import Stack, processes, running_stack
 from tests.engines.podman import running_podman
+from tests.patience import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(2400)]
-
-_PATIENCE = 600
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(4 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def node_that_trains(stack: Stack) -> dict[str, psutil.Process]:
 def deployed(stack: Stack) -> str:
     """The run that trained and deployed a model."""
     run = start(stack, "train_and_deploy")
-    state = stack.airflow.wait_for_run("train_and_deploy", run, timeout=_PATIENCE)
+    state = stack.airflow.wait_for_run("train_and_deploy", run)
     failed = [task["task_id"] for task in stack.airflow.tasks("train_and_deploy", run) if task["state"] == "failed"]
     assert state == "success", [lines(stack, "train_and_deploy", run, task_id) for task_id in failed]
     return run
@@ -71,9 +69,9 @@ def test_a_model_is_trained_on_the_cluster_and_published_where_serving_looks(sta
 def on_the_page(stack: Stack, what: str, **query: str) -> Any:
     """What a page of the trainings in Airflow is told."""
     login = {"username": USER, "password": stack.airflow.password}
-    token = requests.post(f"{stack.airflow.url}/auth/token", json=login, timeout=60).json()["access_token"]
+    token = requests.post(f"{stack.airflow.url}/auth/token", json=login, timeout=PATIENCE).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
-    reply = requests.get(f"{stack.airflow.url}/training/api/{what}", params=query, headers=headers, timeout=60)
+    reply = requests.get(f"{stack.airflow.url}/training/api/{what}", params=query, headers=headers, timeout=PATIENCE)
     assert reply.ok, reply.text
     return reply.json()
 
@@ -95,25 +93,25 @@ def test_a_training_on_the_cluster_is_seen_in_airflow(stack: Stack, deployed: st
 
 def test_a_node_that_dies_while_it_trains_fails_the_task_with_the_reason(stack: Stack) -> None:
     run = start(stack, "train_census")
-    wait_until(lambda: bool(node_that_trains(stack)), "The training", timeout=_PATIENCE, interval=0.2)
+    wait_for(lambda: bool(node_that_trains(stack)), "The training")
     (raylet,) = [process for process in node_that_trains(stack).values() if process.name() == "raylet"]
     raylet.kill()
 
-    assert stack.airflow.wait_for_run("train_census", run, timeout=_PATIENCE) == "failed"
+    assert stack.airflow.wait_for_run("train_census", run) == "failed"
     assert "Ray lost the job: " in lines(stack, "train_census", run)
 
     stack.wait_for_health()
     again = start(stack, "train_census")
-    assert stack.airflow.wait_for_run("train_census", again, timeout=_PATIENCE) == "success"
+    assert stack.airflow.wait_for_run("train_census", again) == "success"
 
 
 def test_a_training_outlives_a_restart_of_everything_but_its_node(stack: Stack) -> None:
     run = start(stack, "train_census")
-    wait_until(lambda: bool(node_that_trains(stack)), "The training", timeout=_PATIENCE, interval=0.2)
+    wait_for(lambda: bool(node_that_trains(stack)), "The training")
     parts = ("airflow-triggerer", "airflow-scheduler", "airflow-api-server", "airflow-worker", "training", "s3")
     stack.compose("restart", "postgres", *parts)
     stack.wait_for_health()
-    assert stack.airflow.wait_for_run("train_census", run, timeout=_PATIENCE) == "success"
+    assert stack.airflow.wait_for_run("train_census", run) == "success"
     assert lines(stack, "train_census", run).count("test accuracy") == 1
 
 

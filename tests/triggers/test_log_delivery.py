@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from airflow.sdk.execution_time import task_runner
 
-from airflow_training.triggers.log_delivery import log_is_read
+from airflow_training.triggers.log_delivery import log_is_read, wait_for_room
 
 pytestmark = pytest.mark.anyio
 
@@ -84,3 +84,19 @@ async def test_triggers_that_finish_together_wait_together(supervisor: Superviso
     await asyncio.gather(*(log_is_read() for _ in range(100)))
 
     assert supervisor.rounds == 2 * alone
+
+
+async def test_many_lines_leave_room_in_the_log_for_those_who_log_on_the_event_loop(found: Supervisor) -> None:
+    found.fill()
+    waits = asyncio.ensure_future(asyncio.to_thread(wait_for_room))
+
+    done, _ = await asyncio.wait({waits}, timeout=0.1)
+    assert not done
+    while not waits.done():
+        await found.asend(None)
+    for _ in range(20):
+        found.triggers.send(b"x" * 1000)
+
+
+async def test_a_log_that_is_no_socket_is_not_waited_for() -> None:
+    await asyncio.to_thread(wait_for_room)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +27,12 @@ from airflow_training.exceptions import (
     ServiceUnavailable,
     TrainingError,
 )
+from airflow_training.jobs.limits import Limits
+from airflow_training.reporting import Superseded
 from airflow_training.triggers import training as module
 from airflow_training.triggers import watchers
 from airflow_training.triggers.training import TrainingTrigger, error_of, failure_event
+from tests.patience import PATIENCE
 
 JOB_ID = "8c3d5a3e-0000-5000-8000-000000000000"
 
@@ -101,6 +105,31 @@ def test_an_error_in_the_triggerer_is_the_same_error_on_the_worker(error: Traini
     assert (str(again), again.code) == (str(error), error.code)
     assert again.retryable == error.retryable
     assert getattr(again, "over", None) == getattr(error, "over", None)
+
+
+@pytest.mark.anyio
+async def test_a_trigger_that_is_taken_for_that_of_the_next_try_waits_for_the_end_of_its_worker(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def superseded(*_: object, **__: object) -> None:
+        waits.clear()
+        raise Superseded
+
+    monkeypatch.setattr(module, "report", superseded)
+    monkeypatch.setattr(Limits, "from_dict", dict)
+    monkeypatch.setattr(trigger, "_shared_watcher", partial(asyncio.sleep, 0))
+    monkeypatch.setattr(trigger, "_cursor", partial(asyncio.sleep, 0))
+    monkeypatch.setattr(trigger, "_shown", list)
+    monkeypatch.setattr(asyncio, "sleep", wait)
+
+    event = await trigger._follow()
+
+    assert (event, waits) == ({"job_id": JOB_ID}, [10.0])
 
 
 @pytest.mark.anyio
@@ -200,7 +229,7 @@ async def test_an_on_kill_that_airflow_cuts_off_is_finished(
     assert killing.cancelled()
     answered.set()
 
-    await asyncio.wait_for(ended.wait(), timeout=60)
+    await asyncio.wait_for(ended.wait(), timeout=PATIENCE)
 
 
 @pytest.mark.anyio

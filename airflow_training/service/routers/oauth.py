@@ -25,8 +25,8 @@ router = APIRouter(tags=["token"])
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="training"'}
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
-# Each check of a secret takes 64 MiB and a core for a moment, on purpose. More at once would only wait for each
-# other, and hold the threads that the job API answers with.
+# Each check of a secret that was not verified before takes 64 MiB and a core for a moment, on purpose. More at once
+# would only wait for each other, and hold the threads that the job API answers with.
 _checks = CapacityLimiter(2)
 
 
@@ -97,8 +97,10 @@ async def token(request: Request, body: Body, service: ServiceParts) -> JSONResp
         parameters = _parameters([*query, *_form(body)])
         client: KnownClient | None = None
         for client_id, secret in _credentials(request, parameters):
-            client = client or await to_thread.run_sync(
-                service.clients.authenticate, client_id, secret, limiter=_checks
+            client = (
+                client
+                or await to_thread.run_sync(service.clients.recall, client_id, secret)
+                or await to_thread.run_sync(service.clients.authenticate, client_id, secret, limiter=_checks)
             )
         if client is None:
             raise _Refused("invalid_client", "The client id or the client secret is wrong.", code="AT-651")

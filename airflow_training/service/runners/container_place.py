@@ -13,7 +13,7 @@ from airflow_training.service.runners.client_watch import ClientWatch, said
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import JobLimits, Watch
 from airflow_training.service.runners.place import Program
-from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.process_tree import Ended, Output
 from airflow_training.service.runners.staging import Staging, python_program, remove_tree, run_undisturbed
 from airflow_training.service.runners.state_folder import name_of
 from airflow_training.service.runners.usage_file import UsageFile
@@ -57,9 +57,9 @@ class ContainerPlace:
         """The name of the container."""
         return f"container-{name_of(self._state)}"
 
-    def output(self, log: JobLog, _: UsageFile) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, _: UsageFile) -> Output:
         """What the programs write is the log of the job."""
-        return log.write
+        return log
 
     def watch(self) -> Watch:
         """Watch the disk that the container writes to; the engine limits all else."""

@@ -31,6 +31,9 @@ _LONGEST_RECORD = 64 * 1024
 
 _LONGEST_TORN = 1024 * 1024
 
+# Bytes that are shown of a line before it ends: its end, where it is longer, since that is what changes.
+_LONGEST_STATE = 500
+
 # Lines written in the same moment are told apart by their times: Airflow's log page puts lines in order by the
 # millisecond, and drops one that is equal to its neighbour. A flood of lines gets no further ahead than a second.
 _APART = timedelta(milliseconds=1)
@@ -87,10 +90,8 @@ class JobLog:
             at: When, by the clock of the machine where it did; now if not given.
             frame: The number of the frame that it came in.
         """
-        self._at = at
-        if frame is not None:
-            self._frames = max(self._frames, frame + 1)
-        elif output and not (output := self._masks.take(output)):
+        self._note(at, frame)
+        if frame is None and output and not (output := self._masks.take(output)):
             return
         self._keep(output)
 
@@ -110,6 +111,25 @@ class JobLog:
         self._look_for_metrics(output)
         if limit_reached:
             self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
+        self._set_mark()
+
+    def show_line(self, at: datetime | None = None, frame: int | None = None) -> None:
+        """Record the last state of the line that has not ended, so that readers see it before the line ends.
+
+        Args:
+            at: When it had that state, by the clock of the machine where the job runs; now if not given.
+            frame: The number of the frame that asks for it.
+        """
+        self._note(at, frame)
+        state = self._partial.rstrip(b"\r").rpartition(b"\r")[2]
+        has_room = not self.dropped and self._text.tell() + self._records.tell() < self._limit
+        if has_room and state.strip():
+            if len(state) > _LONGEST_STATE:
+                state = "… ".encode() + _from_character(state[-_LONGEST_STATE:])
+            # A full disk costs this state; the line itself is written when it ends.
+            with contextlib.suppress(OSError), self._all_or_nothing():
+                self._write_record(state, unended=True)
+                self._flush_records()
         self._set_mark()
 
     def say(self, text: str) -> None:
@@ -140,6 +160,11 @@ class JobLog:
     def _take_rest(self) -> None:
         if rest := self._masks.rest():
             self._keep(rest)
+
+    def _note(self, at: datetime | None, frame: int | None) -> None:
+        self._at = at
+        if frame is not None:
+            self._frames = max(self._frames, frame + 1)
 
     @property
     def _taken(self) -> int:
@@ -211,9 +236,9 @@ class JobLog:
         append(self._text, output)
         *lines, self._partial = (self._partial + output).split(b"\n")
         for line in lines:
-            self._write_record(self._write_pieces(line).rstrip(b"\r"))
+            self._write_record(self._write_pieces(self._shown(line)).rstrip(b"\r"))
             self._line_continues = False
-        self._partial = self._write_pieces(self._partial)
+        self._partial = self._write_pieces(self._shown(self._partial))
         self._flush_records()
 
     def close(self) -> None:
@@ -231,6 +256,14 @@ class JobLog:
         if self._mark is not None:
             os.close(self._mark)
 
+    def _shown(self, line: bytes) -> bytes:
+        """What is left of a line that overwrites itself: its last state.
+
+        Whatever a progress bar shows in hours is then one record of a line, and takes no memory.
+        """
+        # Of a line with a part in a record already, the reader has to see the carriage return.
+        return line if self._line_continues else line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
+
     def _flush_records(self) -> None:
         records, self._new_records = b"".join(self._new_records), []
         append(self._records, records)
@@ -244,8 +277,8 @@ class JobLog:
             line = line[end:]
         return line
 
-    def _write_record(self, line: bytes, *, continues: bool = False) -> None:
-        record = LogRecord(line.decode(errors="replace"), self._next_time(), continues)
+    def _write_record(self, line: bytes, *, continues: bool = False, unended: bool = False) -> None:
+        record = LogRecord(line.decode(errors="replace"), self._next_time(), continues, unended)
         self._new_records.append(record.to_ndjson())
 
     def _next_time(self) -> datetime:
@@ -273,6 +306,12 @@ def _end_of(file: Path, most: int) -> bytes:
     with file.open("rb") as content:
         content.seek(max(file.stat().st_size - most, 0))
         return content.read()
+
+
+def _from_character(text: bytes) -> bytes:
+    """Leave out what is left of a UTF-8 character that was cut, which is at most three bytes."""
+    begin = next((index for index in range(min(4, len(text))) if text[index] & 0xC0 != 0x80), 0)
+    return text[begin:]
 
 
 def _character_boundary(line: bytes, end: int) -> int:

@@ -10,7 +10,7 @@ from typing import Protocol
 from airflow_training.exceptions import TrainingError
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import Watch
-from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.process_tree import Ended, Output
 from airflow_training.service.runners.usage_file import UsageFile
 
 
@@ -44,7 +44,7 @@ class Place(Protocol):
     def grace(self) -> float:
         """Seconds between the request to end and the end by force."""
 
-    def output(self, log: JobLog, usage: UsageFile) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, usage: UsageFile) -> Output:
         """What takes the output of the programs, for the log of the job, and what comes with it of samples."""
 
     def watch(self) -> Watch:

@@ -17,7 +17,7 @@ from airflow_training.service.runners.environment import create_commands, instal
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import JobLimits, ProcessWatch, Watch
 from airflow_training.service.runners.place import Program
-from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.process_tree import Ended, Output
 from airflow_training.service.runners.staging import Staging
 from airflow_training.service.runners.state_folder import JOB_VARIABLE, WORK, name_of
 from airflow_training.service.runners.usage_file import UsageFile
@@ -47,9 +47,9 @@ class ProcessPlace:
         self._python = state / "env"
         self._installed = False
 
-    def output(self, log: JobLog, _: UsageFile) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, _: UsageFile) -> Output:
         """What the programs write is the log of the job."""
-        return log.write
+        return log
 
     def watch(self) -> Watch:
         """Watch the folder and, in a control group, what the processes use."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -22,6 +23,20 @@ from airflow_training.service.runners.usage import Sampler
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_SIZE = 64 * 1024
+
+# Seconds after which a line that has not ended is shown as it is, while more of it comes. A log that follows a progress
+# bar for a day grows by some ten thousand lines, and a reader sees within seconds that the program has not hung.
+_UNENDED_LINE = 10.0
+
+
+class Output(Protocol):
+    """Takes what programs write."""
+
+    def write(self, output: bytes, /) -> None:
+        """Take the next bytes, wherever their lines begin and end."""
+
+    def show_line(self) -> None:
+        """Show the line that has not ended as it is now."""
 
 
 def adopt_orphans() -> None:
@@ -69,7 +84,7 @@ class ProcessTree:
     It takes over SIGTERM and SIGCHLD of this process: SIGTERM ends the program that runs.
 
     Args:
-        output: Is given what the programs write, both streams as one.
+        output: Takes what the programs write, both streams as one.
         grace: Seconds between the request to end and the end by force.
         sampler: Takes samples of what the programs use.
 
@@ -81,11 +96,12 @@ class ProcessTree:
     _TICK = 0.25
     _POLL = 0.05
 
-    def __init__(self, output: Callable[[bytes], None], grace: float, sampler: Sampler) -> None:
+    def __init__(self, output: Output, grace: float, sampler: Sampler) -> None:
         self.stopping = False
         self._output = output
         self._grace = grace
         self._sampler = sampler
+        self._show_line_at = float("inf")
         self._selector = selectors.DefaultSelector()
         # A signal makes a byte appear here, so that one wait covers signals and output.
         self._signals, signals_in = os.pipe()
@@ -171,6 +187,7 @@ class ProcessTree:
             _reap(process)
             ended = process.returncode is not None
             now = time.monotonic()
+            self._show_line(now)
             if stopped is None and not ended and now > next_look:
                 overstepped = watch.overstepped(_descendants)
                 self._sampler.look(lambda: watch.used(_descendants))
@@ -198,6 +215,12 @@ class ProcessTree:
             overstepped = overstepped or watch.overstepped(_descendants)
         return Ended(status, bool(stopped), overstepped)
 
+    def _show_line(self, now: float) -> None:
+        """Have a line shown that has not ended for a while; again when more of it has come."""
+        if now > self._show_line_at:
+            self._output.show_line()
+            self._show_line_at = float("inf")
+
     def _pass_on(self, output: int) -> bool:
         """Hand the next piece of output on; False where there is none."""
         try:
@@ -205,7 +228,11 @@ class ProcessTree:
         except BlockingIOError:
             return False
         if piece:
-            self._output(piece)
+            self._output.write(piece)
+            if piece.endswith(b"\n"):
+                self._show_line_at = float("inf")
+            elif b"\n" in piece or self._show_line_at == float("inf"):
+                self._show_line_at = time.monotonic() + _UNENDED_LINE
         return bool(piece)
 
 

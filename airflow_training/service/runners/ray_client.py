@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import secrets
 import signal
@@ -40,6 +41,8 @@ _PACKAGES = ("obstore", "psutil", "uv")
 _GPU_PACKAGES = ("nvidia-ml-py",)
 # Ray gives up a job that has waited for room for a quarter of an hour.
 _WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+_NOT_PREPARED = "RUNTIME_ENV_SETUP_FAILURE"
+_STACK = re.compile(r"^.*Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
 # Ray waits so many seconds between SIGTERM and SIGKILL: the node has its own time for that, and brings files back
 # afterwards.
 _STOP_WAIT = 7 * 24 * 3600
@@ -272,12 +275,31 @@ def _package(job: dict[str, Any]) -> bytes:
 def _why_lost(job: RayJob) -> str:
     if job.status == "STOPPED":
         return coded("the job was stopped in Ray", code="AT-485")
+    if job.error_type == _NOT_PREPARED:
+        return _why_not_prepared(job.message)
     # It may end with the last lines of the log, which are frames.
     lines = [line.strip() for line in job.message.splitlines() if not read_frame(line)]
     FrameWriter(sys.stdout.write, len(job.message) * 2).say("\n".join(lines))
     # Ray begins with what it noticed, and tells the reason further down: `The actor died because its node has died.`
     reason = next((line for line in lines if " because " in line), lines[0] if lines else f"it is {job.status} there")
     return coded(f"Ray lost the job: {reason.partition(', last available logs')[0][:300]}", code="AT-484")
+
+
+def _why_not_prepared(message: str) -> str:
+    """Why Ray could not install what our program on the node needs; what the installer wrote goes to the log."""
+    if "No module named pip" in message:
+        return coded(
+            "Ray cannot prepare the job, since Ray's own Python environment on the node has no pip: install pip there,"
+            " on each node",
+            code="AT-487",
+        )
+    # The stack is Ray's, and so are the two lines before it, which give no reason.
+    lines = [line.strip() for line in _STACK.sub("", message).splitlines() if line.strip()]
+    FrameWriter(sys.stdout.write, len(message) * 2).say("\n".join(lines))
+    # pip gives its reason in lines of this kind, and may say more after it.
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    reason = (errors or lines or ["no reason is given"])[-1].removeprefix("ERROR: ")
+    return coded(f"Ray could not prepare the job on its node: {reason[:300]}", code="AT-488")
 
 
 def _hand_on(frame: dict[str, Any]) -> None:

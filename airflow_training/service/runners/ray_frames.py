@@ -10,6 +10,7 @@ arrives as it was written, once and in order, and beside them what the node has 
 {"frame": 3, "at": …, "ended": {"status": 0, "stopped": false, "overstepped": ""}}
 {"frame": 4, "at": …, "left": "…"}                                what of the files was not brought back
 {"frame": 5, "at": …, "usage": [1795594084.81, 0.98, 212.4, null, null]}    a sample, as in usage_file.py
+{"frame": 6, "at": …, "unended": true}                            the line that has not ended is shown as it is
 ```
 
 Bytes that are no UTF-8 are lone surrogates, as Python's `surrogateescape` has them.
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.masks import Masks
 from airflow_training.service.runners.usage import Sample
 from airflow_training.service.runners.usage_file import sample_of
@@ -39,7 +41,7 @@ class FrameWriter:
 
     def __init__(self, write: Callable[[str], object], limit: int, masks: Masks | None = None) -> None:
         self._masks = masks or Masks()
-        self._write = write
+        self._take_line = write
         self._left = limit
         self._number = 0
         self._in_a_line = False
@@ -54,10 +56,10 @@ class FrameWriter:
         self._frame(usage=usage)
 
     def _frame(self, **what: Any) -> None:
-        self._write(json.dumps({"frame": self._number, "at": time.time(), **what}) + "\n")
+        self._take_line(json.dumps({"frame": self._number, "at": time.time(), **what}) + "\n")
         self._number += 1
 
-    def output(self, piece: bytes) -> None:
+    def write(self, piece: bytes, /) -> None:
         """Write what the job wrote."""
         self._take(self._masks.take(piece))
 
@@ -66,6 +68,11 @@ class FrameWriter:
             self._frame(output=piece.decode("utf-8", "surrogateescape"))
             self._in_a_line = not piece.endswith(b"\n")
         self._left -= len(piece)
+
+    def show_line(self) -> None:
+        """Have the line that has not ended shown as it is now, but for an end that may be half a secret."""
+        if self._left > 0:
+            self._frame(unended=True)
 
     def say(self, text: str) -> None:
         """Write lines of the service's own."""
@@ -78,35 +85,39 @@ class FrameReader:
     """Reads the output that is in frames, their times, and what stands between them.
 
     Args:
-        take_output: Is given what the job wrote, when, and the number of the frame. Of a frame without output it is
-            given the time, which is the log's from then on: what the service says next belongs there.
+        log: Takes what the job wrote, when, and the number of the frame. Of a frame without output it takes the time,
+            which is its own from then on: what the service says next belongs there.
         take_sample: Is given the samples of what the job used, some of them again where another client goes on.
     """
 
-    def __init__(
-        self, take_output: Callable[[bytes, datetime, int | None], None], take_sample: Callable[[Sample], None]
-    ) -> None:
-        self._take_output = take_output
+    def __init__(self, log: JobLog, take_sample: Callable[[Sample], None]) -> None:
+        self._log = log
         self._take_sample = take_sample
         self._partial = b""
 
-    def take(self, piece: bytes) -> None:
+    def show_line(self) -> None:
+        """Do nothing: when a line of the job is shown is said in a frame, since frames that come again say the same."""
+
+    def write(self, piece: bytes, /) -> None:
         """Take the next bytes, wherever a line ends."""
         *lines, self._partial = (self._partial + piece).split(b"\n")
         for line in lines:
             frame = read_frame(line.decode(errors="replace"))
             if frame is None:
                 # The client's own last words.
-                self._take_output(line + b"\n", datetime.now(timezone.utc), None)
+                self._log.write(line + b"\n", datetime.now(timezone.utc))
             elif "usage" in frame:
                 if sample := sample_of(frame["usage"]):
                     self._take_sample(sample)
             else:
                 output: str | None = frame.get("output")
                 at = datetime.fromtimestamp(frame["at"], timezone.utc)
+                if "unended" in frame:
+                    self._log.show_line(at, frame["frame"])
+                    continue
                 # What else a frame says is for the client, which a next one has to be told again.
                 number = None if output is None else frame["frame"]
-                self._take_output((output or "").encode("utf-8", "surrogateescape"), at, number)
+                self._log.write((output or "").encode("utf-8", "surrogateescape"), at, number)
 
 
 def read_frame(line: str) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ class _Courier:
         files = {"store": str(state / "store.json"), "prefix": job["prefix"]}
         self._place = ProcessPlace(state, {**job, "files": files})
         sampler = Sampler(self._frames.sample, job["gpus"])
-        self._tree = ProcessTree(self._frames.output, self._place.grace, sampler)
+        self._tree = ProcessTree(self._frames, self._place.grace, sampler)
 
     def run(self) -> int:
         """Run it to its end; returns the exit status that Ray is to show."""

@@ -14,7 +14,7 @@ from airflow_training.service.runners.client_watch import ClientWatch, said
 from airflow_training.service.runners.job_log import JobLog
 from airflow_training.service.runners.limits import OUT_OF_TIME, JobLimits, Watch
 from airflow_training.service.runners.place import Program
-from airflow_training.service.runners.process_tree import Ended
+from airflow_training.service.runners.process_tree import Ended, Output
 from airflow_training.service.runners.ray_frames import FrameReader
 from airflow_training.service.runners.ray_note import RayNote
 from airflow_training.service.runners.staging import python_program, run_undisturbed
@@ -50,10 +50,10 @@ class RayPlace:
         note = RayNote.read(self._state)
         return f"ray-{note.submission_id}" if note else "ray"
 
-    def output(self, log: JobLog, usage: UsageFile) -> Callable[[bytes], None]:
+    def output(self, log: JobLog, usage: UsageFile) -> Output:
         """The client hands on the frames that the node wrote, with its times."""
         self._log = log
-        return FrameReader(log.write, usage.add).take
+        return FrameReader(log, usage.add)
 
     def watch(self) -> Watch:
         """Watch the client; the node limits the job."""
