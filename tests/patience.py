@@ -37,7 +37,7 @@ def _measured() -> float:
 if _VARIABLE not in os.environ:
     os.environ[_VARIABLE] = str(_measured())
 SLOWNESS = float(os.environ[_VARIABLE])
-PATIENCE = 600 * SLOWNESS
+PATIENCE = 1200 * SLOWNESS
 
 
 def wait_for(look: Callable[[], T | None], what: str) -> T:

@@ -65,11 +65,15 @@ def test_nothing_is_left_of_a_run_that_is_interrupted(way: str, moment: str, tmp
         )
 
     def reached() -> bool:
-        assert run.poll() is None, output.read_text()
+        assert run.poll() is None, "it has ended"
         return started(MOMENTS[moment], temporary)
 
     with run:
-        wait_for(reached, moment)
+        try:
+            wait_for(reached, moment)
+        except AssertionError as error:
+            running = "\n".join(str(process) for process in processes_in(temporary))
+            raise AssertionError(f"{error}\n{output.read_text()}\n{running}") from None
         WAYS[way](run)
         wait_for(lambda: not processes_in(temporary), "The end of every process")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
+from typing import NoReturn
 
 import typer
 
@@ -47,5 +49,24 @@ app.command(rich_help_panel=_SERVICE)(prune)
 app.command(rich_help_panel=_SERVICE)(revoke_tokens)
 app.add_typer(clients.app, name="clients", rich_help_panel=_SERVICE)
 
+
+def main() -> NoReturn:
+    """Run a command, and end this process as soon as its output is written.
+
+    Python's own end aborts now and then (SIGABRT, before 3.14): a thread of obstore that still has a Python object to
+    release waits for the interpreter, and is ended amid Rust code. Source: PyO3/pyo3-async-runtimes, issue 40.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else bool(end.code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # whoever reads it is gone, or the disk is full
+        status = status or 1
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -156,7 +156,7 @@ def main() -> None:
     model = found[MARKER if folder == "." else f"{folder}/{MARKER}"]
     content = files.read(model.name, 0, LARGEST)
     told: dict[str, Any] = {"of": list(model), "signatures": None, "reason": _TOO_MUCH}
-    # This stays if a limit ends the program, so that it is not tried with each request.
+    # This stays if a limit ends the program, so that it is not tried with each request; until then, nobody is shown it.
     write_json(state / _MODEL_FILE, told)
     try:
         told = {**told, "signatures": read_signatures(content), "reason": ""}

@@ -35,7 +35,7 @@ class Programs:
         self._of_tenants: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._begun: dict[Hashable, asyncio.Task[None]] = {}
 
-    async def run(self, module: str, tenant: str, state: Path, of: Hashable, patience: float) -> None:
+    async def run(self, module: str, tenant: str, state: Path, of: Hashable, patience: float) -> bool:
         """Have a program do its work for the job of a state folder; whether it did is seen in there.
 
         It goes on when nobody waits for it any more, and is not started again soon after its end.
@@ -46,12 +46,21 @@ class Programs:
             state: The state folder.
             of: What it is to read, if not the same as before.
             patience: How many seconds to wait for its end.
+
+        Returns:
+            Whether it has ended.
         """
         key = (module, state, of)
         if key not in self._begun:
             self._begun[key] = asyncio.create_task(self._run(module, tenant, state))
             self._begun[key].add_done_callback(lambda _: self._forget_later(key))
-        await asyncio.wait([self._begun[key]], timeout=patience)
+        ended, _ = await asyncio.wait([self._begun[key]], timeout=patience)
+        return bool(ended)
+
+    def is_running(self, module: str, state: Path, of: Hashable) -> bool:
+        """Whether a program is at its work, so that what it has written is not its last word."""
+        task = self._begun.get((module, state, of))
+        return task is not None and not task.done()
 
     def _forget_later(self, key: Hashable) -> None:
         asyncio.get_running_loop().call_later(_PAUSE, self._begun.pop, key)

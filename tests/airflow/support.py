@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 import threading
@@ -30,6 +31,8 @@ T = TypeVar("T")
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 WAIT = "scripts/wait_then_save.py"
 """A script that prints lines until its job folder has a file `go`."""
+
+TIME_OF_LATER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}Z ")
 
 # A job is followed by one function in both.
 BOTH = ("deferred", pytest.param("in_worker", marks=pytest.mark.slow))
@@ -161,7 +164,7 @@ class Training:
         return self.airflow.log(self.dag_id, self.run, "train", try_number) if begun else []
 
     def lines(self, try_number: int = 1) -> list[str]:
-        return [entry["event"] for entry in self.log(try_number)]
+        return lines_of(self.log(try_number))
 
     def waited(self, try_number: int = 1) -> list[int]:
         """The numbers of the lines that the waiting script wrote."""
@@ -211,6 +214,11 @@ class Training:
         logs = [f"--- try {number} ---\n" + "\n".join(map(json.dumps, self.log(number))) for number in tries]
         jobs = "\n".join(str(job.to_wire()) for job in self.jobs)
         return f"{self.name} is {task['state']}, try {task['try_number']}\n{jobs}\n" + "\n".join(logs)
+
+
+def lines_of(log: list[dict[str, Any]]) -> list[str]:
+    """The lines of a task log: those of a job that come late, as on a busy machine, are one record."""
+    return [TIME_OF_LATER_LINE.sub("", line) for entry in log for line in entry["event"].split("\n")]
 
 
 def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:

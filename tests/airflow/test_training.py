@@ -13,6 +13,7 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.conftest import DAGS
+from tests.airflow.support import lines_of
 from tests.patience import wait_for
 
 
@@ -50,7 +51,7 @@ class WaitingTraining:
         return self.airflow.task("waiting", self.run, "train")
 
     def lines(self) -> list[str]:
-        return [entry["event"] for entry in self.airflow.log("waiting", self.run, "train")]
+        return lines_of(self.airflow.log("waiting", self.run, "train"))
 
     def wait_for_line(self, line: str) -> None:
         wait_for(lambda: line in self.lines(), f"The line {line!r}")
@@ -115,7 +116,7 @@ def test_lines_keep_the_time_at_which_they_were_written(airflow: LocalAirflow) -
     run = run_to_the_end(airflow, "by_hand", {})
     result = airflow.xcom("by_hand", run, "train", "training_job")
 
-    times = [e["timestamp"] for e in airflow.log("by_hand", run, "train") if e["event"].startswith("[service] Running")]
+    times = [e["timestamp"] for e in airflow.log("by_hand", run, "train") if "[service] Running" in e["event"]]
 
     assert len(times) == 1
     assert result["status"]["submissionTime"][:19] <= times[0][:19] <= result["status"]["finishTime"][:19]

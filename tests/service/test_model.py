@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.service.model_signatures import NotReadable, read_signatures
+from airflow_training.service import programs
+from airflow_training.service.context import Service
+from airflow_training.service.job_files import JobFile
+from airflow_training.service.model_signatures import Known, NotReadable, read_signatures
+from airflow_training.service.programs import Programs
+from airflow_training.service.routers import model as model_route
+from airflow_training.service.runners.runner import JobKey
 from tests.service.event_files import graph, saved_model
 from tests.service.support import Tenant
 
@@ -97,6 +107,34 @@ def test_a_type_or_a_tag_that_nobody_knows_is_told() -> None:
         read_signatures(saved_model(graph(("train",))))
     with pytest.raises(NotReadable, match="more than 100 signatures"):
         read_signatures(saved_model(graph(signatures=tuple(map(str, range(101))))))
+
+
+def test_nobody_is_shown_what_the_program_notes_in_case_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = JobFile("model/saved_model.pb", 1, "1")
+    service = SimpleNamespace(programs=Programs())
+    noted, may_end = asyncio.Event(), asyncio.Event()
+
+    async def program(*_: object) -> None:
+        (tmp_path / "model.json").write_text(Known(of=marker, signatures=None, reason="too much").model_dump_json())
+        noted.set()
+        await may_end.wait()
+
+    async def is_read() -> bool:
+        return await model_route._is_read(cast("Service", service), JobKey("tenant", "1"), tmp_path, marker)
+
+    async def ask() -> None:
+        first = asyncio.create_task(is_read())
+        await noted.wait()
+        assert not await is_read()
+        may_end.set()
+        assert await is_read()
+        await first
+
+    monkeypatch.setattr(programs, "_program", program)
+    monkeypatch.setattr(model_route, "_PATIENCE", 0.1)
+    asyncio.run(ask())
 
 
 @settings(max_examples=200, deadline=None)

@@ -25,12 +25,15 @@ def test_a_tenant_with_many_jobs_keeps_no_other_waiting_and_no_request_long(monk
         mine = Programs()
         requests = [mine.run("", "greedy", Path(f"greedy-{number}"), "runs", 0.1) for number in range(20)]
         begin = time.monotonic()
-        await asyncio.gather(*requests, mine.run("", "other", Path("other"), "runs", 0.1))
+        ended = await asyncio.gather(*requests, mine.run("", "other", Path("other"), "runs", 0.1))
+        assert not any(ended)
         assert time.monotonic() - begin < 10
         assert begun == ["greedy-0", "other"]
         may_end["other"].set()
+        assert mine.is_running("", Path("greedy-0"), "runs")
         for of in ("runs", "runs", "ended"):
-            await mine.run("", "other", Path("other"), of, 60)
+            assert await mine.run("", "other", Path("other"), of, 60), "it has ended"
+            assert not mine.is_running("", Path("other"), of)
         assert begun == ["greedy-0", "other", "other"], "it is started again for what is new, and else not at once"
 
     monkeypatch.setattr(programs, "_program", program)

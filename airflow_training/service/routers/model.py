@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from airflow_training.jobs.model_summary import ModelFile, ModelSummary
 from airflow_training.jobs.saved_model import MARKER, find_saved_model
 from airflow_training.service import model_signatures
-from airflow_training.service.context import Reader, ServiceParts
+from airflow_training.service.context import Reader, Service, ServiceParts
 from airflow_training.service.errors import ApiError, StorageAway
 from airflow_training.service.errors_http import REFUSALS, refusals
 from airflow_training.service.job_files import JobFile, files_of
@@ -44,9 +44,19 @@ async def model(job_id: JobId, client: Reader, service: ServiceParts) -> ModelSu
         raise ApiError(404, f"The job {job_id} has left no SavedModel: none of its files is {MARKER}.", code="AT-615")
     summary, marker = found
     reason = _not_to_be_read(marker)
-    if not reason and not await run_in_threadpool(known_signatures, state, marker):
-        await service.programs.run(model_signatures.__name__, key.tenant, state, marker, _PATIENCE)
+    if not reason and not await _is_read(service, key, state, marker):
+        reason = "The signatures are still being read: ask again."
     return await run_in_threadpool(_with_signatures, summary, state, marker, reason)
+
+
+async def _is_read(service: Service, key: JobKey, state: Path, marker: JobFile) -> bool:
+    """Whether all is known of the signatures that will be; has them read if need be."""
+    program = model_signatures.__name__
+    # While the program works, its file holds what is to stay if it is killed.
+    works = service.programs.is_running(program, state, marker)
+    if not works and await run_in_threadpool(known_signatures, state, marker):
+        return True
+    return await service.programs.run(program, key.tenant, state, marker, _PATIENCE)
 
 
 def _find(state: Path) -> tuple[ModelSummary, JobFile] | None:

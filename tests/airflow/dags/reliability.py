@@ -39,7 +39,7 @@ def train(deferrable: bool, **arguments: Any) -> None:
         job_name="overridden",
         script="overridden.py",
         image="python:3",
-        completion_time="10m",
+        completion_time="2h",
         training_conn_id="{{ dag_run.conf['connection'] }}",
         config="{{ dag_run.conf['job'] }}",
         deferrable=deferrable,

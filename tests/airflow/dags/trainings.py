@@ -15,7 +15,7 @@ TELL = """loss = 0.5
 print(f'{{"metrics": {{"loss": {loss}}}}}')
 """
 
-common: dict[str, Any] = {"image": "python:3", "completion_time": "10m"}
+common: dict[str, Any] = {"image": "python:3", "completion_time": "2h"}
 
 with DAG("waiting", schedule=None):
     train = TrainingOperator(
