@@ -23,7 +23,7 @@ from airflow.sdk import get_current_context
 
 from airflow_training.exceptions import StorageError
 from airflow_training.operators.destination import copy_model
-from airflow_training.xcoms import DEPLOYED_KEY
+from airflow_training.xcom_keys import DEPLOYED_KEY
 
 _log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from airflow_training.api.status import JobStatus
     from airflow_training.client.settings import ClientSettings
-    from airflow_training.jobs.status import JobStatus
 
 
 class TrainingService:
@@ -50,8 +50,8 @@ class TrainingService:
 
     def jobs(self) -> list[JobStatus]:
         """The jobs that it was given so far, by earlier tests too, in the order of their submits."""
-        from airflow_training.client.blocking import run
-        from airflow_training.client.training import TrainingClient
+        from airflow_training.client.client import TrainingClient
+        from airflow_training.client.sync import run
 
         async def ask() -> list[JobStatus]:
             async with TrainingClient(self.settings) as client:
@@ -65,7 +65,7 @@ class TrainingService:
         Raises:
             LookupError: There is no such job.
         """
-        from airflow_training.jobs.identity import job_folder
+        from airflow_training.api.naming import job_folder
 
         jobs = {job.name: job.job_id for job in self.jobs()}
         if name not in jobs:

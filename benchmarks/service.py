@@ -32,12 +32,12 @@ import requests
 from sqlalchemy import insert
 from uv import find_uv_bin
 
-from airflow_training.jobs.status import JobState
+from airflow_training.api.status import JobState
 from airflow_training.local.guard import guarded_folder
 from airflow_training.local.process import wait_until
 from airflow_training.local.service import Credentials, LocalService
-from airflow_training.service.database import Job, now, open_database
-from airflow_training.service.runners.environment import clean_environment, create_commands
+from airflow_training.service.database.models import Job, now, open_database
+from airflow_training.service.runners.supervisor.environment import clean_environment, create_commands
 from airflow_training.service.settings import DataFolder
 
 TENANT = "benchmark"

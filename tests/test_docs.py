@@ -20,12 +20,12 @@ import yaml
 from airflow.cli import cli_parser
 from pydantic.alias_generators import to_camel
 
+from airflow_training.api.parameters import CONNECTION_PARAMETERS, TrainingParameters, overridden
 from airflow_training.cli.job_file import read_job_file
 from airflow_training.cli.main import app
+from airflow_training.get_provider_info import get_provider_info
 from airflow_training.hooks.training import EXTRA_FIELDS
-from airflow_training.jobs.parameters import CONNECTION_PARAMETERS, TrainingParameters, overridden
 from airflow_training.operators.training import TrainingOperator
-from airflow_training.provider import get_provider_info
 from tests.pages import DOCS, PAGES, PROJECT, Block, blocks
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]

@@ -13,8 +13,8 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+from airflow_training.get_provider_info import get_provider_info
 from airflow_training.hooks.training import EXTRA_FIELDS, TrainingHook
-from airflow_training.provider import get_provider_info
 
 
 @pytest.fixture

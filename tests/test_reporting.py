@@ -13,17 +13,17 @@ from typing import Any, cast
 
 import pytest
 
-from airflow_training.client.follower import Follower
-from airflow_training.client.news import News, Take
-from airflow_training.client.turns import Turns
-from airflow_training.client.watcher import Watcher
+from airflow_training.api.log import LogRecord
+from airflow_training.api.status import JobState, JobStatus
+from airflow_training.client.follow.delivery import Turns
+from airflow_training.client.follow.subscription import Follower
+from airflow_training.client.follow.update import News, Take
+from airflow_training.client.follow.watcher import Watcher
 from airflow_training.exceptions import JobTimedOut
-from airflow_training.jobs.limits import Limits
-from airflow_training.jobs.log import LogRecord
-from airflow_training.jobs.status import JobState, JobStatus
-from airflow_training.reporting import Outcome, Store, report
-from airflow_training.task_log import TaskLog
-from airflow_training.xcoms import CURSOR_KEY, STATUS_KEY
+from airflow_training.following.deadlines import Limits
+from airflow_training.following.follow_job import Outcome, Store, report
+from airflow_training.following.task_log import TaskLog
+from airflow_training.xcom_keys import CURSOR_KEY, STATUS_KEY
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -154,8 +154,8 @@ async def test_a_job_that_has_started_is_not_ended_though_its_lines_come_late(mo
             go_on.wait()
 
     # Limits are looked at as often.
-    monkeypatch.setattr("airflow_training.reporting.CURSOR_INTERVAL", 0.05)
-    monkeypatch.setattr("airflow_training.reporting._BETWEEN_WRITES", 0)
+    monkeypatch.setattr("airflow_training.following.follow_job.CURSOR_INTERVAL", 0.05)
+    monkeypatch.setattr("airflow_training.following.follow_job._BETWEEN_WRITES", 0)
     monkeypatch.setattr(Watched, "client", SimpleNamespace(cancel=cancel), raising=False)
     task = following(watched, store, lines=Slow(), limits=limits)
     await asyncio.sleep(0)
@@ -204,7 +204,7 @@ async def test_a_job_that_runs_on_though_it_was_canceled_is_not_followed_for_eve
     async def store(key: str, value: Any) -> None:
         pass
 
-    monkeypatch.setattr("airflow_training.reporting._DRAIN", 0.2)
+    monkeypatch.setattr("airflow_training.following.follow_job._DRAIN", 0.2)
     now = datetime.now(timezone.utc)
     with pytest.raises(JobTimedOut):
         await following(watched, store, limits=Limits(now, deadline=now))

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_training.client.news import News
-from airflow_training.jobs.log import LONGEST_LINE, LogRecord
-from airflow_training.jobs.status import JobStatus
-from airflow_training.task_log import LOGGER, LogWriter, Span, Written, span_of
+from airflow_training.api.log import LONGEST_LINE, LogRecord
+from airflow_training.api.status import JobStatus
+from airflow_training.client.follow.update import News
+from airflow_training.following.task_log import LOGGER, LogWriter, Span, Written, span_of
 
 RUNNING = JobStatus.model_validate({"job_id": "job", "status": "RUNNING"})
 TIME = datetime(2026, 11, 26, tzinfo=timezone.utc)

@@ -11,7 +11,7 @@ from airflow_training.cli.output import JsonOption, errors_of_the_service_in_a_s
 from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, open_database_of
 
 if TYPE_CHECKING:
-    from airflow_training.service.clients import Clients, Credentials
+    from airflow_training.service.accounts.clients import Clients, Credentials
 
 app = typer.Typer(help="OAuth2 clients of the training service. The service may run meanwhile.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def add(
 ) -> None:
     """Add a client; a new secret is shown this once only."""
     with errors_of_the_service_in_a_sentence():
-        from airflow_training.service.clients import SCOPES
+        from airflow_training.service.accounts.clients import SCOPES
 
         secret = _read(secret_file)
         added = _clients(data, database_url).add(tenant, client_id, scope or SCOPES, secret)
@@ -90,7 +90,7 @@ def list_(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None, 
 
 
 def _clients(data: Path, database_url: str | None) -> Clients:
-    from airflow_training.service.clients import Clients
+    from airflow_training.service.accounts.clients import Clients
 
     return Clients(open_database_of(data, database_url))
 

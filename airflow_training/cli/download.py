@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
 from airflow_training.cli.jobs import JobId, find
 from airflow_training.cli.output import JsonOption, errors_in_a_sentence, printable, show_one
 from airflow_training.exceptions import SavedModelMissing
 
 if TYPE_CHECKING:
-    from airflow_training.client.training import TrainingClient
+    from airflow_training.client.client import TrainingClient
 
 
 def download(
@@ -35,11 +35,11 @@ def download(
 
 
 async def _download(client: TrainingClient, job_id: str, target: Path, *, everything: bool) -> dict[str, str | int]:
+    from airflow_training.api.naming import job_folder
+    from airflow_training.api.saved_model import choice_among, find_saved_models
     from airflow_training.cli.progress import progress
     from airflow_training.client.download import download as copy
     from airflow_training.client.storage import TransferLog
-    from airflow_training.jobs.identity import job_folder
-    from airflow_training.jobs.saved_model import choice_among, find_saved_models
 
     async with client:
         status = await find(client, job_id)

@@ -23,11 +23,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from airflow_training.api.description import JobDescription
+from airflow_training.api.document import mistakes_in, read_document
+from airflow_training.api.parameters import FileName, check_file_name
 from airflow_training.client.local_files import local_files
 from airflow_training.exceptions import InvalidParameters
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.document import mistakes_in, read_document
-from airflow_training.jobs.parameters import FileName, check_file_name
 
 
 class _JobFile(BaseModel):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
 from airflow_training.cli.output import JsonOption, errors_in_a_sentence, printable_lines, show, show_one
 from airflow_training.exceptions import JobLost
 
 if TYPE_CHECKING:
-    from airflow_training.client.training import TrainingClient
-    from airflow_training.jobs.status import JobStatus
+    from airflow_training.api.status import JobStatus
+    from airflow_training.client.client import TrainingClient
 
 
 def _id(text: str) -> str:

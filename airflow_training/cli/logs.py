@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.following import follow, write
+from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.follow import follow, write
 from airflow_training.cli.jobs import JobId, find
 from airflow_training.cli.output import errors_in_a_sentence
 
 if TYPE_CHECKING:
-    from airflow_training.client.training import TrainingClient
-    from airflow_training.jobs.log import LogRecord
+    from airflow_training.api.log import LogRecord
+    from airflow_training.client.client import TrainingClient
 
 
 def logs(
@@ -50,7 +50,7 @@ async def _show(client: TrainingClient, job_id: str, timestamps: bool, *, as_jso
 
 async def _read(client: TrainingClient, job_id: str) -> AsyncIterator[list[LogRecord]]:
     """Read as much of a log as there is now: one that grows as fast as it is read has an end too."""
-    from airflow_training.jobs.log import LogDecoder
+    from airflow_training.api.log import LogDecoder
 
     chunk = await client.log(job_id, 0)
     decoder, end, offset = LogDecoder(ndjson=chunk.ndjson), chunk.size, 0

@@ -15,9 +15,9 @@ from airflow_training.cli.demo import demo
 from airflow_training.cli.download import download
 from airflow_training.cli.jobs import cancel, jobs, status
 from airflow_training.cli.logs import logs
+from airflow_training.cli.maintenance import prune, revoke_tokens
 from airflow_training.cli.serve import serve
 from airflow_training.cli.submit import submit
-from airflow_training.cli.upkeep import prune, revoke_tokens
 
 app = typer.Typer(
     help="Train models on a remote training service from Apache Airflow.",

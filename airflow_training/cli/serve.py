@@ -17,9 +17,9 @@ from airflow_training.exceptions import TrainingError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
-    from airflow_training.service.amount import Amount
-    from airflow_training.service.s3_store import S3Settings
+    from airflow_training.service.scheduling.resources import Amount
     from airflow_training.service.settings import RaySettings, Tls
+    from airflow_training.service.storage.s3 import S3Settings
 
 DataOption = Annotated[
     Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
@@ -46,8 +46,8 @@ _STORE = "Files in an S3 store elsewhere"
 
 def open_database_of(data: Path, database_url: str | None) -> sessionmaker[Session]:
     """Open the database of a service, which has the folder and the URL that were given."""
-    from airflow_training.service.database import open_database
-    from airflow_training.service.database_engine import postgresql
+    from airflow_training.service.database.engine import postgresql
+    from airflow_training.service.database.models import open_database
     from airflow_training.service.settings import DataFolder
 
     return open_database(postgresql(database_url) if database_url else DataFolder.at(data).database_url)
@@ -228,7 +228,7 @@ def _ray(runner: str, address: str | None, storage_host: str | None) -> RaySetti
 
 def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:
     """The store, with the keys that other S3 tools take from the same variables."""
-    from airflow_training.service.s3_store import S3Settings
+    from airflow_training.service.storage.s3 import S3Settings
 
     if not endpoint:
         return None
@@ -252,7 +252,7 @@ def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settin
 
 
 def _plans(texts: Sequence[str]) -> Mapping[str, Amount]:
-    from airflow_training.service.amount import read_plan
+    from airflow_training.service.scheduling.resources import read_plan
     from airflow_training.service.settings import BASIC_PLANS
 
     return {**BASIC_PLANS, **dict(map(read_plan, texts))}

@@ -10,14 +10,14 @@ from uuid import uuid4
 
 import typer
 
-from airflow_training.cli.connecting import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.following import follow
+from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
+from airflow_training.cli.follow import follow
 from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show_one
 
 if TYPE_CHECKING:
-    from airflow_training.client.training import TrainingClient
-    from airflow_training.jobs.description import JobDescription
-    from airflow_training.jobs.status import JobStatus
+    from airflow_training.api.description import JobDescription
+    from airflow_training.api.status import JobStatus
+    from airflow_training.client.client import TrainingClient
 
 
 def submit(
@@ -50,9 +50,9 @@ def submit(
 async def _submit(
     client: TrainingClient, job_id: str, description: JobDescription, files: dict[str, Path]
 ) -> JobStatus:
+    from airflow_training.api.naming import job_folder
     from airflow_training.cli.progress import progress
     from airflow_training.client.storage import TransferLog, Upload
-    from airflow_training.jobs.identity import job_folder
 
     uploads = [Upload(name, partial(_open, path)) for name, path in files.items()]
     async with client:

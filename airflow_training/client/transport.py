@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import aiohttp
 from tenacity import AsyncRetrying
 
+from airflow_training.client.auth import TokenSource, describe
 from airflow_training.client.retry import AGAIN, TOKEN_REFUSED, RetryPolicy, TryAgain, retry_after
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.token import TokenSource, describe
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidReply,

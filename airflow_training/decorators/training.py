@@ -15,8 +15,8 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_d
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_training.api.parameters import variables
 from airflow_training.exceptions import InvalidParameters, coded
-from airflow_training.jobs.parameters import variables
 from airflow_training.operators.training import TrainingOperator
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import obstore
 from obstore.fsspec import FsspecStore
 from upath.implementations.cloud import CloudPath
 
-from airflow_training.client import blocking
+from airflow_training.client import sync
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.storage import JobStorage
-from airflow_training.client.training import TrainingClient
 from airflow_training.hooks.training import TrainingHook
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class TrainingFileSystem(FsspecStore):
 
     def __init__(self, conn_id: str | None = None, **options: Any) -> None:
         hook = TrainingHook(conn_id or TrainingHook.default_conn_name)
-        self._storage = blocking.run(_storage(hook.client()))
+        self._storage = sync.run(_storage(hook.client()))
         super().__init__("s3", **options)  # obstore warns of protocols that it does not know
         self.protocol = "training"
 

@@ -19,11 +19,11 @@ from requests import Session
 from requests.models import DEFAULT_REDIRECT_LIMIT
 from tenacity import AsyncRetrying, RetryCallState, Retrying
 
-from airflow_training.client import checking
+from airflow_training.client import diagnostics
+from airflow_training.client.auth import TokenSource
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy, TryAgain
 from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Flag
-from airflow_training.client.token import TokenSource
-from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class TrainingHook(HttpHook):
         Returns:
             Of each, whether it works, and what was found, by its name.
         """
-        return checking.check(lambda: self.client(policy=checking.QUICK))
+        return diagnostics.check(lambda: self.client(policy=diagnostics.QUICK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra, headers = _read_extra(connection)

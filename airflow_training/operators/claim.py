@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_training.jobs.identity import job_folder, job_id
+from airflow_training.api.naming import job_folder, job_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

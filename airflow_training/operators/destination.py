@@ -10,9 +10,9 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.exceptions import AirflowException
 from fsspec.implementations.local import LocalFileSystem
 
+from airflow_training.api.saved_model import MARKER
 from airflow_training.exceptions import StorageError, TrainingError
 from airflow_training.filesystems.folder import files_below
-from airflow_training.jobs.saved_model import MARKER
 
 _PIECE = 1024 * 1024
 

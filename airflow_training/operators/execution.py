@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time import task_runner
 
+from airflow_training.api.durations import read_duration
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.client.storage import Upload
 from airflow_training.exceptions import InvalidParameters, TrainingError
-from airflow_training.jobs.limits import Limits, read_duration
-from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.following.deadlines import Limits
+from airflow_training.following.follow_job import Outcome
 from airflow_training.operators import destination, inputs
-from airflow_training.operators.attempt import Attempt
+from airflow_training.operators.asset_events import tell_outlets
 from airflow_training.operators.claim import Claim
-from airflow_training.operators.link import TrainingJobLink
-from airflow_training.operators.masking import mask_variables
-from airflow_training.operators.outlets import tell_outlets
-from airflow_training.reporting import Outcome
+from airflow_training.operators.links import TrainingJobLink
+from airflow_training.operators.masked_secrets import mask_variables
+from airflow_training.operators.run import Attempt
 from airflow_training.triggers.training import TrainingTrigger, error_of
 
 if TYPE_CHECKING:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from airflow.sdk import Asset, ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
-from airflow_training.client.local_files import local_files
-from airflow_training.client.storage import Upload
-from airflow_training.filesystems.folder import files_below
-from airflow_training.jobs.parameters import (
+from airflow_training.api.parameters import (
     TrainingParameters,
     overridden,
     script_file,
     script_is_text,
 )
-from airflow_training.jobs.requirements import REQUIREMENTS_FILE
+from airflow_training.api.requirements import REQUIREMENTS_FILE
+from airflow_training.client.local_files import local_files
+from airflow_training.client.storage import Upload
+from airflow_training.filesystems.folder import files_below
 
 if TYPE_CHECKING:
     from airflow_training.operators.training import TrainingOperator

@@ -15,9 +15,9 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import external_query_run
 
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators import inputs
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from airflow_training.api.metrics import METRICS_FILE, metrics_of_file, with_metrics
+from airflow_training.api.saved_model import find_saved_models
+from airflow_training.api.status import JobState
 from airflow_training.client.storage import JobStorage, Upload
 from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
-from airflow_training.jobs.metrics import METRICS_FILE, metrics_of_file, with_metrics
-from airflow_training.jobs.saved_model import find_saved_models
-from airflow_training.jobs.status import JobState
-from airflow_training.reporting import Outcome
+from airflow_training.following.follow_job import Outcome
 
 # Bytes: no file of metrics is longer, and a worker has no memory for one that is.
 _LONGEST_METRICS = 1024 * 1024

@@ -12,9 +12,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
+from airflow_training.api.parameters import TrainingParameters, script_is_text
 from airflow_training.exceptions import InvalidParameters
-from airflow_training.jobs.parameters import TrainingParameters, script_is_text
-from airflow_training.operators.link import TrainingJobLink
+from airflow_training.operators.links import TrainingJobLink
 
 if TYPE_CHECKING:
     import jinja2
@@ -64,7 +64,7 @@ class TrainingOperator(BaseOperator):
     Returns:
         In XCom `return_value` the location of the SavedModel, a path that `ObjectStoragePath` takes; in
         `training_job` the job's id, its final status, the location, the duration in seconds and the metrics (see
-        `airflow_training.jobs.metrics`); in `training_status` the status object while the job runs. The events of
+        `airflow_training.api.metrics`); in `training_status` the status object while the job runs. The events of
         assets among the outlets have location, job id, metrics and duration as well.
 
     Raises:
@@ -167,10 +167,10 @@ class TrainingOperator(BaseOperator):
         # The only one that is called for a mapped task too; Airflow stores the fields, masked, right after it.
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
-            from airflow_training.operators import inputs, masking  # noqa: PLC0415 - as in _executed
+            from airflow_training.operators import inputs, masked_secrets  # noqa: PLC0415 - as in _executed
 
             with suppress(InvalidParameters):  # it is raised when the task is executed
-                masking.mask_variables(inputs.given(self).get("env"))
+                masked_secrets.mask_variables(inputs.given(self).get("env"))
 
     def execute(self, context: Context) -> str:
         """Upload, submit, and wait for the end: in the triggerer, or here."""

@@ -16,8 +16,8 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
-from airflow_training.plugins.owners import owner_of
-from airflow_training.plugins.refs import JobRef, TaskRef, read_ref
+from airflow_training.plugins.job_owners import owner_of
+from airflow_training.plugins.job_refs import JobRef, TaskRef, read_ref
 
 
 class Rights:

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from airflow_training.plugins import job_api, lists_api
-from airflow_training.plugins.refs import InvalidRef
+from airflow_training.plugins import routes_job, routes_lists
+from airflow_training.plugins.job_refs import InvalidRef
 
 _HERE = Path(__file__).parent
 PAGES = ("job", "compare", "jobs")
@@ -29,8 +29,8 @@ def application() -> FastAPI:
     app.middleware("http")(_headers)
     app.add_exception_handler(InvalidRef, _invalid)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.include_router(job_api.router, prefix="/api")
-    app.include_router(lists_api.router, prefix="/api")
+    app.include_router(routes_job.router, prefix="/api")
+    app.include_router(routes_lists.router, prefix="/api")
     app.mount("/static", StaticFiles(directory=_HERE / "static"))
     for page in PAGES:
         app.add_api_route(f"/{page}", _shows(_HERE / "pages" / f"{page}.html"))

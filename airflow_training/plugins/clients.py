@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from weakref import WeakValueDictionary
 
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy
-from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.plugins.connections import is_training
+from airflow_training.plugins.visible_connections import is_training
 
 PATIENCE = 5.0
 """Seconds that a page waits for an answer of the service."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk.plugins_manager import AirflowPlugin
 
-from airflow_training.addresses import PREFIX, TASK_TAB, base_path
+from airflow_training.urls import PREFIX, TASK_TAB, base_path
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

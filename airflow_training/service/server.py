@@ -15,32 +15,32 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from airflow_training.service.access_log import open_access_log
-from airflow_training.service.app import create_app
-from airflow_training.service.buckets import Buckets, buckets_of, remember_store
-from airflow_training.service.clients import Clients
-from airflow_training.service.context import Service
-from airflow_training.service.database import open_database
-from airflow_training.service.database_engine import postgresql
-from airflow_training.service.database_lock import DatabaseLock
+from airflow_training.service.accounts.clients import Clients
+from airflow_training.service.accounts.tokens import Tokens
+from airflow_training.service.database.engine import postgresql
+from airflow_training.service.database.lock import DatabaseLock
+from airflow_training.service.database.models import open_database
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.housekeeping import Housekeeping, prune
-from airflow_training.service.job_table import JobTable
-from airflow_training.service.machine import MEGABYTE, detect
-from airflow_training.service.metrics import Metrics
-from airflow_training.service.network import is_loopback, listen, own_address, reachable, url
-from airflow_training.service.programs import Programs
-from airflow_training.service.ray_machine import RayMachine
-from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.container import ContainerRunner
-from airflow_training.service.runners.process import ProcessRunner
-from airflow_training.service.runners.ray import RayRunner
+from airflow_training.service.http.access_log import open_access_log
+from airflow_training.service.http.app import create_app
+from airflow_training.service.http.auth import Service
+from airflow_training.service.http.prometheus import Metrics
+from airflow_training.service.insights.readers import Programs
+from airflow_training.service.runners.container.runner import ContainerRunner
+from airflow_training.service.runners.process.cgroup import Cgroup
+from airflow_training.service.runners.process.runner import ProcessRunner
+from airflow_training.service.runners.ray.runner import RayRunner
 from airflow_training.service.runners.runner import Runner
-from airflow_training.service.scheduler import Scheduler
+from airflow_training.service.scheduling.capacity import MEGABYTE, detect
+from airflow_training.service.scheduling.job_table import JobTable
+from airflow_training.service.scheduling.maintenance import Housekeeping, prune
+from airflow_training.service.scheduling.ray_capacity import RayMachine
+from airflow_training.service.scheduling.scheduler import Scheduler
+from airflow_training.service.scheduling.status_cache import Statuses
 from airflow_training.service.settings import DataFolder, RaySettings, RunnerName, ServiceSettings, Tls
-from airflow_training.service.statuses import Statuses
-from airflow_training.service.storage import Storage
-from airflow_training.service.tokens import Tokens
+from airflow_training.service.storage.bucket import Buckets, buckets_of, remember_store
+from airflow_training.service.storage.endpoint import Storage
+from airflow_training.service.storage.sockets import is_loopback, listen, own_address, reachable, url
 
 _logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from airflow_training.service.amount import Amount
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.s3_store import S3Settings
+from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.storage.s3 import S3Settings
 
 BUCKET = "data"
 

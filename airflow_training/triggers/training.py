@@ -19,9 +19,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow.utils.helpers import log_filename_template_renderer
 from tenacity import AsyncRetrying, stop_after_delay, wait_random_exponential
 
-from airflow_training import stats
-from airflow_training.background import finish
-from airflow_training.client.watcher import Watcher
+from airflow_training.client.follow.watcher import Watcher
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -34,13 +32,15 @@ from airflow_training.exceptions import (
     TrainingError,
     coded,
 )
-from airflow_training.jobs.limits import Limits
+from airflow_training.following import stats
+from airflow_training.following.deadlines import Limits
+from airflow_training.following.follow_job import Superseded, report
+from airflow_training.following.log_backpressure import log_is_read
+from airflow_training.following.task_log import LOGGER, Span, span_of
 from airflow_training.per_loop import PerLoop
-from airflow_training.reporting import Superseded, report
-from airflow_training.task_log import LOGGER, Span, span_of
-from airflow_training.triggers.log_delivery import log_is_read
-from airflow_training.triggers.watchers import shared_watcher
-from airflow_training.xcoms import CURSOR_KEY, JOB_ID_KEY
+from airflow_training.shielded import finish
+from airflow_training.triggers.shared_watcher import shared_watcher
+from airflow_training.xcom_keys import CURSOR_KEY, JOB_ID_KEY
 
 # Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
 # deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.

@@ -25,9 +25,9 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import delete, select
 
-from airflow_training.jobs.limits import Limits
+from airflow_training.following.deadlines import Limits
 from airflow_training.triggers.training import TrainingTrigger
-from airflow_training.xcoms import JOB_ID_KEY
+from airflow_training.xcom_keys import JOB_ID_KEY
 from benchmarks.parts.names import DAG, SLEEPING, TASK
 from benchmarks.parts.running_jobs import job_id
 from benchmarks.parts.stall import StallTrigger

@@ -30,9 +30,9 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetXCom, OKResponse, SetXCom, XComResult
 from airflow.sdk.log import configure_logging, reset_logging
 
-from airflow_training.client.watcher import Watcher
-from airflow_training.jobs.limits import Limits
-from airflow_training.triggers.watchers import shared_watcher
+from airflow_training.client.follow.watcher import Watcher
+from airflow_training.following.deadlines import Limits
+from airflow_training.triggers.shared_watcher import shared_watcher
 from benchmarks.parts.running_jobs import job_id
 from benchmarks.parts.stall import longest_stall
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from airflow_training.jobs.status import JobState
+from airflow_training.api.status import JobState
 from airflow_training.local.service import LocalService
-from airflow_training.service.database import Job, now, open_database
-from airflow_training.service.runners.job_log import JobLog
-from airflow_training.service.runners.state_folder import STARTED, SUPERVISOR, boot_id, lock_of
+from airflow_training.service.database.models import Job, now, open_database
+from airflow_training.service.runners.run_folder import STARTED, SUPERVISOR, boot_id, lock_of
+from airflow_training.service.runners.supervisor.job_log import JobLog
 from airflow_training.service.settings import DataFolder
 
 TENANT = "benchmark"

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import JobStorage, StorageAccess
-from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.inputs import find_mistakes, uploads
 
 

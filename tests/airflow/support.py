@@ -17,10 +17,10 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from airflow_training.client import blocking
+from airflow_training.api.status import JobStatus
+from airflow_training.client import sync
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.training import TrainingClient
-from airflow_training.jobs.status import JobStatus
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, LocalProcessError
 from airflow_training.local.service import Credentials, LocalService
@@ -53,7 +53,7 @@ class ServiceUnderTest:
             async with TrainingClient(self._settings) as client:
                 return await client.jobs()
 
-        found = [job for job in blocking.run(ask()) if job.name == name]
+        found = [job for job in sync.run(ask()) if job.name == name]
         return sorted(found, key=lambda job: str(job.submission_time))
 
     def cancel(self, job: JobStatus) -> None:
@@ -61,7 +61,7 @@ class ServiceUnderTest:
             async with TrainingClient(self._settings) as client:
                 await client.cancel(job.job_id)
 
-        blocking.run(ask())
+        sync.run(ask())
 
     def work(self, job: JobStatus) -> Path:
         """Where a job works on its copy of the files; made before it starts, if need be."""

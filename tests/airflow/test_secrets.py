@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from airflow_training.jobs.status import JobStatus
+from airflow_training.api.status import JobStatus
 from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.support import BOTH, ServiceUnderTest, Training, places
 from tests.airflow.test_training_page import Browser, ref_of

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_training.jobs.identity import job_id
+from airflow_training.api.naming import job_id
 from airflow_training.local.airflow import LocalAirflow
-from airflow_training.xcoms import CLAIM_KEY, JOB_ID_KEY
+from airflow_training.xcom_keys import CLAIM_KEY, JOB_ID_KEY
 from tests.airflow.proxy import Proxy, answers
 from tests.airflow.support import SAVE, WAIT, Training
 from tests.patience import PATIENCE, wait_for

@@ -13,10 +13,10 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_training.api.description import JobDescription
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.jobs.description import JobDescription
 from airflow_training.local.service import LocalService
 from tests.cli.commands import Command, job_file
 from tests.patience import PATIENCE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from airflow_training.client.news import News
-from airflow_training.client.watcher import Watcher
+from airflow_training.client.follow.update import News
+from airflow_training.client.follow.watcher import Watcher
 
 
 class Told:

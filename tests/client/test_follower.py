@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from airflow_training.client.follower import Follower
-from airflow_training.client.news import LINES_AT_ONCE, News
-from airflow_training.jobs.log import LogRecord
-from airflow_training.jobs.status import JobStatus
+from airflow_training.api.log import LogRecord
+from airflow_training.api.status import JobStatus
+from airflow_training.client.follow.subscription import Follower
+from airflow_training.client.follow.update import LINES_AT_ONCE, News
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ import time
 import psutil
 import pytest
 
+from airflow_training.api.description import JobDescription
+from airflow_training.client.cancel_after_exit import StandIn
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.stand_in import StandIn
-from airflow_training.client.training import TrainingClient
-from airflow_training.jobs.description import JobDescription
 from airflow_training.local.service import Credentials, LocalService
 
 pytestmark = pytest.mark.anyio

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as of_examples
 from hypothesis import strategies as st
 
+from airflow_training.client.auth import TokenSource
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings, TokenAuthMethod, TokenHttpMethod
-from airflow_training.client.token import TokenSource
-from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import AuthenticationError, InvalidReply, ServiceUnavailable
 from tests.client.faulty import FaultyService, answer, token
 

@@ -13,15 +13,15 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_training.client.log_tail import MOST_AT_ONCE
+from airflow_training.api.description import JobDescription
+from airflow_training.api.naming import job_folder
+from airflow_training.api.status import JobState
+from airflow_training.client.client import TrainingClient
+from airflow_training.client.follow.log_tail import MOST_AT_ONCE
+from airflow_training.client.follow.watcher import Watcher
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import JobLost, RequestRejected, StorageError
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.identity import job_folder
-from airflow_training.jobs.status import JobState
 from tests.client.following import Told, follow, to_the_end
 
 pytestmark = pytest.mark.anyio

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from airflow_training.api.description import JobDescription
+from airflow_training.client.auth import TokenSource, describe
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.token import TokenSource, describe
-from airflow_training.client.training import TrainingClient
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -22,7 +23,6 @@ from airflow_training.exceptions import (
     RequestRejected,
     ServiceUnavailable,
 )
-from airflow_training.jobs.description import JobDescription
 from tests.client.faulty import Answer, FaultyService, answer, token
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from airflow_training.client.follower import Follower
-from airflow_training.client.news import News, Take
-from airflow_training.client.turns import Turns
+from airflow_training.api.log import LONGEST_LINE, LogRecord
+from airflow_training.api.status import JobStatus
+from airflow_training.client.follow.delivery import Turns
+from airflow_training.client.follow.subscription import Follower
+from airflow_training.client.follow.update import News, Take
 from airflow_training.exceptions import ServiceUnavailable
-from airflow_training.jobs.log import LONGEST_LINE, LogRecord
-from airflow_training.jobs.status import JobStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +101,7 @@ async def test_lines_of_a_job_that_has_waited_for_long_are_told_together(monkeyp
 
     alone = len(taken)
     taken.clear()
-    monkeypatch.setattr("airflow_training.client.follower.LATE", 0)
+    monkeypatch.setattr("airflow_training.client.follow.subscription.LATE", 0)
     await all_taken(tell(Turns(), taken.append, lines))
 
     assert all(news.together for news in taken)

@@ -12,15 +12,15 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_training.client import watcher as module
-from airflow_training.client.news import News
+from airflow_training.api.description import JobDescription
+from airflow_training.api.status import JobState
+from airflow_training.client.client import TrainingClient
+from airflow_training.client.follow import watcher as module
+from airflow_training.client.follow.update import News
+from airflow_training.client.follow.watcher import Watcher
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.training import TrainingClient
-from airflow_training.client.watcher import Watcher
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.status import JobState
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
 from tests.client.following import Told, follow
 from tests.patience import PATIENCE, wait_for

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_training.jobs.description import JobDescription, command_line
-from airflow_training.jobs.parameters import TrainingParameters
+from airflow_training.api.description import JobDescription, command_line
+from airflow_training.api.parameters import TrainingParameters
 
 MINIMAL: dict[str, Any] = {"job_name": "census", "image": "tf:1", "completion_time": "1h", "script": "train.py"}
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.document import mistakes_in, read_document
+from airflow_training.api.description import JobDescription
+from airflow_training.api.document import mistakes_in, read_document
 
 
 def env(value: str, **changes: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from airflow_training.jobs.identity import job_folder, job_id
+from airflow_training.api.naming import job_folder, job_id
 
 
 def test_every_part_makes_another_job() -> None:

@@ -6,7 +6,7 @@ from logging import CRITICAL, ERROR, INFO, WARNING
 
 import pytest
 
-from airflow_training.jobs.level import level_of
+from airflow_training.following.log_level import level_of
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_training.jobs.limits import Limits, read_duration
-from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.api.durations import read_duration
+from airflow_training.api.status import JobState, JobStatus
+from airflow_training.following.deadlines import Limits
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)

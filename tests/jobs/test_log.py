@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_training.jobs.log import LONGEST_LINE, LogDecoder, LogRecord
+from airflow_training.api.log import LONGEST_LINE, LogDecoder, LogRecord
 
 TIME = datetime(2026, 11, 23, 10, 51, 5, 123456, tzinfo=timezone.utc)
 lines = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), max_size=8)

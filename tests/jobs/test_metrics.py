@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_training.jobs.metrics import metrics_of_file, metrics_of_line, with_metrics
+from airflow_training.api.metrics import metrics_of_file, metrics_of_line, with_metrics
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.alias_generators import to_camel
 
+from airflow_training.api.parameters import TrainingParameters, overridden
 from airflow_training.exceptions import InvalidParameters
-from airflow_training.jobs.parameters import TrainingParameters, overridden
 
 MINIMAL: dict[str, Any] = {
     "job_name": "census",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
-from airflow_training.jobs.parameters import TrainingParameters
 
 HASH = "--hash=sha256:" + "a" * 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_training.jobs.saved_model import choice_among, find_saved_model, find_saved_models
+from airflow_training.api.saved_model import choice_among, find_saved_model, find_saved_models
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_training.jobs.status import JobState, JobStatus
+from airflow_training.api.status import JobState, JobStatus
 
 
 @pytest.mark.parametrize(

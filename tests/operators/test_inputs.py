@@ -15,13 +15,13 @@ from zipfile import ZipFile
 import pytest
 from airflow.sdk import Asset, ObjectStoragePath
 
+from airflow_training.api.description import JobDescription
+from airflow_training.api.naming import job_folder
+from airflow_training.api.parameters import TrainingParameters
+from airflow_training.api.status import JobState
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.identity import job_folder
-from airflow_training.jobs.parameters import TrainingParameters
-from airflow_training.jobs.status import JobState
 from airflow_training.operators.inputs import find_mistakes, given, uploads
 from airflow_training.operators.training import TrainingOperator
 

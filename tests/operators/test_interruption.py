@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_training.operators.interruption import Interruptible
+from airflow_training.operators.interruptible import Interruptible
 
 # Seconds, which do not pass: the tests raise the alarm themselves.
 _LONG = 600

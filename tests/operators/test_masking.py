@@ -12,10 +12,10 @@ from airflow.sdk import DAG
 from airflow.sdk._shared.secrets_masker import redact, reset_secrets_masker
 from airflow.sdk.log import mask_secret
 
+from airflow_training.api.description import JobDescription
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.decorators.training import training_task
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.parameters import TrainingParameters
-from airflow_training.operators.masking import mask_variables, masks
+from airflow_training.operators.masked_secrets import mask_variables, masks
 from airflow_training.operators.training import TrainingOperator
 
 MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "train.py"}

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 
 from airflow_training.exceptions import StorageError
-from airflow_training.operators import attempt
+from airflow_training.operators import run
 from airflow_training.operators.claim import Claim
 from airflow_training.operators.training import TrainingOperator
 from tests.operators.support import resume
@@ -42,7 +42,7 @@ def test_a_training_does_not_fail_for_its_metrics(
     async def full(*_: Any) -> None:
         raise StorageError("The storage is full.", code="AT-314")
 
-    monkeypatch.setattr(attempt, "kept_metrics", full)
+    monkeypatch.setattr(run, "kept_metrics", full)
 
     result = resume(task, "SUCCEEDED", claim, TOLD)
 

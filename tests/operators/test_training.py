@@ -11,9 +11,9 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.jobs.parameters import TrainingParameters
 from airflow_training.operators.execution import Execution
 from airflow_training.operators.training import TrainingOperator
 

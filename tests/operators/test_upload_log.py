@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from airflow_training.client.storage import Upload
-from airflow_training.operators.attempt import Attempt
+from airflow_training.operators.run import Attempt
 
 pytestmark = pytest.mark.anyio
 

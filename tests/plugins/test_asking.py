@@ -15,14 +15,14 @@ from unittest.mock import Mock
 import pytest
 from aiohttp import web
 
+from airflow_training.api.status import JobStatus
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.jobs.status import JobStatus
-from airflow_training.plugins import asking as asking_module
-from airflow_training.plugins import clients, connections, lists_api
+from airflow_training.plugins import clients, routes_lists, visible_connections
+from airflow_training.plugins import gateway as asking_module
 from airflow_training.plugins.access import Rights
-from airflow_training.plugins.asking import Answer, Asking, _Question
 from airflow_training.plugins.clients import Service
-from airflow_training.plugins.telling import told_to
+from airflow_training.plugins.display import told_to
+from airflow_training.plugins.gateway import Answer, Asking, _Question
 from tests.client.faulty import FaultyService, answer, token
 
 pytestmark = pytest.mark.anyio
@@ -108,8 +108,8 @@ async def test_a_long_list_is_asked_for_no_longer_than_it_is_shown(serve: Serve)
         for n in range(40_000)
     ]
     async with serve(answer(200, json.dumps({"jobs": jobs}))) as faulty:
-        found = await lists_api._all_jobs(SERVICE)
-        again = await lists_api._all_jobs(SERVICE)
+        found = await routes_lists._all_jobs(SERVICE)
+        again = await routes_lists._all_jobs(SERVICE)
 
     assert [job.job_id for job in found.value or []] == [str(n) for n in reversed(range(39_000, 40_000))]
     assert again is found
@@ -245,7 +245,7 @@ async def test_a_connection_that_cannot_be_read_is_no_training_service(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", told)
 
-    assert not connections._is_there("training_test")
+    assert not visible_connections._is_there("training_test")
     found = await status(Asking())
     assert found.code in ("AT-101", "AT-109")
 

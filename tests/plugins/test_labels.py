@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_training.plugins.labels import labels
-from airflow_training.plugins.refs import TaskRef
+from airflow_training.plugins.job_refs import TaskRef
+from airflow_training.plugins.run_labels import labels
 
 RUNS = st.sampled_from(["manual__2026-11-26T09:30:12+00:00", "manual__2026-11-26T09:30:40+00:00", "mine", "mine [1]"])
 REFS = st.builds(TaskRef, st.sampled_from("ab"), RUNS, st.sampled_from(["train", "t"]), st.integers(-1, 2))

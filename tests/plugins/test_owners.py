@@ -16,11 +16,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from airflow_training.jobs.identity import job_id
+from airflow_training.api.naming import job_id
 from airflow_training.operators.claim import STATE_KEY, Claim
-from airflow_training.plugins import owners
-from airflow_training.plugins.refs import TaskRef
-from airflow_training.xcoms import JOB_ID_KEY
+from airflow_training.plugins import job_owners
+from airflow_training.plugins.job_refs import TaskRef
+from airflow_training.xcom_keys import JOB_ID_KEY
 
 TASK = TaskRef("nightly", "manual__1", "train", 2)
 
@@ -64,25 +64,25 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
         with Session(engine) as session:
             yield session
 
-    monkeypatch.setattr(owners, "create_session", create_session)
-    owners._owners.clear()
+    monkeypatch.setattr(job_owners, "create_session", create_session)
+    job_owners._owners.clear()
     with Session(engine) as session:
         yield Database(session)
-    owners._owners.clear()
+    job_owners._owners.clear()
     engine.dispose()
 
 
 def test_a_job_is_its_tasks_from_the_claim_on(database: Database) -> None:
     database.write(claim(1))
 
-    assert owners.owner_of(job(1)) == TASK
-    assert owners.owner_of(job(2)) is None
+    assert job_owners.owner_of(job(1)) == TASK
+    assert job_owners.owner_of(job(2)) is None
 
 
 def test_a_job_of_a_former_try_stays_its_tasks(database: Database) -> None:
     database.write(claim(3))
 
-    assert owners.owners_of([job(1), job(2), job(3), job(4)]) == dict.fromkeys([job(1), job(2), job(3)], TASK)
+    assert job_owners.owners_of([job(1), job(2), job(3), job(4)]) == dict.fromkeys([job(1), job(2), job(3)], TASK)
 
 
 def test_each_of_many_jobs_is_its_own_tasks(database: Database) -> None:
@@ -91,20 +91,20 @@ def test_each_of_many_jobs_is_its_own_tasks(database: Database) -> None:
         database.write(claim(1 + number % 3, task), task)
     jobs = {job(1, task): task for task in tasks}
 
-    assert owners.owners_of([*jobs, str(uuid4()), "of-another-kind"]) == jobs
+    assert job_owners.owners_of([*jobs, str(uuid4()), "of-another-kind"]) == jobs
 
 
 def test_another_spelling_of_the_id_is_the_same_job(database: Database) -> None:
     database.write(claim(1))
 
     for spelling in (job(1).upper(), job(1).replace("-", "")):
-        assert owners.owner_of(spelling) == TASK
+        assert job_owners.owner_of(spelling) == TASK
 
 
 def test_a_claim_that_airflow_has_removed_leaves_the_xcom(database: Database) -> None:
     database.push(job(1))
 
-    assert owners.owner_of(job(1)) == TASK
+    assert job_owners.owner_of(job(1)) == TASK
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,22 @@ def test_who_writes_anything_there_gets_nobody_elses_job(database: Database, sta
     database.write({**claim(1, theirs), **state} if isinstance(state, dict) else state)
     database.push(job(1, theirs), TaskRef("mine", "manual__2", "train"))
 
-    assert owners.owner_of(job(1, theirs)) is None
+    assert job_owners.owner_of(job(1, theirs)) is None
     database.write(claim(1, theirs), theirs)
-    owners._owners.clear()
-    assert owners.owner_of(job(1, theirs)) == theirs
+    job_owners._owners.clear()
+    assert job_owners.owner_of(job(1, theirs)) == theirs
 
 
 def test_a_state_of_another_name_claims_nothing(database: Database) -> None:
     database.write(claim(1), key="training_jobs")
 
-    assert owners.owner_of(job(1)) is None
+    assert job_owners.owner_of(job(1)) is None
 
 
 def test_many_tabs_ask_the_database_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.write(claim(1))
     asked = [job(1), job(2)]
-    owners.owners_of(asked)
+    job_owners.owners_of(asked)
 
-    monkeypatch.setattr(owners, "create_session", None)
-    assert owners.owners_of(asked) == {job(1): TASK}
+    monkeypatch.setattr(job_owners, "create_session", None)
+    assert job_owners.owners_of(asked) == {job(1): TASK}

@@ -32,7 +32,7 @@ def test_a_process_that_loads_it_imports_next_to_nothing() -> None:
     modules, _ = loaded()
 
     assert modules == [
-        "airflow_training.addresses",
+        "airflow_training.urls",
         "airflow_training.plugins",
         "airflow_training.plugins.training",
     ]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from airflow_training.jobs.identity import job_id
-from airflow_training.plugins.refs import InvalidRef, JobRef, TaskRef, read_ref, task_ref
+from airflow_training.api.naming import job_id
+from airflow_training.plugins.job_refs import InvalidRef, JobRef, TaskRef, read_ref, task_ref
 
 TASK: dict[str, Any] = {"dag_id": "nightly", "run_id": "manual__1", "task_id": "train"}
 IDS = st.text(min_size=1, max_size=250).filter(lambda text: "\0" not in text and text.isprintable())

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_training.api.description import Execution, JobDescription
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.jobs.description import Execution, JobDescription
 from airflow_training.plugins.clients import Service
-from airflow_training.plugins.tails import MOST_LINES, Tail, Tails
+from airflow_training.plugins.log_tails import MOST_LINES, Tail, Tails
 
 pytestmark = pytest.mark.anyio
 

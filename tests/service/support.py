@@ -24,10 +24,10 @@ from obstore.store import S3Store
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from airflow_training.jobs.identity import job_folder
+from airflow_training.api.naming import job_folder
 from airflow_training.local.service import Credentials, LocalService
-from airflow_training.service.clients import Clients
-from airflow_training.service.database import Job, now, open_database
+from airflow_training.service.accounts.clients import Clients
+from airflow_training.service.database.models import Job, now, open_database
 from airflow_training.service.settings import DataFolder
 from tests.patience import PATIENCE, wait_for
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
 from airflow_training.local.process import free_port
 from tests.patience import PATIENCE, wait_for
 from tests.service.support import Certificates, RunningService

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from airflow_training.service.runners import staged_files
-from airflow_training.service.runners.container_state import WORK, folder_of
-from airflow_training.service.runners.state_folder import name_of
+from airflow_training.service.runners.container.state import WORK, folder_of
+from airflow_training.service.runners.run_folder import name_of
+from airflow_training.service.runners.supervisor import staged_files
 from tests.engines.podman import IMAGE, Podman
 from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant, keys

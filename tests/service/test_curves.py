@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_training.service.curve_file import CurveFile, NewPoint
-from airflow_training.service.curves import read_curves
-from airflow_training.service.runners.job_log import JobLog
+from airflow_training.service.insights.curve_file import CurveFile, NewPoint
+from airflow_training.service.insights.curves import read_curves
+from airflow_training.service.runners.supervisor.job_log import JobLog
 from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant
 

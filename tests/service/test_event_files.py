@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.service import event_files
-from airflow_training.service.curves import read_curves
-from airflow_training.service.event_files import read_news, what_to_read
+from airflow_training.service.insights import event_files
+from airflow_training.service.insights.curves import read_curves
+from airflow_training.service.insights.event_files import read_news, what_to_read
 from tests.patience import PATIENCE, wait_for
 from tests.service.event_files import NAME, new_scalar, old_scalar, record, state_of, write_by_tensorboard
 from tests.service.support import RunningService, Tenant

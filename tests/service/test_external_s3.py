@@ -12,7 +12,7 @@ import pytest
 from obstore.exceptions import BaseError
 
 from airflow_training.local.process import LocalProcessError
-from airflow_training.service.runners.state_folder import OUTCOME
+from airflow_training.service.runners.run_folder import OUTCOME
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.s3 import PREFIX, S3Server, running_s3
 from tests.patience import wait_for

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_training.jobs.log import NDJSON
-from airflow_training.service.files import write_json
-from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.state_folder import STARTED, SUPERVISOR, name_of
+from airflow_training.api.log import NDJSON
+from airflow_training.service.durable_files import write_json
+from airflow_training.service.runners.process.cgroup import Cgroup
+from airflow_training.service.runners.run_folder import STARTED, SUPERVISOR, name_of
 from tests.patience import wait_for
 from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant
 

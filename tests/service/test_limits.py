@@ -20,10 +20,10 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from airflow_training.service.runners import limits
-from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.state_folder import name_of
-from airflow_training.service.runners.usage import Sample
+from airflow_training.service.runners.process.cgroup import Cgroup
+from airflow_training.service.runners.run_folder import name_of
+from airflow_training.service.runners.supervisor import limits
+from airflow_training.service.runners.supervisor.usage import Sample
 from tests.patience import PATIENCE, SLOWNESS, wait_for
 from tests.service.support import RunningService, Tenant
 
@@ -254,8 +254,8 @@ WITHOUT_GROUPS = """
 import json, os, sys
 from pathlib import Path
 from airflow_training.service.runners import limits
-from airflow_training.service.runners.process_tree import ProcessTree, adopt_orphans
-from airflow_training.service.runners.usage import Sampler
+from airflow_training.service.runners.process.process_tree import ProcessTree, adopt_orphans
+from airflow_training.service.runners.supervisor.usage import Sampler
 
 limits.Cgroup.create = lambda *_, **__: None
 limits.PROCESSES = 300

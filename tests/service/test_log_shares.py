@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_training.service.log_shares import GrownLog, shared_out
+from airflow_training.service.http.log_shares import GrownLog, shared_out
 from tests.service.watching import KILOBYTE
 
 

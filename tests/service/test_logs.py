@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_training.jobs.log import NDJSON, LogDecoder
-from airflow_training.service.runners.job_log import JobLog, read_mark
+from airflow_training.api.log import NDJSON, LogDecoder
+from airflow_training.service.runners.supervisor.job_log import JobLog, read_mark
 from tests.patience import wait_for
 from tests.service.support import Tenant
 

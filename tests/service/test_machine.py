@@ -5,11 +5,11 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from airflow_training.jobs.description import Execution
-from airflow_training.service.amount import Amount, wanted
+from airflow_training.api.description import Execution
 from airflow_training.service.errors import InvalidDescription
-from airflow_training.service.machine import detect
 from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.scheduling.capacity import detect
+from airflow_training.service.scheduling.resources import Amount, wanted
 
 CAPACITY = Amount(cpus=4, memory=8000, gpus=1)
 PLANS = {"basic": Amount(1, 4096), "large": Amount(8, 32000, 2)}

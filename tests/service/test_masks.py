@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_training.service.runners.job_log import JobLog
-from airflow_training.service.runners.masks import Masks
-from airflow_training.service.runners.ray_frames import FrameReader, FrameWriter
+from airflow_training.service.runners.ray.frames import FrameReader, FrameWriter
+from airflow_training.service.runners.supervisor.job_log import JobLog
+from airflow_training.service.runners.supervisor.secret_masks import Masks
 
 SECRETS = st.lists(st.text("ab '\"\\\nü$", min_size=1, max_size=12), min_size=1, max_size=4)
 END = "\0"

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.service import programs
-from airflow_training.service.context import Service
-from airflow_training.service.job_files import JobFile
-from airflow_training.service.model_signatures import Known, NotReadable, read_signatures
-from airflow_training.service.programs import Programs
-from airflow_training.service.routers import model as model_route
+from airflow_training.service.http import model as model_route
+from airflow_training.service.http.auth import Service
+from airflow_training.service.insights import readers
+from airflow_training.service.insights.readers import Programs
+from airflow_training.service.insights.signatures import Known, NotReadable, read_signatures
 from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.storage.job_files import JobFile
 from tests.service.event_files import graph, saved_model
 from tests.service.support import Tenant
 
@@ -132,7 +132,7 @@ def test_nobody_is_shown_what_the_program_notes_in_case_it_is_killed(
         assert await is_read()
         await first
 
-    monkeypatch.setattr(programs, "_program", program)
+    monkeypatch.setattr(readers, "_program", program)
     monkeypatch.setattr(model_route, "_PATIENCE", 0.1)
     asyncio.run(ask())
 

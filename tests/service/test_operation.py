@@ -19,9 +19,9 @@ from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, select, text
 
-from airflow_training.service.database import Job, Table, open_database
+from airflow_training.service.database.migrations import upgrade
+from airflow_training.service.database.models import Job, Table, open_database
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.migrations import upgrade
 from tests.patience import PATIENCE, wait_for
 from tests.service.support import RunningService, Tenant, age, close, keys, on_both, run
 

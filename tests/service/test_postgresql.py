@@ -15,13 +15,13 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.local.process import free_port
-from airflow_training.service.clients import Clients
-from airflow_training.service.database import open_database
-from airflow_training.service.database_engine import postgresql as read
-from airflow_training.service.database_lock import DatabaseLock
+from airflow_training.service.accounts.clients import Clients
+from airflow_training.service.accounts.tokens import Tokens
+from airflow_training.service.database.engine import postgresql as read
+from airflow_training.service.database.lock import DatabaseLock
+from airflow_training.service.database.models import open_database
 from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
 from airflow_training.service.settings import ServiceSettings
-from airflow_training.service.tokens import Tokens
 from tests.engines.postgresql import PASSWORD, PostgreSQL
 from tests.patience import PATIENCE, wait_for
 from tests.service.support import POSTGRESQL, RunningService, Tenant, on

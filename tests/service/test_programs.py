@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_training.service import programs
-from airflow_training.service.programs import Programs
+from airflow_training.service.insights import readers
+from airflow_training.service.insights.readers import Programs
 
 
 def test_a_tenant_with_many_jobs_keeps_no_other_waiting_and_no_request_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,5 +36,5 @@ def test_a_tenant_with_many_jobs_keeps_no_other_waiting_and_no_request_long(monk
             assert not mine.is_running("", Path("other"), of)
         assert begun == ["greedy-0", "other", "other"], "it is started again for what is new, and else not at once"
 
-    monkeypatch.setattr(programs, "_program", program)
+    monkeypatch.setattr(readers, "_program", program)
     asyncio.run(ask())

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from airflow_training.jobs.log import NDJSON
+from airflow_training.api.log import NDJSON
 from airflow_training.local.process import free_port
 from tests.engines.ray import RayCluster, running_ray
 from tests.patience import PATIENCE, wait_for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_training.service.ray_api import RayJob
-from airflow_training.service.runners.ray_client import _why_lost
+from airflow_training.service.runners.ray.api import RayJob
+from airflow_training.service.runners.ray.helper import _why_lost
 
 # As Ray 2.60 writes it, with fewer frames of its stack.
 STACK = """\

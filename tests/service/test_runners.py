@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_training.jobs.log import NDJSON
+from airflow_training.api.log import NDJSON
 from tests.engines.podman import IMAGE
 from tests.patience import wait_for
 from tests.service.event_files import NAME, graph, old_scalar, saved_model

@@ -10,17 +10,17 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.status import JobState
-from airflow_training.service import job_table
-from airflow_training.service.amount import Amount
-from airflow_training.service.database import now, open_database
+from airflow_training.api.description import JobDescription
+from airflow_training.api.status import JobState
+from airflow_training.service.database.models import now, open_database
 from airflow_training.service.errors import ApiError
-from airflow_training.service.job_table import JobTable
-from airflow_training.service.machine import Machine
-from airflow_training.service.metrics import Metrics
+from airflow_training.service.http.prometheus import Metrics
 from airflow_training.service.runners.runner import JobKey, Order, Progress
-from airflow_training.service.scheduler import Scheduler
+from airflow_training.service.scheduling import job_table
+from airflow_training.service.scheduling.capacity import Machine
+from airflow_training.service.scheduling.job_table import JobTable
+from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
 from tests.service.support import on_both
 

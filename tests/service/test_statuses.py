@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.status import JobState
-from airflow_training.service.amount import Amount
-from airflow_training.service.database import now, open_database
-from airflow_training.service.job_table import JobTable
-from airflow_training.service.machine import Machine
+from airflow_training.api.description import JobDescription
+from airflow_training.api.status import JobState
+from airflow_training.service.database.models import now, open_database
 from airflow_training.service.runners.runner import JobKey, Progress
-from airflow_training.service.statuses import Statuses
+from airflow_training.service.scheduling.capacity import Machine
+from airflow_training.service.scheduling.job_table import JobTable
+from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.status_cache import Statuses
 from tests.patience import wait_for
 from tests.service.support import close
 
@@ -107,7 +107,7 @@ def test_a_status_that_changes_while_it_is_read_is_read_again(jobs: Table, statu
 def test_the_statuses_that_are_kept_are_bounded(
     jobs: Table, statuses: Statuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_training.service.statuses._MOST", 2)
+    monkeypatch.setattr("airflow_training.service.scheduling.status_cache._MOST", 2)
     keys = [JobKey("tenant", f"job-{number}") for number in range(4)]
     for key in keys:
         jobs.submit(key, JobDescription.from_wire(JOB), ASKED)

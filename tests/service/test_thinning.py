@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_training.service.thinning import thin
+from airflow_training.service.insights.downsampling import thin
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=300)
 

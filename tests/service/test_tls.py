@@ -25,13 +25,13 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
+from airflow_training.api.description import JobDescription
+from airflow_training.api.naming import job_folder
+from airflow_training.api.status import JobState
+from airflow_training.client.client import TrainingClient
+from airflow_training.client.follow.watcher import Watcher
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.client.training import TrainingClient
-from airflow_training.client.watcher import Watcher
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.identity import job_folder
-from airflow_training.jobs.status import JobState
 from tests.client.following import to_the_end
 from tests.patience import PATIENCE, wait_for
 from tests.service.support import Certificates, RunningService, Tenant

@@ -20,9 +20,9 @@ from argon2 import PasswordHasher
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.service.clients import Clients, KnownClient
-from airflow_training.service.database import SigningKey, now, open_database
-from airflow_training.service.tokens import Claims, Tokens
+from airflow_training.service.accounts.clients import Clients, KnownClient
+from airflow_training.service.accounts.tokens import Claims, Tokens
+from airflow_training.service.database.models import SigningKey, now, open_database
 from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant, close, on_both
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_training.service.runners.usage import Sample
-from airflow_training.service.runners.usage_file import MOST, USAGE_FILE, UsageFile
+from airflow_training.service.runners.supervisor.usage import Sample
+from airflow_training.service.runners.supervisor.usage_file import MOST, USAGE_FILE, UsageFile
 from tests.patience import wait_for
 from tests.service.support import Tenant, on_both
 

@@ -17,17 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.jobs.usage import UsageSample
-from airflow_training.service.runners import usage
-from airflow_training.service.runners.cgroup import Cgroup
-from airflow_training.service.runners.container_usage import used
-from airflow_training.service.runners.gpu_meter import GpuMeter
-from airflow_training.service.runners.job_log import JobLog
-from airflow_training.service.runners.process_meter import ProcessMeter
-from airflow_training.service.runners.ray_frames import FrameReader, FrameWriter
-from airflow_training.service.runners.usage import Sample, Sampler, Used
-from airflow_training.service.runners.usage_file import MOST, USAGE_FILE, UsageFile, halved, read_usage
-from airflow_training.service.usage_thinning import thin
+from airflow_training.api.usage import UsageSample
+from airflow_training.service.insights.usage_downsampling import thin
+from airflow_training.service.runners.container.usage import used
+from airflow_training.service.runners.process.cgroup import Cgroup
+from airflow_training.service.runners.process.meter import ProcessMeter
+from airflow_training.service.runners.ray.frames import FrameReader, FrameWriter
+from airflow_training.service.runners.supervisor import usage
+from airflow_training.service.runners.supervisor.gpu_meter import GpuMeter
+from airflow_training.service.runners.supervisor.job_log import JobLog
+from airflow_training.service.runners.supervisor.usage import Sample, Sampler, Used
+from airflow_training.service.runners.supervisor.usage_file import MOST, USAGE_FILE, UsageFile, halved, read_usage
 
 MEGABYTE = 1024 * 1024
 
@@ -373,5 +373,7 @@ def test_a_machine_without_driver_or_library_tells_nothing_of_them(monkeypatch: 
 
 
 def test_who_asks_for_no_graphics_processor_does_not_load_the_library() -> None:
-    program = "import sys; from airflow_training.service.runners.gpu_meter import GpuMeter as M; M([]).read()"
+    program = (
+        "import sys; from airflow_training.service.runners.supervisor.gpu_meter import GpuMeter as M; M([]).read()"
+    )
     subprocess.run([sys.executable, "-c", f"{program}; sys.exit('pynvml' in sys.modules)"], check=True)

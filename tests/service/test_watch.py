@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from sqlalchemy import insert
 
-from airflow_training.jobs.status import JobState
-from airflow_training.service.database import Job, now, open_database
+from airflow_training.api.status import JobState
+from airflow_training.service.database.models import Job, now, open_database
 from tests.service.support import RunningService, Tenant, age, close, on_both, run
 from tests.service.watching import AT_ONCE, KILOBYTE, LONGEST, Follower, read, records, tell, until_told, waiting
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from airflow_training.jobs.log import NDJSON
+from airflow_training.api.log import NDJSON
 from tests.service.support import Tenant
 
 KILOBYTE = 1024

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from airflow.sdk.execution_time import task_runner
 
-from airflow_training.triggers.log_delivery import log_is_read, wait_for_room
+from airflow_training.following.log_backpressure import log_is_read, wait_for_room
 
 pytestmark = pytest.mark.anyio
 

@@ -27,10 +27,10 @@ from airflow_training.exceptions import (
     ServiceUnavailable,
     TrainingError,
 )
-from airflow_training.jobs.limits import Limits
-from airflow_training.reporting import Superseded
+from airflow_training.following.deadlines import Limits
+from airflow_training.following.follow_job import Superseded
+from airflow_training.triggers import shared_watcher
 from airflow_training.triggers import training as module
-from airflow_training.triggers import watchers
 from airflow_training.triggers.training import TrainingTrigger, error_of, failure_event
 from tests.patience import PATIENCE
 
@@ -141,7 +141,7 @@ async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_th
 
     monkeypatch.setattr(module, "log_is_read", broken)
     monkeypatch.setattr(module, "_SHORTEST", 0.0)
-    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=0, first=0.01))
+    monkeypatch.setattr(shared_watcher, "PATIENCE", RetryPolicy(budget=0, first=0.01))
 
     (event,) = [event async for event in trigger.run()]
 

@@ -13,8 +13,8 @@ import pytest
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.exceptions import ServiceUnavailable
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.triggers import watchers
-from airflow_training.triggers.watchers import shared_watcher
+from airflow_training.triggers import shared_watcher as watchers
+from airflow_training.triggers.shared_watcher import shared_watcher
 
 pytestmark = pytest.mark.anyio
 

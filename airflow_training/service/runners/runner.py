@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from airflow_training.jobs.description import JobDescription
-from airflow_training.jobs.status import JobState
-from airflow_training.service.amount import Amount
+from airflow_training.api.description import JobDescription
+from airflow_training.api.status import JobState
 from airflow_training.service.errors import InvalidDescription
+from airflow_training.service.scheduling.resources import Amount
 
 
 class JobKey(NamedTuple):

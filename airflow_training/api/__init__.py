@@ -1,0 +1,1 @@
+"""What goes over the wire, declared once for both ends. No input, no output."""

@@ -1,0 +1,1 @@
+"""Following many jobs with few requests."""

@@ -1,0 +1,72 @@
+"""The schema of the database, version by version: a newer service brings the database of an older one up to date.
+
+For a change of `database.py`, add a module to `versions/`; a test tells whether the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, func, inspect, select
+
+from airflow_training.service.database.engine import name_of
+from airflow_training.service.errors import ServiceNotStarted
+
+# The schema before versions were counted.
+_UNCOUNTED = "0001"
+
+_KEY = int.from_bytes(b"migrates", "big")
+"""Of the lock in PostgreSQL that who changes the schema has."""
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Bring a database to a schema version.
+
+    Args:
+        engine: The database.
+        revision: The version; the newest one if not given.
+
+    Raises:
+        ServiceNotStarted: A newer service made the database.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection:
+        if MigrationContext.configure(connection).get_current_revision() == newest:
+            return
+    with _alone(engine) as connection:
+        config.attributes["connection"] = connection
+        tables = inspect(connection).get_table_names()
+        if "jobs" in tables and "alembic_version" not in tables:
+            command.stamp(config, _UNCOUNTED)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            there = MigrationContext.configure(connection).get_current_revision()
+            raise ServiceNotStarted(
+                f"The database {name_of(engine)} was made by a newer version of airflow-training (its schema is"
+                f" {there}, ours {newest}): install that version, or choose another data folder or database.",
+                code="AT-526",
+            ) from error
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """One transaction in which nobody else changes the schema."""
+    sqlite = engine.dialect.name == "sqlite"
+    # Python would let a transaction of SQLite begin only with the first change of a row.
+    with (engine.execution_options(isolation_level="AUTOCOMMIT") if sqlite else engine).connect() as connection:
+        if sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(select(func.pg_advisory_xact_lock(_KEY)))
+        yield connection
+        connection.commit()

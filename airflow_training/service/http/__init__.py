@@ -1,0 +1,1 @@
+"""The job API: one module for each resource, and what they share."""

@@ -1,0 +1,1 @@
+"""What is read out of a job's files: curves, usage, the model's signatures."""

@@ -1,1 +1,0 @@
-"""The endpoints of the service, one module for each of its resources."""

@@ -1,0 +1,1 @@
+"""Which job runs when, and on what: the job table, the queue, the capacity."""
