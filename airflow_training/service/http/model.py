@@ -53,9 +53,10 @@ async def _is_read(service: Service, key: JobKey, state: Path, marker: JobFile) 
     """Whether all is known of the signatures that will be; has them read if need be."""
     program = signatures.__name__
     # While the program works, its file holds what is to stay if it is killed.
-    works = service.programs.is_running(program, state, marker)
-    if not works and await run_in_threadpool(known_signatures, state, marker):
-        return True
+    if not service.programs.is_running(program, state, marker):
+        known = await run_in_threadpool(known_signatures, state, marker)
+        if known:
+            return True
     return await service.programs.run(program, key.tenant, state, marker, _PATIENCE)
 
 
