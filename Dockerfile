@@ -1,4 +1,4 @@
-# The images of docker-compose.yaml: `service` is the training service, `airflow` is Airflow with this package.
+# The images of docker-compose.yaml: `service`, the training service, and `airflow`, Airflow with this package.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim-trixie AS build
@@ -8,7 +8,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY airflow_training airflow_training
 RUN uv build --quiet --wheel --out-dir /wheels
-# The service imports nothing of Airflow, which would be half of its image.
+# The service does not import Airflow, which would be half of its image.
 RUN printf '%s; python_version < "3"\n' apache-airflow apache-airflow-providers-http > /tmp/without.txt \
     && uv venv --quiet /opt/airflow-training \
     && uv pip install --quiet --no-cache --python /opt/airflow-training/bin/python --compile-bytecode \
@@ -25,10 +25,10 @@ ENTRYPOINT ["airflow-training"]
 CMD ["serve", "--host", "0.0.0.0", "--storage-port", "8901", "--access-log", "-"]
 
 FROM apache/airflow:3.3.2-python${PYTHON} AS airflow
-# Docker gives a new volume the owner of the folder that it is mounted on.
+# Docker gives a new volume the owner of its mount point.
 RUN install --directory --mode 0775 /opt/airflow/models
-# What the image of Airflow has stays as it is; what it lacks is the newest that fits.
-# The wheel is copied and not mounted: Podman takes a layer from its cache whatever a mount holds.
+# Packages of the Airflow image stay unchanged; missing ones are the newest that fit.
+# The wheel is copied, not mounted: Podman reuses a cached layer whatever a mount contains.
 COPY --from=build /wheels /tmp/wheels
 RUN pip list --format freeze > /tmp/installed.txt \
     && pip install --no-cache-dir --constraint /tmp/installed.txt /tmp/wheels/*.whl \

@@ -1,30 +1,29 @@
-"""The errors of this package, one tree.
+"""All errors of this package, in one tree.
 
 ```
 TrainingError
-├── InvalidParameters      what was asked for cannot be a job; lists every mistake
-├── InvalidConnection      the Airflow connection lacks something or contradicts itself
-├── AuthenticationError    the token endpoint or the job API does not accept the credentials
+├── InvalidParameters      the parameters do not describe a job; lists all errors
+├── InvalidConnection      the Airflow connection is incomplete or contradictory
+├── AuthenticationError    the token endpoint or the job API refuses the credentials
 ├── ServiceError
-│   ├── ServiceUnavailable no answer, or none but "try again", for as long as we were ready to wait
-│   ├── RequestRejected    the service understood and said no; carries its status and its own words
-│   └── InvalidReply       the service answered with something that is not the job API
+│   ├── ServiceUnavailable no reply, or only "try again", within the retry budget
+│   ├── RequestRejected    the service rejects the request; carries its status and message
+│   └── InvalidReply       the reply is not one of the job API
 ├── StorageError           the storage of the service cannot be used
-├── FollowingFailed        the job could not be followed any more; it may be well
-├── TaskInterrupted        the worker was told to end; the job may be well
+├── FollowingFailed        the job could not be followed to its end; it may still run
+├── TaskInterrupted        the task was interrupted; the job may still run
 └── JobError               the job itself; carries its id
-    ├── JobFailed          it ended, and not well
-    ├── JobCanceled        somebody ended it
-    ├── JobTimedOut        it took longer than it was allowed to, and we ended it
-    ├── JobLost            the service does not know it any more
-    └── SavedModelMissing  it ended well and left no SavedModel
+    ├── JobFailed          the job failed
+    ├── JobCanceled        the job was canceled
+    ├── JobTimedOut        the job exceeded its time limit and is canceled
+    ├── JobLost            the service does not know the job any more
+    └── SavedModelMissing  the job succeeded without a SavedModel
 ```
 
-Every message is one sentence, or two, that say what happened, with what, and what to do; none holds a
-secret. Its first line ends with a code, such as `[AT-101]`, one for each thing that can go wrong:
-docs/troubleshooting.md has an entry for each, and a test sees to it. A code stays what it is, whatever becomes of the
-words, since people search for it; that of a message that is gone is not given again. The cause is chained. `retryable`
-tells whether the same attempt may go better later: Airflow's `retries` apply to those errors only.
+Every message has one or two sentences: the cause and the fix; none has a secret in it. Its first line ends with a
+code such as `[AT-101]`, one for each error: docs/troubleshooting.md has an entry for each, as a test verifies. A code
+never changes its meaning, since users search for it; a code that is no longer used is not reused. The cause is chained.
+`retryable` errors may not occur in a later attempt: Airflow's `retries` apply to those only.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from collections.abc import Sequence
 
 
 def coded(message: str, *, code: str) -> str:
-    """Write the code into a message that is for people, at the end of its first line: lines of a log may follow.
+    """Append the code to the first line of a message; lines of a log may follow.
 
     >>> coded("It failed:\\nlast words", code="AT-000")
     'It failed: [AT-000]\\nlast words'
@@ -43,16 +42,16 @@ def coded(message: str, *, code: str) -> str:
 
 
 class TrainingError(Exception):
-    """What every error of this package is.
+    """Base class of all errors of this package.
 
     Args:
-        message: What happened, with what, and what to do.
-        code: Names the entry in docs/troubleshooting.md.
+        message: The cause and the fix.
+        code: The entry in docs/troubleshooting.md.
 
     Attributes:
-        message: The same, without the code that the text of the error has.
+        message: The message without the code, which `str()` appends.
         code: The code.
-        retryable: Whether the same attempt, later and unchanged, may succeed.
+        retryable: Whether a later attempt without changes may succeed.
     """
 
     retryable = False
@@ -64,39 +63,39 @@ class TrainingError(Exception):
 
 
 class InvalidParameters(TrainingError):
-    """What was asked for cannot be a job.
+    """The parameters do not describe a job.
 
     Attributes:
-        mistakes: One sentence for each mistake, all of them.
+        errors: One sentence for each error.
     """
 
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(mistakes)
-        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
-        listed = "; ".join(self.mistakes)
+    def __init__(self, errors: Sequence[str]) -> None:
+        self.errors = tuple(errors)
+        count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
+        listed = "; ".join(self.errors)
         super().__init__(f"The job was not submitted, its description has {count}: {listed}.", code="AT-001")
 
 
 class InvalidConnection(TrainingError):
-    """The Airflow connection lacks something or contradicts itself."""
+    """The Airflow connection is incomplete or contradictory."""
 
 
 class AuthenticationError(TrainingError):
-    """The token endpoint or the job API does not accept the credentials."""
+    """The token endpoint or the job API refuses the credentials."""
 
 
 class ServiceError(TrainingError):
-    """The job API did not do what was asked."""
+    """A request to the job API failed."""
 
 
 class ServiceUnavailable(ServiceError):
-    """No answer, or none but "try again", for as long as we were ready to wait."""
+    """No reply, or only "try again", within the retry budget."""
 
     retryable = True
 
 
 class RequestRejected(ServiceError):
-    """The service understood the request and refused it.
+    """The service rejects the request.
 
     Attributes:
         status: The HTTP status of the reply.
@@ -108,7 +107,7 @@ class RequestRejected(ServiceError):
 
 
 class InvalidReply(ServiceError):
-    """The service answered with something that is not the job API."""
+    """The reply is not one of the job API."""
 
     retryable = True
 
@@ -120,23 +119,23 @@ class StorageError(TrainingError):
 
 
 class FollowingFailed(TrainingError):
-    """The job could not be followed any more; it may be well."""
+    """The job could not be followed to its end; it may still run."""
 
     retryable = True
 
 
 class TaskInterrupted(TrainingError):
-    """The worker was told to end; the job may be well."""
+    """The task was interrupted; the job may still run."""
 
     retryable = True
 
 
 class JobError(TrainingError):
-    """What went wrong lies in the job itself.
+    """An error of the job itself.
 
     Attributes:
-        job_id: The job's id on the service.
-        over: Whether nothing can come of the job any more: a retry starts a new one.
+        job_id: The job's id.
+        over: Whether the job is over, so that a retry starts a new one.
     """
 
     retryable = True
@@ -148,15 +147,15 @@ class JobError(TrainingError):
 
 
 class JobFailed(JobError):
-    """The job ended, and not well."""
+    """The job failed."""
 
 
 class JobCanceled(JobError):
-    """Somebody ended the job."""
+    """The job was canceled."""
 
 
 class JobTimedOut(JobError):
-    """The job took longer than it was allowed to, and we ended it, where the service could be reached."""
+    """The job exceeded its time limit, and is canceled if the service is reachable."""
 
 
 class JobLost(JobError):
@@ -164,4 +163,4 @@ class JobLost(JobError):
 
 
 class SavedModelMissing(JobError):
-    """The job ended well and left no SavedModel."""
+    """The job succeeded without a SavedModel."""

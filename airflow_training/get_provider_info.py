@@ -1,4 +1,4 @@
-"""What Airflow learns of this package: its connection type, operator, trigger and file system."""
+"""The provider's metadata for Airflow: connection type, operator, trigger and file system."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "oauth_token_url": {
                         "label": "OAuth2 token URL",
-                        "description": "Where tokens are fetched; /oauth/token of the job API where it is empty.",
+                        "description": "The token endpoint; by default /oauth/token of the job API.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "oauth_auth_method": {
@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "oauth_http_method": {
                         "label": "OAuth2 request",
-                        "description": "The request that fetches a token; with GET the credentials are HTTP Basic.",
+                        "description": "The method of the token request; with GET the credentials are HTTP Basic.",
                         "schema": {"type": ["string", "null"], "enum": ["POST", "GET"], "default": "POST"},
                     },
                     "oauth_scope": {
@@ -81,8 +81,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "job_page_url": {
                         "label": "Page of a job",
-                        "description": "Where the button of a task leads; {job_id} stands for the job's id."
-                        " The page of the task where it is empty.",
+                        "description": "The target of the button Training job, with the placeholder {job_id}."
+                        " By default the page of the task.",
                         "schema": {"type": ["string", "null"]},
                     },
                 },

@@ -1,4 +1,4 @@
-"""Things of which each event loop has one, shared by all that runs on it."""
+"""Objects that exist once per event loop, shared by everything that runs on it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """Gives out one thing for each event loop, and makes it when it is asked for first.
+    """One object per event loop, made at the first `get`.
 
     Args:
-        make: Makes one.
+        make: Makes an object.
 
     >>> numbers = PerLoop(list[int])
     >>> async def same() -> bool:
@@ -25,11 +25,11 @@ class PerLoop(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._there: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        self._objects: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
 
     def get(self) -> T:
-        """That of the loop that runs."""
+        """The object of the running loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._there:
-            self._there[loop] = self._make()
-        return self._there[loop]
+        if loop not in self._objects:
+            self._objects[loop] = self._make()
+        return self._objects[loop]

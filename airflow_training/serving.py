@@ -1,6 +1,6 @@
-"""The folder that TensorFlow Serving watches: `<model>/<version>/`, of which it serves the greatest version.
+"""The folder that TensorFlow Serving watches: `<model>/<version>/`. It serves the greatest version.
 
-Source: TensorFlow Serving's file system source, whose versions are the folders with whole numbers as names.
+Source: TensorFlow Serving's file system source, whose versions are the folders with integers as names.
 
 Example:
     >>> version = publish(location, "/models/census", keep=3)  # doctest: +SKIP
@@ -22,46 +22,46 @@ from typing import Any, TextIO
 from airflow.sdk import get_current_context
 
 from airflow_training.exceptions import StorageError
-from airflow_training.operators.destination import copy_model
+from airflow_training.operators.files import copy_model
 from airflow_training.xcom_keys import DEPLOYED_KEY
 
 _log = logging.getLogger(__name__)
 
-# Who holds it gives numbers; it holds the last one that was given.
+# A lock, which contains the last version number that was given out.
 _LAST_VERSION = ".last-version"
 
 
 def versions(model: str | Path) -> list[int]:
-    """The versions of a model that are there, the oldest first."""
+    """The existing versions of a model, oldest first."""
     folder = Path(model)
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(int(version.name) for version in found if version.name.isdecimal())
 
 
 def publish(location: str, model: str | Path, *, keep: int) -> int:
-    """Publish a model as the version after the last one, and remove the oldest ones.
+    """Publish a model as the next version, and remove the oldest versions.
 
-    Serving sees the version when it is whole. A number is given once, also when its version was withdrawn. Two tasks
-    that publish at once publish two versions.
+    Serving sees a version only when it is complete. A number is never reused, even if its version was withdrawn. Two
+    concurrent tasks publish two versions.
 
     Args:
-        location: The folder of the SavedModel, as a training hands it on.
+        location: The folder of the SavedModel, as a training returns it.
         model: The model's folder.
-        keep: How many versions stay, this one included.
+        keep: How many versions to keep, this one included.
 
     Returns:
         The version.
 
     Raises:
-        StorageError: The model cannot be read, or its folder not be written.
+        StorageError: The model cannot be read, or its folder cannot be written.
     """
     folder = Path(model)
-    with _in_words(f"The model at {location} could not be published in {folder}", code="AT-341"):
+    with _storage_errors(f"The model at {location} could not be published in {folder}", code="AT-341"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder) as publishing:
             copy = Path(publishing) / "model"
             copy_model(location, str(copy), "copy", threading.Event())
-            with _alone(folder) as last:
+            with _locked(folder) as last:
                 version = max([int(last.read() or 0), *versions(folder)]) + 1
                 copy.rename(folder / str(version))
                 last.seek(0)
@@ -73,20 +73,20 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
 
 
 def withdraw(model: str | Path, version: int) -> int | None:
-    """Take a version back: Serving goes on with the one before.
+    """Remove a version: Serving returns to the previous one.
 
     Args:
         model: The model's folder.
-        version: The version, which may be gone already.
+        version: The version; it need not exist any more.
 
     Returns:
-        The version that is served now; None where there is no other, and the one that was to go stays.
+        The version that is served now; None if there is no other, and the version stays.
 
     Raises:
         StorageError: It cannot be removed.
     """
     folder = Path(model)
-    with _in_words(f"The version {version} could not be removed from {folder}", code="AT-342"), _alone(folder):
+    with _storage_errors(f"The version {version} could not be removed from {folder}", code="AT-342"), _locked(folder):
         others = [other for other in versions(folder) if other != version]
         if not others:
             return None
@@ -96,13 +96,13 @@ def withdraw(model: str | Path, version: int) -> int | None:
 
 
 def mark_deployed(location: str | None, model: str | Path, version: int | str) -> None:
-    """Have the training page mark the training whose model is served; outside of a task nothing happens.
+    """Show on the training page that the model of a training is served; does nothing outside of a task.
 
-    `publish` and `withdraw` do so themselves: it is for those who deploy otherwise.
+    `publish` and `withdraw` call it: use it for other deployments.
 
     Args:
-        location: The location that the training handed on; None where the version is not served any more.
-        model: What serves it: of each, the version that was marked last counts.
+        location: The location that the training returned; None if the version is not served any more.
+        model: The deployment that serves it: the last version that is marked for it counts.
         version: The version.
 
     Example:
@@ -114,15 +114,15 @@ def mark_deployed(location: str | None, model: str | Path, version: int | str) -
         return
     event = {"model": str(model), "version": str(version), "location": location}
     try:
-        told = ti.xcom_pull(task_ids=ti.task_id, key=DEPLOYED_KEY, map_indexes=ti.map_index) or []
-        ti.xcom_push(DEPLOYED_KEY, [*told, event])
-    except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: what is served is served
-        _log.warning("The training page will not show what is served, version %s of %s: %s", version, model, error)
+        events = ti.xcom_pull(task_ids=ti.task_id, key=DEPLOYED_KEY, map_indexes=ti.map_index) or []
+        ti.xcom_push(DEPLOYED_KEY, [*events, event])
+    except Exception as error:  # noqa: BLE001 - the model is served, whatever Airflow's error
+        _log.warning("The training page will not show the deployment of version %s of %s: %s", version, model, error)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[TextIO]:
-    """Keep other tasks from changing which versions there are."""
+def _locked(folder: Path) -> Iterator[TextIO]:
+    """Lock the versions of a model against other tasks."""
     path = folder / _LAST_VERSION
     path.touch()
     with path.open("r+") as last:
@@ -131,7 +131,7 @@ def _alone(folder: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _in_words(what: str, *, code: str) -> Iterator[None]:
+def _storage_errors(what: str, *, code: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -139,9 +139,9 @@ def _in_words(what: str, *, code: str) -> Iterator[None]:
 
 
 def _remove(version: Path) -> None:
-    """Remove a version; Serving never sees half of one."""
-    going = version.with_name(f".{version.name}-going")
-    shutil.rmtree(going, ignore_errors=True)
+    """Remove a version; Serving never sees an incomplete one."""
+    removed = version.with_name(f".{version.name}-removed")
+    shutil.rmtree(removed, ignore_errors=True)
     if version.exists():
-        version.rename(going)
-        shutil.rmtree(going)
+        version.rename(removed)
+        shutil.rmtree(removed)

@@ -1,4 +1,4 @@
-"""Work that is finished though the task that began it is canceled, as often as it may be."""
+"""Work that is completed even if the task that started it is canceled, once or several times."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# The event loop itself holds its tasks weakly.
+# The event loop keeps only weak references to tasks.
 _unfinished: set[asyncio.Task[Any]] = set()
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a task of its own and wait for it; if the wait is canceled, the work goes on.
+async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in its own task and wait for it; if the wait is canceled, the work continues.
 
     Only the end of the event loop cancels the work: `asyncio.run` cancels each task once and waits for it.
 
@@ -22,7 +22,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     ...     async def write() -> None:
     ...         await asyncio.sleep(0.01)
     ...         written.append("all of it")
-    ...     waiting = asyncio.ensure_future(finish(write()))
+    ...     waiting = asyncio.ensure_future(run_to_completion(write()))
     ...     await asyncio.sleep(0)
     ...     waiting.cancel()
     ...     while not written:

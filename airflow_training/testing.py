@@ -1,7 +1,7 @@
-"""Tests of one's own Dags: a plugin of pytest that brings a training service and a database of Airflow.
+"""Tests of your own Dags: a pytest plugin with a training service and an Airflow database.
 
-pytest finds it by itself where this package is installed, also for projects that train nothing. So it imports Airflow
-and the service when a test asks for a fixture, and not before.
+pytest loads it wherever this package is installed, also in projects that train nothing. So it imports Airflow and the
+service only when a test uses a fixture.
 
 Example: a test of the Dag in `dags/nightly.py`.
 
@@ -31,9 +31,9 @@ class TrainingService:
     """A training service that runs for the tests.
 
     Attributes:
-        settings: Where it is, and a client of it.
+        settings: Its URL, with the credentials of a client.
 
-    Example: a Dag whose connection has a name of its own.
+    Example: a Dag with a connection of another name.
 
         monkeypatch.setenv("AIRFLOW_CONN_MY_TRAININGS", training_service.connection)
     """
@@ -44,23 +44,23 @@ class TrainingService:
 
     @property
     def connection(self) -> str:
-        """The connection to it, as Airflow takes one from an environment variable `AIRFLOW_CONN_…`."""
+        """The connection to it, as JSON for an environment variable `AIRFLOW_CONN_…`."""
         login = {"login": self.settings.client_id, "password": self.settings.client_secret}
         return json.dumps({"conn_type": "training", "host": self.settings.base_url, **login})
 
     def jobs(self) -> list[JobStatus]:
-        """The jobs that it was given so far, by earlier tests too, in the order of their submits."""
+        """All jobs submitted so far, by earlier tests too, in the order of their submits."""
         from airflow_training.client.client import TrainingClient
         from airflow_training.client.sync import run
 
-        async def ask() -> list[JobStatus]:
+        async def request() -> list[JobStatus]:
             async with TrainingClient(self.settings) as client:
                 return await client.jobs()
 
-        return sorted(run(ask()), key=lambda job: str(job.to_wire()["submissionTime"]))
+        return sorted(run(request()), key=lambda job: str(job.to_wire()["submissionTime"]))
 
     def job_folder(self, name: str) -> Path:
-        """The folder of the last job of this name: what was uploaded for it, and what it left.
+        """The folder of the last job of this name, with its uploaded files and its output.
 
         Raises:
             LookupError: There is no such job.
@@ -81,15 +81,15 @@ class TrainingService:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Tell pytest of the setting."""
-    parser.addini("training_dags", "Folder of the Dags that are tested, or the file of one; dags if it is not given.")
+    """Declare the setting."""
+    parser.addini("training_dags", "Folder of the tested Dags, or the file of one; by default dags.")
 
 
 @pytest.fixture(scope="session")
 def _training_folder() -> Iterator[Path]:
     from airflow_training.local.guard import guarded_folder
 
-    # Not pytest's own folder, which it keeps for three runs: a model may be large.
+    # pytest keeps its own folder for three runs, and a model may be large.
     with guarded_folder("airflow-training-") as folder:
         yield folder
 
@@ -102,7 +102,7 @@ def _running_service(_training_folder: Path) -> Iterator[TrainingService]:
 
     service = LocalService(_training_folder / "service")
     try:
-        # First of all: where the service is not installed, this ends with the sentence that says so.
+        # First: if the service is not installed, this fails with the message that says so.
         client = service.add_client("tests")
         with service.running():
             settings = ClientSettings(service.url, client.client_id, client.client_secret)
@@ -113,10 +113,10 @@ def _running_service(_training_folder: Path) -> Iterator[TrainingService]:
 
 @pytest.fixture
 def training_database(pytestconfig: pytest.Config, _training_folder: Path) -> Iterator[None]:
-    """A database of Airflow, which knows the tested Dags only; who has one for tests overrides this fixture.
+    """An Airflow database with the tested Dags only; override this fixture if you have a test database.
 
-    When a test imports its Dag, Airflow opens the database of its home, which may be somebody's real one. So it is led
-    to another, and back after the test.
+    When a test imports its Dag, Airflow opens the database of its home, which may be a real one. This fixture replaces
+    it for the duration of the test.
     """
     dags = pytestconfig.rootpath / (
         pytestconfig.getini("training_dags") or os.environ.get("AIRFLOW__CORE__DAGS_FOLDER", "dags")
@@ -141,7 +141,7 @@ def training_database(pytestconfig: pytest.Config, _training_folder: Path) -> It
 
 
 def _open_database(*, create: bool = False) -> None:
-    """Have Airflow turn to the database that its settings name now."""
+    """Make Airflow open the database of its current settings."""
     from airflow import settings
     from airflow.utils.db import initdb
 
@@ -155,6 +155,6 @@ def _open_database(*, create: bool = False) -> None:
 def training_service(
     _running_service: TrainingService, training_database: None, monkeypatch: pytest.MonkeyPatch
 ) -> TrainingService:
-    """A training service, which the connection `training_default` leads to while the test runs."""
+    """A training service; the connection `training_default` points to it during the test."""
     monkeypatch.setenv("AIRFLOW_CONN_TRAINING_DEFAULT", _running_service.connection)
     return _running_service

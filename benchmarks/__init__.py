@@ -1,1 +1,1 @@
-"""How fast it is, measured side by side."""
+"""Benchmarks, each beside a point of comparison."""

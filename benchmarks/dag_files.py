@@ -1,7 +1,7 @@
-"""What a Dag's file costs beyond `import airflow.sdk`: `python -m benchmarks.dag_files`.
+"""The cost of parsing a Dag file beyond `import airflow.sdk`: `python -m benchmarks.dag_files`.
 
-Each file of `dags/` is run in processes of its own, by turns with one that makes an empty Dag. Printed are
-medians of processor time, and how much more than the empty one a file takes.
+Each file in `dags/` runs in its own processes, alternating with a file that makes an empty Dag. The output is the
+median CPU time of each file, and its difference from the empty Dag.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ROUNDS = 9
 EMPTY = "from airflow.sdk import DAG, task\nwith DAG('empty', schedule=None):\n    task(lambda: None)"
 
 
-def processor_time(program: str) -> float:
-    """Seconds that the processor spends on a program."""
+def cpu_time(program: str) -> float:
+    """The CPU seconds of a program."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -31,7 +31,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(ROUNDS):
         for name, program in programs.items():
-            seconds[name].append(processor_time(program))
+            seconds[name].append(cpu_time(program))
     empty = median(seconds["an empty Dag"])
     for name, measured in seconds.items():
         more = median(measured) - empty

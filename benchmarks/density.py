@@ -1,20 +1,19 @@
-"""How many trainings one triggerer follows, and how well: `python -m benchmarks.density`, ten minutes or more.
+"""How many trainings one triggerer can follow: `python -m benchmarks.density`, ten minutes or more.
 
-A real Airflow and a real training service on this machine. The triggerer of the one follows 10, 100, 1,000 and 3,000
-running jobs of the other, or as many as the arguments say, each of which prints a line a second. Measured for half a
-minute, when each training has told what its job wrote before and some time has passed (`--settle`), are
+The triggerer of a real Airflow follows 10, 100, 1,000 and 3,000 running jobs of a real training service on this
+machine, or the numbers given as arguments. Each job prints a line a second. When each training has caught up with the
+earlier output of its job and the time `--settle` has passed, half a minute is measured:
 
-1. the age of the lines when they are found in the task logs, of fifty trainings that are looked at each 20 ms;
-2. the processor time of the triggerer, all its processes, and of the service;
-3. the longest stall of the triggerer's loop, by a trigger that sleeps ten milliseconds again and again, and how often
-   Airflow itself warns of one;
+1. the age of the lines when they appear in the task logs of fifty trainings, which are read every 20 ms;
+2. the CPU time of the triggerer with all its processes, and of the service;
+3. the longest stall of the triggerer's event loop, by a trigger that repeatedly sleeps ten milliseconds, and the number
+   of Airflow's own warnings of a blocked loop;
 4. the memory of the triggerer.
 
-Beside it, in turns, the same with as many triggers that sleep. Two things are made up: the jobs, see
-`parts/running_jobs.py`, and the way of the tasks into deferral, see `parts/deferred_tasks.py`. Each time the triggerer
-is another process. `--busy` adds loops that take a core each, `--alone` leaves out the triggers that sleep,
-`--every` is how many seconds lie between two lines of a job, and `--patience` bounds how long the trainings may take to
-come up.
+For comparison, the same is measured with as many triggers that sleep, each time in a new triggerer. Two parts are
+simulated: the jobs, see `parts/running_jobs.py`, and the deferral of the tasks, see `parts/deferred_tasks.py`. `--busy`
+adds loops that use a core each, `--alone` omits the triggers that sleep, `--every` sets the seconds between two lines
+of a job, and `--patience` limits the time until all trainings have caught up.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ from benchmarks.parts.names import DAG, SLEEPING, STALL, TRAININGS
 from benchmarks.parts.running_jobs import LINE, TENANT, running_jobs
 
 NUMBERS = (10, 100, 1000, 3000)
-SECONDS, FRESH, LOOKED_AT = 30.0, 10.0, 50
-# The times of the lines of a record after its first.
+SECONDS, FRESH, SAMPLED = 30.0, 10.0, 50
+# The time of each line of a record after the first.
 LATER_LINE = re.compile(rf"^(\d\d:\d\d:\d\d\.\d+)Z {LINE}", re.MULTILINE)
 MEGABYTE = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a triggerer; times in seconds, processor time in parts of a core, memory in bytes."""
+    """The measurements of a triggerer: times in seconds, CPU time as a fraction of a core, memory in bytes."""
 
     came_up: float
     ages: list[float]
@@ -64,14 +63,14 @@ class Measured:
 
 
 class TaskLog:
-    """What a triggerer writes into the log of a task."""
+    """The log of a task that a triggerer writes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def new(self) -> list[dict[str, object]]:
-        """The entries that were written since the last look."""
+        """The entries since the last call."""
         if not self._path.exists() or self._path.stat().st_size == self._offset:
             return []
         with self._path.open("rb") as file:
@@ -82,7 +81,7 @@ class TaskLog:
 
 
 class Triggerer:
-    """The triggerer of an Airflow, with the first tasks of a run deferred."""
+    """The triggerer of an Airflow with deferred tasks of a run."""
 
     def __init__(self, airflow: LocalAirflow, run_id: str, number: int, kind: str, patience: float) -> None:
         self.process: LocalProcess = airflow.components["triggerer"]
@@ -93,7 +92,7 @@ class Triggerer:
 
     @contextmanager
     def running(self, environment: dict[str, str]) -> Iterator[None]:
-        """Have it run the triggers, from their start on."""
+        """Run the triggers in a new triggerer."""
         shutil.rmtree(self._logs, ignore_errors=True)
         subprocess.run(self._defer, env=environment, check=True)
         self.process.start()
@@ -103,7 +102,7 @@ class Triggerer:
             self.process.stop(grace=30)
 
     def logs(self) -> list[TaskLog]:
-        """The task logs of all, in the order of the tasks, and at last of the one that measures the loop."""
+        """The logs of all tasks in their order; the last is that of the trigger that measures the loop."""
         all_there = f"{self._number} task logs"
         wait_until(lambda: len(self._paths()) > self._number, all_there, timeout=self.patience, interval=1)
         return [TaskLog(path) for path in self._paths()]
@@ -113,12 +112,12 @@ class Triggerer:
         return sorted(found, key=lambda path: int(path.parent.name.partition("=")[2]))
 
     def warnings(self) -> int:
-        """How often Airflow warned that the loop stood still."""
+        """The number of Airflow's warnings of a blocked loop."""
         return self.process.output.read_text(errors="replace").count("async thread was blocked")
 
 
 def measure(triggerer: Triggerer, service: LocalProcess, kind: str, settle: float) -> Measured:
-    """Wait until all triggers are at work, and measure them."""
+    """Wait until all triggers have caught up, and measure."""
     started = time.monotonic()
     *all_trainings, loop = triggerer.logs()
     left = list(all_trainings) if kind == TRAININGS else []
@@ -129,15 +128,15 @@ def measure(triggerer: Triggerer, service: LocalProcess, kind: str, settle: floa
         left[:] = [log for log in left if not any((now - line).total_seconds() < FRESH for line in new_lines(log)[1])]
         return not left
 
-    all_lines = f"A new line of each of {len(all_trainings)} trainings"
+    all_lines = f"a new line from each of {len(all_trainings)} trainings"
     wait_until(all_caught_up, all_lines, timeout=triggerer.patience, interval=1)
     came_up = time.monotonic() - started
     time.sleep(settle)
-    trainings = all_trainings[:: max(1, len(all_trainings) // LOOKED_AT)]
+    trainings = all_trainings[:: max(1, len(all_trainings) // SAMPLED)]
     for log in (*trainings, loop):
         log.new()
     warnings, began = triggerer.warnings(), time.monotonic()
-    before = {process: processor_time(process) for process in (triggerer.process, service)}
+    before = {process: cpu_time(process) for process in (triggerer.process, service)}
     ages, records = [], 0
     while time.monotonic() < began + SECONDS:
         for log in trainings:
@@ -146,7 +145,7 @@ def measure(triggerer: Triggerer, service: LocalProcess, kind: str, settle: floa
             ages += [(found - line).total_seconds() for line in lines]
         time.sleep(0.02)
     seconds = time.monotonic() - began
-    used = {process: (processor_time(process) - before[process]) / seconds for process in before}
+    used = {process: (cpu_time(process) - before[process]) / seconds for process in before}
     return Measured(
         came_up=came_up,
         ages=ages,
@@ -160,13 +159,13 @@ def measure(triggerer: Triggerer, service: LocalProcess, kind: str, settle: floa
 
 
 def new_lines(log: TaskLog) -> tuple[int, list[datetime]]:
-    """How many records with lines of the job are new in a task log, and when the job wrote each of these lines."""
+    """The number of new records with lines of the job in a task log, and the time of each of these lines."""
     records = [entry for entry in log.new() if str(entry["event"]).startswith(LINE)]
     return len(records), [time for record in records for time in written(record)]
 
 
 def written(record: dict[str, object]) -> Iterator[datetime]:
-    """When the job wrote the lines of a record."""
+    """The times of the lines of a record."""
     yield (first := datetime.fromisoformat(str(record["timestamp"]).replace("Z", "+00:00")))
     for time_of_day in LATER_LINE.findall(str(record["event"])):
         later = datetime.combine(first, datetime.fromisoformat(f"2000-01-01T{time_of_day}").time(), timezone.utc)
@@ -179,16 +178,16 @@ def family(process: LocalProcess) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def processor_time(process: LocalProcess) -> float:
-    """The seconds that a process and its children have had of a processor."""
+def cpu_time(process: LocalProcess) -> float:
+    """The CPU seconds of a process and its children."""
     return sum(times.user + times.system for times in (each.cpu_times() for each in family(process)))
 
 
 def measure_all(
     airflow: LocalAirflow, folder: Path, options: argparse.Namespace
 ) -> Iterator[tuple[int, Measured, Measured | None]]:
-    """Measure each number of trainings, and as many that sleep."""
-    # What its database and its secrets are, our program needs to know as well.
+    """Measure each number of trainings, and as many triggers that sleep."""
+    # The program that defers the tasks needs the database and the secrets of this Airflow.
     environment = psutil.Process(airflow.components["triggerer"].pid).environ()
     airflow.components["triggerer"].stop()
     airflow.wait_for_dag(DAG)
@@ -208,7 +207,7 @@ def measure_all(
 
 @contextmanager
 def busy_loops(number: int) -> Iterator[None]:
-    """Have so many programs take as much of a core as they get."""
+    """Run programs that use as much of a core as they can."""
     with ExitStack() as loops:
         for _ in range(number):
             loop = loops.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
@@ -219,7 +218,7 @@ def busy_loops(number: int) -> Iterator[None]:
 def figures(
     number: int, trainings: Measured, sleeping: Measured | None, few: tuple[int, int]
 ) -> dict[str, tuple[float, str]]:
-    """The figures of so many trainings: name → value and unit; `few` is a smaller number, and the memory with it."""
+    """The figures of a number of trainings: name → value and unit. `few` is a smaller number, and the memory for it."""
     percentiles = quantiles(trainings.ages, n=100)
     half = len(trainings.ages) // 2
     found = {
@@ -228,7 +227,7 @@ def figures(
         "age of a line, p50 of the first half": (median(trainings.ages[:half]), "s"),
         "age of a line, p50 of the second half": (median(trainings.ages[half:]), "s"),
         "age of a line, p99": (percentiles[98], "s"),
-        "lines told": (len(trainings.ages) / SECONDS / min(number, LOOKED_AT), "1/s per training"),
+        "lines delivered": (len(trainings.ages) / SECONDS / min(number, SAMPLED), "1/s per training"),
         "lines of a record": (len(trainings.ages) / trainings.records, "lines"),
         "triggerer": (100 * trainings.triggerer, "% of a core"),
         "service": (100 * trainings.service, "% of a core"),
@@ -249,12 +248,12 @@ def figures(
 def main() -> None:
     """Start an Airflow, measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.density")
-    parser.add_argument("numbers", nargs="*", type=int, default=NUMBERS, metavar="NUMBER", help="how many trainings")
-    parser.add_argument("--alone", action="store_true", help="without as many triggers that sleep beside them")
-    parser.add_argument("--busy", type=int, default=0, help="busy loops beside them")
-    parser.add_argument("--every", type=float, default=1, help="seconds from a line of a job to its next")
-    parser.add_argument("--patience", type=float, default=600, help="seconds they may take to come up")
-    parser.add_argument("--settle", type=float, default=10, help="seconds between their coming up and the measuring")
+    parser.add_argument("numbers", nargs="*", type=int, default=NUMBERS, metavar="NUMBER", help="number of trainings")
+    parser.add_argument("--alone", action="store_true", help="omit the triggers that sleep")
+    parser.add_argument("--busy", type=int, default=0, help="number of busy loops")
+    parser.add_argument("--every", type=float, default=1, help="seconds between two lines of a job")
+    parser.add_argument("--patience", type=float, default=600, help="seconds until all trainings must have caught up")
+    parser.add_argument("--settle", type=float, default=10, help="seconds from then until the measurement")
     options = parser.parse_args()
     here = str(Path(__file__).parents[1])
     settings = {
@@ -274,7 +273,7 @@ def main() -> None:
                 few = few if few[0] else (number, trainings.memory)
                 table[number] = figures(number, trainings, sleeping, few)
         except LocalProcessError as error:
-            print(f"It ends here: {error}", file=sys.stderr)
+            print(f"Stopped early: {error}", file=sys.stderr)
         finally:
             airflow.stop()
     print(f"{'trainings':40}" + "".join(f"{number:>12,}" for number in table))

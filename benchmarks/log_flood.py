@@ -1,8 +1,8 @@
-"""What a training that floods its log does to one beside it: `python -m benchmarks.log_flood`.
+"""The effect of a training that floods its log on another one: `python -m benchmarks.log_flood`.
 
 A real Airflow with one triggerer follows a training that writes five lines a second, first alone and then beside one
-that writes 200,000 lines at once. Printed are the age of the quiet training's lines when they reach its task log, how
-often the triggerer's event loop stood still for more than a tenth of a second, and the triggerer's memory.
+that writes 200,000 lines at once. The output is the age of the quiet training's lines when they reach its task log, the
+number of stalls of the triggerer's event loop over a tenth of a second, and the triggerer's memory.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Ages:
         self._offset = self._file.stat().st_size
 
     def collect_until(self, condition: Callable[[], bool]) -> list[float]:
-        """Watch the log until something has happened, which is looked for each second."""
+        """Watch the log until a condition is true, which is checked each second."""
         ages: list[float] = []
-        look_again = 0.0
+        next_check = 0.0
         while True:
             ages += self._new()
-            if time.monotonic() >= look_again:
+            if time.monotonic() >= next_check:
                 if condition():
                     return ages
-                look_again = time.monotonic() + 1
+                next_check = time.monotonic() + 1
             time.sleep(0.02)
 
     def _new(self) -> list[float]:
@@ -63,14 +63,14 @@ class Ages:
 
 
 def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
-    """Follow the quiet training alone and beside the flood, and print the figures side by side."""
+    """Follow the quiet training alone and beside the flood, and print both figures."""
     triggerer = airflow.components["triggerer"]
 
     def stalls() -> int:
         return triggerer.output.read_text(errors="replace").count("async thread was blocked")
 
     quiet = Training(airflow, service, "once_deferred", script=WAIT)
-    # The first trigger of a triggerer waits for Airflow's own start.
+    # The first trigger of a triggerer is delayed by Airflow's own start.
     quiet.wait_for_line("waiting 50")
     ages = Ages(quiet)
     before, end = stalls(), time.monotonic() + ALONE_SECONDS
@@ -88,7 +88,7 @@ def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
     quiet.end()
     flood.end()
 
-    print(f"{LINES:,} lines were told in about {seconds:.0f} s")
+    print(f"{LINES:,} lines were delivered in about {seconds:.0f} s")
     print(f"{'':44}{'alone':>10}{'beside a flood':>16}{'ratio':>8}")
     for what, one, other, unit in (
         ("age of a line in the task log, median", median(alone), median(beside), "s"),

@@ -1,9 +1,9 @@
-"""What Airflow adds to a training: `python -m benchmarks.overhead`, three minutes.
+"""The overhead of Airflow for a training: `python -m benchmarks.overhead`, three minutes.
 
-Trainings of twelve seconds run on a real Airflow and a real service, two at a time. Airflow's database is looked at
-twenty times a second. Measured are the time from the exit of the training's program to the event of its trigger, from
-there to the success of the task, of which Airflow takes up to a second to hand the event on, and the seconds for which
-the task had a worker, without those in which it uploaded.
+Trainings of twelve seconds run on a real Airflow and a real service, two at a time. Airflow's database is polled twenty
+times a second. Measured are the time from the exit of the training's program to the event of its trigger; from the
+event to the success of the task, up to a second of which Airflow needs to pass on the event; and the time for which the
+task occupied a worker slot, without the upload.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Path("exit").write_text(str(time.time()))
 
 @dataclass
 class Timeline:
-    """When a task came into each state, and how long it had a worker."""
+    """When a task entered each state, and how long it occupied a worker slot."""
 
     entered: dict[str, float] = field(default_factory=dict)
     with_worker: float = 0.0
@@ -49,7 +49,7 @@ class Timeline:
 
 
 def watch(airflow: LocalAirflow, trainings: list[Training]) -> dict[str, Timeline]:
-    """Look at the states of tasks until all have ended."""
+    """Poll the states of tasks until all have ended."""
     timelines = {training.run: Timeline() for training in trainings}
     with closing(sqlite3.connect(f"file:{airflow.database}?mode=ro", uri=True, timeout=60)) as database:
         while not all({"success", "failed"} & set(timeline.entered) for timeline in timelines.values()):
@@ -62,8 +62,8 @@ def watch(airflow: LocalAirflow, trainings: list[Training]) -> dict[str, Timelin
     return timelines
 
 
-def said(training: Training, begin: str) -> float | None:
-    """When the task log said something, of which this is the beginning; None where it did not."""
+def logged_at(training: Training, begin: str) -> float | None:
+    """The time of the first line in the task log that begins with a text; None if there is none."""
     times = [entry["timestamp"] for entry in training.log() if entry["event"].startswith(begin)]
     return datetime.fromisoformat(times[0].replace("Z", "+00:00")).timestamp() if times else None
 
@@ -71,25 +71,25 @@ def said(training: Training, begin: str) -> float | None:
 def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
     """Run the trainings and print the figures."""
     to_event, to_success, with_worker = [], [], []
-    untold = 0
+    unknown = 0
     for _ in range(ROUNDS):
         trainings = [Training(airflow, service, "once_deferred", script=SCRIPT) for _ in range(AT_ONCE)]
         timelines = watch(airflow, trainings)
         for training in trainings:
             exited = float((service.folder(training.jobs[0]) / "exit").read_text())
-            began, ended = said(training, "Uploading "), said(training, "Uploaded ")
+            began, ended = logged_at(training, "Uploading "), logged_at(training, "Uploaded ")
             if began and ended:
                 with_worker.append(timelines[training.run].with_worker - (ended - began))
-            if event := said(training, "Trigger fired event"):
+            if event := logged_at(training, "Trigger fired event"):
                 to_event.append(event - exited)
                 to_success.append(timelines[training.run].entered["success"] - event)
             else:
-                # Airflow's own line, which it writes when it has closed the log already.
-                untold += 1
-    # The first find an Airflow that has just started, whose workers have loaded nothing.
+                # Airflow writes this line itself, sometimes after it has closed the log.
+                unknown += 1
+    # The first trainings meet an Airflow that has just started, whose workers have imported nothing.
     first, with_worker = with_worker[:AT_ONCE], with_worker[AT_ONCE:]
-    print(f"{AT_ONCE * ROUNDS} trainings, {AT_ONCE} at a time; times of states are seen {INTERVAL:g} s late at most")
-    print(f"trainings without a line of their event: {untold}")
+    print(f"{AT_ONCE * ROUNDS} trainings, {AT_ONCE} at a time; states are observed at most {INTERVAL:g} s late")
+    print(f"trainings without a line of their event: {unknown}")
     print(f"worker slot of the first {AT_ONCE} trainings, without their uploads, at most: {max(first):.2f} s")
     for name, values in (
         ("exit of the program to the trigger's event", to_event),

@@ -1,17 +1,17 @@
-"""What it costs to follow a job, beside other providers: `python -m benchmarks.peers`, a quarter of an hour.
+"""The cost of following a job, compared with other providers: `python -m benchmarks.peers`, a quarter of an hour.
 
-300 running jobs are followed by as many real triggers in one event loop, each of which looks once a second: those of
-the providers for Databricks, dbt Cloud and Airbyte, which ask for the status only, since there is no log; and ours,
-which read the log as well, where each job prints a line a second. Ours with the log dropped, and with each line written
-as a triggerer of Airflow writes it into the task log; and beside them the following alone, without triggers.
+In one event loop, 300 running jobs are followed by as many real triggers, which check once a second. The triggers of
+the providers for Databricks, dbt Cloud and Airbyte request the status only. Ours also read the log, to which each job
+writes a line a second; they are measured with the log dropped, and with each line written as Airflow's triggerer writes
+it into the task log. Following alone, without triggers, is measured too.
 
-Measured are the processor time of the process with the loop, the requests that its server gets, both for each second
-that each job is followed, and then the longest stall of the loop. In turns, three times; printed are medians, with the
-least and the greatest. An argument is another number of jobs.
+The figures are the CPU time of the process with the loop and the requests that the server gets, both per job and
+second, and the longest stall of the loop: medians of three alternating rounds, with minimum and maximum. An argument
+sets another number of jobs.
 
-Made up are the services of the others (`parts/peer_server.py`), the jobs of ours (`parts/running_jobs.py`), and the
-supervisor of the triggers (`parts/one_loop.py`). All speak plain HTTP on this machine. The others' triggers log as
-well, a line for each look; that is dropped.
+Simulated are the services of the others (`parts/peer_server.py`), our jobs (`parts/running_jobs.py`), and the
+supervisor of the triggers (`parts/one_loop.py`). All use plain HTTP on this machine. The other triggers log a line for
+each check; these lines are dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OURS = {
 
 @dataclass(frozen=True)
 class Server:
-    """Where triggers ask: the connection that leads there, and how to count their requests."""
+    """A server that triggers query: its connection, and a function that counts its requests."""
 
     connection: Mapping[str, Any]
     requests: Callable[[], int]
@@ -52,16 +52,16 @@ class Server:
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds of processor time, requests per job and second, and milliseconds of the longest stall."""
+    """Milliseconds of CPU time and requests, both per job and second, and milliseconds of the longest stall."""
 
-    processor: float
+    cpu: float
     requests: float
     stall: float
 
 
 @contextmanager
 def peer_servers() -> Iterator[dict[str, Server]]:
-    """Run what the triggers of the others ask."""
+    """Run the server for the triggers of the others."""
     command = [sys.executable, "-m", "benchmarks.parts.peer_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -84,7 +84,7 @@ def peer_servers() -> Iterator[dict[str, Server]]:
 
 @contextmanager
 def our_server(folder: Path, number: int) -> Iterator[Server]:
-    """Run a training service with so many running jobs."""
+    """Run a training service with running jobs."""
     with running_jobs(folder, number) as service:
         credentials = service.add_client("benchmark", TENANT)
         url = urlsplit(service.url)
@@ -109,7 +109,7 @@ def our_server(folder: Path, number: int) -> Iterator[Server]:
 
 
 def measure(kind: str, server: Server, number: int, home: str) -> Measured:
-    """Run the triggers of one kind in a process of their own, for which Airflow has its files in a folder."""
+    """Run the triggers of one kind in a new process, with a home folder for Airflow."""
     command = [sys.executable, "-m", "benchmarks.parts.one_loop", kind, str(number), str(SECONDS)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment |= {"AIRFLOW_HOME": home, "AIRFLOW_CONN_BENCHMARK": json.dumps(server.connection)}
@@ -117,11 +117,11 @@ def measure(kind: str, server: Server, number: int, home: str) -> Measured:
         if not process.stdout or process.stdout.readline() != "begin\n":
             raise RuntimeError(f"The triggers of {kind} do not run.")
         before = server.requests()
-        told = json.loads(process.stdout.readline())
-        asked = server.requests() - before
-        told |= json.loads(process.stdout.readline())
-    job_seconds = number * told["seconds"]
-    return Measured(1000 * told["cpu"] / job_seconds, asked / job_seconds, 1000 * told["stall"])
+        output = json.loads(process.stdout.readline())
+        requested = server.requests() - before
+        output |= json.loads(process.stdout.readline())
+    job_seconds = number * output["seconds"]
+    return Measured(1000 * output["cpu"] / job_seconds, requested / job_seconds, 1000 * output["stall"])
 
 
 def main() -> None:
@@ -130,7 +130,7 @@ def main() -> None:
     measured: dict[str, list[Measured]] = {kind: [] for kind in (*PEERS, *OURS)}
     with guarded_folder("benchmark-") as folder:
         for turn in range(ROUNDS):
-            # A service only where it is asked: ours sees to its jobs whether or not somebody follows them.
+            # A service runs only while it is measured: ours uses CPU time for its jobs even if nobody follows them.
             with peer_servers() as servers:
                 for kind in PEERS:
                     measured[kind].append(measure(kind, servers[kind], number, str(folder)))
@@ -141,23 +141,23 @@ def main() -> None:
 
 
 def print_all(measured: Mapping[str, list[Measured]]) -> None:
-    """Print the table, each figure, and how ours compare with the best of the others."""
+    """Print the table, each figure, and the ratio to the best of the others."""
     names = {**PEERS, **OURS}
     lines = []
-    print(f"{'':22}{'ms of processor / job-second':>30}{'requests / job-second':>30}{'longest stall, ms':>30}")
+    print(f"{'':22}{'CPU ms / job-second':>30}{'requests / job-second':>30}{'longest stall, ms':>30}")
     for kind, rounds in measured.items():
         cells = []
         for what, unit, values in (
-            ("processor time", "ms/job-second", [each.processor for each in rounds]),
+            ("CPU time", "ms/job-second", [each.cpu for each in rounds]),
             ("requests", "1/job-second", [each.requests for each in rounds]),
             ("longest stall", "ms", [each.stall for each in rounds]),
         ):
             cells.append(f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
             lines.append(f"{names[kind]}, {what}: {median(values):.3f} {unit}")
         print(f"{names[kind]:22}" + "".join(f"{cell:>30}" for cell in cells))
-    processor = {kind: median(each.processor for each in rounds) for kind, rounds in measured.items()}
-    best = min(processor[kind] for kind in PEERS)
-    lines += [f"best of the others / {names[kind]}: {best / processor[kind]:.2f} times" for kind in OURS]
+    cpu = {kind: median(each.cpu for each in rounds) for kind, rounds in measured.items()}
+    best = min(cpu[kind] for kind in PEERS)
+    lines += [f"best of the others / {names[kind]}: {best / cpu[kind]:.2f} times" for kind in OURS]
     print("", *lines, sep="\n")
 
 

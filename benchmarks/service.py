@@ -1,14 +1,14 @@
-"""How quick the training service is: `python -m benchmarks.service`, two to four minutes.
+"""The speed of the training service: `python -m benchmarks.service`, two to four minutes.
 
-Real services are started in a temporary folder and asked over HTTP on the same machine. Measured are
+Real services run in a temporary folder and get requests over HTTP on the same machine. Measured are
 
-1. submissions per second of jobs that wait, with one connection and with eight. Beside them, over the same
-   connections, requests for the status of a job;
-2. reading where the table holds 100,000 jobs, nearly all of which have ended. Beside it, where it holds 100;
-3. the time from a submit to the first line that the job itself writes, as a client sees it that looks each 20
-   milliseconds. Beside it, what it is made of: a start of Python, and a Python environment by `uv`.
+1. submissions per second of jobs that wait, with one connection and with eight; compared with status requests over the
+   same connections;
+2. read requests with 100,000 jobs in the table, nearly all of which have ended; compared with 100 jobs;
+3. the time from a submission to the first line of the job's program, for a client that polls every 20 milliseconds;
+   compared with its parts: a start of Python, and a Python environment made by `uv`.
 
-What stands beside each other is measured in turns. Printed are a table, and each figure as `name: value unit`.
+Compared figures are measured alternately. The output is a table, and each figure as `name: value unit`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ MANY, FEW, WAITING, REQUESTS = 100_000, 100, 10, 200
 JOBS = 15
 
 Figure = tuple[str, float, str, str, float]
-"""What was measured: its name, value and unit; and the name and value of what was measured beside it."""
+"""A measurement: name, value and unit, and name and value of the comparison."""
 
 
 class Connection(http.client.HTTPConnection):
-    """A client's connection to a service, which is kept open."""
+    """A persistent connection of a client to a service."""
 
     def __init__(self, service: LocalService, credentials: Credentials) -> None:
         super().__init__(urlsplit(service.url).netloc, timeout=60)
@@ -61,7 +61,7 @@ class Connection(http.client.HTTPConnection):
         self._used = 0.0
 
     def ask(self, path: str, method: str = "GET", body: str | None = None) -> str:
-        # The service ends a connection on which nothing was asked for five seconds.
+        # The service closes a connection that was idle for five seconds.
         if time.monotonic() - self._used > 3:
             self.close()
         self._used = time.monotonic()
@@ -69,7 +69,7 @@ class Connection(http.client.HTTPConnection):
         reply = self.getresponse()
         text = reply.read().decode()
         if not 200 <= reply.status < 300:
-            raise RuntimeError(f"{method} {path} was answered {reply.status}: {text}")
+            raise RuntimeError(f"{method} {path} returned {reply.status}: {text}")
         return text
 
     def submit(self, command: str, cpus: int = 1) -> str:
@@ -91,7 +91,7 @@ def connected(service: LocalService, number: int = 1) -> Iterator[list[Connectio
 
 
 def submissions(folder: Path) -> Iterator[Figure]:
-    """How many submits are taken in a second while another job has the whole machine."""
+    """Submissions per second while another job occupies the whole machine."""
     measured: dict[int, list[tuple[float, float]]] = {1: [], AT_ONCE: []}
     with connected(LocalService(folder / "submissions"), AT_ONCE) as connections:
         running = connections[0].submit("sleep 1000", cpus=100_000)
@@ -101,12 +101,12 @@ def submissions(folder: Path) -> Iterator[Figure]:
                 submits = rate(connections[:number], lambda connection: connection.submit("true"))
                 rates.append((submits, rate(connections[:number], lambda connection: connection.ask(running))))
     for number, rates in measured.items():
-        submits, asked = map(median, zip(*rates, strict=True))
-        yield (f"submissions, {number} at once", submits, "1/s", "status of a job", asked)
+        submits, statuses = map(median, zip(*rates, strict=True))
+        yield (f"submissions, {number} at once", submits, "1/s", "status of a job", statuses)
 
 
 def rate(connections: Sequence[Connection], request: Callable[[Connection], object]) -> float:
-    """Requests per second where each connection makes the next when the one before has been answered."""
+    """Requests per second, one after another on each connection."""
     each = SUBMITS // len(connections)
 
     def work(connection: Connection) -> None:
@@ -118,7 +118,7 @@ def rate(connections: Sequence[Connection], request: Callable[[Connection], obje
 
 
 def reading(folder: Path) -> Iterator[Figure]:
-    """How long replies take with many jobs in the table, and with few."""
+    """Response times with many jobs in the table, and with few."""
     many, few = (LocalService(folder / f"jobs{number}", options=["--gpus", "0"]) for number in (MANY, FEW))
     fill(many, MANY)
     fill(few, FEW)
@@ -136,12 +136,12 @@ def reading(folder: Path) -> Iterator[Figure]:
 
 
 def fill(service: LocalService, number: int) -> None:
-    """Put jobs into the table of a service that was not started yet."""
+    """Insert jobs into the table of a service that has not been started yet."""
     command = "python3 train.py" + " --epochs=50" * 30
     common = {"tenant": TENANT, "name": "train", "description": command, "cpus": 1, "memory": 4096}
     over = {**common, "gpus": 0, "state": JobState.SUCCEEDED, "claimed": True, "container_id": "process-1"}
     first = now() - timedelta(minutes=number)
-    # There is no gpu: who asks for one waits.
+    # There is no GPU, so a job that requests one waits.
     waiting = [{**common, "id": f"waiting-{index}", "gpus": 1, "submitted": first} for index in range(WAITING)]
     ended = []
     for index in range(number - WAITING):
@@ -155,7 +155,7 @@ def fill(service: LocalService, number: int) -> None:
 
 
 def first_line(folder: Path) -> Iterator[Figure]:
-    """How long it takes to the first line of a job without requirements, on a service with nothing else to do."""
+    """The time to the first line of a job without requirements, on an idle service."""
     jobs, python, uv = [], [], []
 
     def run(*command: str) -> float:
@@ -177,7 +177,7 @@ def first_line(folder: Path) -> Iterator[Figure]:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long something takes."""
+    """The duration of an action."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began

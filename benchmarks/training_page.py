@@ -1,9 +1,9 @@
-"""How soon the pages in Airflow are there, and what they cost: `python -m benchmarks.training_page`, three minutes.
+"""The speed and cost of the pages in Airflow: `python -m benchmarks.training_page`, three minutes.
 
-- The api-server is started by turns with the plugin and without it, until it answers.
-- A job on a real service tells 100,000 values of a metric; Debian's Chromium opens its page, in a real Airflow, until
-  the curve is drawn, each time in a browser that has nothing cached.
-- Fifty visitors' requests for a page's contents come at once, as from fifty tabs; what reaches the service is counted.
+- The api-server is started alternately with and without the plugin, until it answers.
+- A job on a real service logs 100,000 values of a metric. Debian's Chromium, each time with an empty cache, opens the
+  job's page in a real Airflow until the curve is drawn.
+- The requests of fifty tabs arrive at once; those that reach the service are counted.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tests.engines.browser import running_browser
 STARTS, OPENINGS, TABS, VALUES = 7, 7, 50, 100_000
 WITHOUT = """
 from airflow._shared import module_loading
-told = module_loading.entry_points_with_dist
+original = module_loading.entry_points_with_dist
 module_loading.entry_points_with_dist = lambda group: [
-    (point, dist) for point, dist in told(group) if not point.value.startswith("airflow_training.plugins")
+    (point, dist) for point, dist in original(group) if not point.value.startswith("airflow_training.plugins")
 ]
 from airflow.__main__ import main
 main()
 """
-TELLS = f"""
+SCRIPT = f"""
 import json, random, time
 from pathlib import Path
 for step in range({VALUES}):
@@ -57,7 +57,7 @@ def seconds_to_answer(server: LocalProcess, url: str, *, has_page: bool) -> floa
         wait_until(lambda: answers(f"{url}/api/v2/version"), "The api-server", timeout=120, interval=0.02)
         seconds = time.monotonic() - began
         if answers(f"{url}/training/static/style.css") != has_page:
-            raise AssertionError(f"the training page is {'not ' if has_page else ''}there")
+            raise AssertionError(f"the training page is {'not ' if has_page else ''}available")
         return seconds
     finally:
         server.stop()
@@ -68,12 +68,12 @@ def answers(url: str) -> bool:
         reply = requests.get(url, timeout=5)
     except requests.RequestException:
         return False
-    # Airflow answers what it does not know with the page of its UI.
+    # For an unknown path Airflow returns the page of its UI.
     return reply.ok and "html" not in reply.headers["Content-Type"]
 
 
 def starts(airflow: LocalAirflow) -> None:
-    """Measure the api-server's start."""
+    """Measure the start of the api-server."""
     server = airflow.components["api-server"]
     server.stop()
     bare = airflow.component("api-server", "api-server-without")
@@ -91,7 +91,7 @@ def starts(airflow: LocalAirflow) -> None:
 
 @contextmanager
 def logged_in(airflow: LocalAirflow) -> Iterator[requests.Session]:
-    """A session of Airflow's API, as somebody who has logged in."""
+    """A logged-in session of Airflow's API."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(pool_maxsize=TABS))
         credentials = {"username": USER, "password": airflow.password}
@@ -101,7 +101,7 @@ def logged_in(airflow: LocalAirflow) -> Iterator[requests.Session]:
 
 
 def openings(airflow: LocalAirflow, browser: Browser, session: requests.Session, query: str) -> None:
-    """Measure how soon the page of a job of many values is drawn."""
+    """Measure the time until the page of a job with many values is drawn."""
     token = str(session.headers["Authorization"]).removeprefix("Bearer ")
     seconds = []
     for _ in range(OPENINGS):
@@ -114,16 +114,16 @@ def openings(airflow: LocalAirflow, browser: Browser, session: requests.Session,
         seconds.append(time.monotonic() - began)
         points = page.evaluate("document.querySelector('#metrics > div').chart.plot.data[0].length")
         context.close()
-    told = ", ".join(f"{each:.2f}" for each in seconds)
-    print(f"page of a job with {VALUES:,} values, {points:,} of them drawn: {told} s")
+    each_time = ", ".join(f"{each:.2f}" for each in seconds)
+    print(f"page of a job with {VALUES:,} values, {points:,} of them drawn: {each_time} s")
     print(f"page_opens: {median(seconds):.2f} s")
 
 
 def tabs(airflow: LocalAirflow, proxy: Proxy, session: requests.Session, query: str) -> None:
-    """Count what reaches the service when many look."""
+    """Count the requests that reach the service when many tabs are open."""
     counts = {}
     for number in (1, TABS):
-        # Until nothing is kept of what was asked before.
+        # Until all cached answers have expired.
         time.sleep(5)
         proxy.seen.clear()
         with ThreadPoolExecutor(max_workers=number) as pool:
@@ -134,7 +134,7 @@ def tabs(airflow: LocalAirflow, proxy: Proxy, session: requests.Session, query: 
 
 
 def ask(airflow: LocalAirflow, session: requests.Session, part: str, query: str) -> int:
-    """Ask for a part of a page; returns its bytes."""
+    """Request a part of a page; returns its bytes."""
     reply = session.get(f"{airflow.url}/training/api/{part}?{query}", timeout=60)
     reply.raise_for_status()
     return len(reply.content)
@@ -145,7 +145,7 @@ def measure(airflow: LocalAirflow, service: ServiceUnderTest) -> None:
     starts(airflow)
     with Proxy(service.local.url).running() as proxy, running_browser() as browser:
         airflow.connect("training_proxy", proxy.url, service.credentials)
-        training = Training(airflow, service, "once_deferred", connection="training_proxy", script=TELLS)
+        training = Training(airflow, service, "once_deferred", connection="training_proxy", script=SCRIPT)
         training.end()
         query = urlencode({"dag_id": training.dag_id, "run_id": training.run, "task_id": "train"})
         with logged_in(airflow) as session:

@@ -1,15 +1,15 @@
-"""What an upload costs: `python -m benchmarks.upload`.
+"""The cost of an upload, compared with rclone: `python -m benchmarks.upload`.
 
-A real service is started in a temporary folder. To its storage, on the same machine, go
+A real service runs in a temporary folder. To its storage, on the same machine, are uploaded
 
 1. one file of 2 GiB,
 2. 10,000 files of 10 KB,
 
-each in turns by `JobStorage.upload`, in a process of its own, and by `rclone copy`, which sends as many files and as
-many parts of a file at once, of the same size. Each begins with an empty folder, and sends the same again when it has
-ended. Printed are a table, and each figure as `name: value unit`.
+alternately by `JobStorage.upload`, in a process of its own, and by `rclone copy` with the same numbers of concurrent
+files and parts and the same part size. Each begins with an empty folder, and then uploads the same files again. The
+output is a table, and each figure as `name: value unit`.
 
-The seconds of an upload are those from the search for its files to its end; what rclone takes to start is in its own.
+The time of our upload begins with the search for its files; rclone's time includes its start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
-from airflow_training.client.storage import BUCKET, JobStorage
+from airflow_training.api.storage import BUCKET
+from airflow_training.client.storage import JobStorage
 from airflow_training.local.guard import guarded_folder
 from airflow_training.local.service import LocalService
 from benchmarks.service import TENANT, connected
@@ -39,7 +40,7 @@ Times = dict[str, list[float]]
 
 
 def fill_with_one(folder: Path) -> float:
-    """Write the large file, and tell how many MiB that are."""
+    """Write the large file and return its MiB."""
     folder.mkdir()
     block = os.urandom(16 * MEBIBYTE)
     with (folder / "large.bin").open("wb") as file:
@@ -49,7 +50,7 @@ def fill_with_one(folder: Path) -> float:
 
 
 def fill_with_many(folder: Path) -> float:
-    """Write the small files, and tell how many MiB that are."""
+    """Write the small files and return their MiB."""
     folder.mkdir()
     for number in range(NUMBER):
         (folder / f"{number}.bin").write_bytes(os.urandom(SMALL))
@@ -78,13 +79,13 @@ def theirs(source: Path, target: str, environment: Mapping[str, str]) -> dict[st
 
 
 def in_turns(source: Path, storage: Path, environment: Mapping[str, str]) -> Times:
-    """Upload a directory, and the same again, as often as there are rounds."""
+    """Upload a directory, and the same again, in each round."""
     measured: Times = {}
     for number in range(ROUNDS):
         for who, upload in (("ours", ours), ("theirs", theirs)):
             target = f"benchmark/{source.name}-{number}-{who}"
             for what in ("first", "again"):
-                # What was written before goes to the disk in nobody's time.
+                # Earlier writes reach the disk outside of the measured time.
                 os.sync()
                 for name, value in upload(source, target, environment).items():
                     measured.setdefault(f"{who} {what} {name}", []).append(value)
@@ -93,7 +94,7 @@ def in_turns(source: Path, storage: Path, environment: Mapping[str, str]) -> Tim
 
 
 def figures(what: str, size: float, measured: Times) -> dict[str, tuple[float, str]]:
-    """What is told of an upload and of the same again: values and units, by their names."""
+    """The figures of an upload and of its repetition: name → value and unit."""
     middle = {name: median(values) for name, values in measured.items()}
     first, again = middle["ours first seconds"], middle["ours again seconds"]
     memory = max(measured["ours first memory"] + measured["ours again memory"])
@@ -114,7 +115,7 @@ def figures(what: str, size: float, measured: Times) -> dict[str, tuple[float, s
 
 def main() -> None:
     """Measure everything, and print it."""
-    told: dict[str, tuple[float, str]] = {}
+    all_figures: dict[str, tuple[float, str]] = {}
     with guarded_folder("benchmark-") as folder:
         service = LocalService(folder / "service")
         with connected(service) as (connection,):
@@ -135,11 +136,11 @@ def main() -> None:
                 source = Path(folder, what.replace(" ", "-"))
                 size = fill(source)
                 bucket = service.data / "tenants" / TENANT / BUCKET
-                told |= figures(what, size, in_turns(source, bucket, environment))
+                all_figures |= figures(what, size, in_turns(source, bucket, environment))
                 shutil.rmtree(source)
-    for name, (value, unit) in told.items():
+    for name, (value, unit) in all_figures.items():
         print(f"{name:60}{value:>10.2f} {unit}")
-    print("", *(f"{name}: {value:.2f} {unit}" for name, (value, unit) in told.items()), sep="\n")
+    print("", *(f"{name}: {value:.2f} {unit}" for name, (value, unit) in all_figures.items()), sep="\n")
 
 
 if __name__ == "__main__":

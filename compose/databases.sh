@@ -1,4 +1,4 @@
-# Run once by the image of PostgreSQL, when its volume is empty: Airflow and the training service have a database each.
+# The PostgreSQL image runs this once, on an empty volume: one database each for Airflow and the training service.
 psql --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
 \getenv airflow_password AIRFLOW_DB_PASSWORD
 \getenv training_password TRAINING_DB_PASSWORD

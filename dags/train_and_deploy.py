@@ -1,10 +1,10 @@
 """Train a model on the 1994 census income data, and publish it for TensorFlow Serving if it is good enough.
 
-train → validate → approve → deploy → smoke test. Whoever starts `train_and_deploy` may ask to be asked before the model
-is deployed. `deploy_census` is the second half of it, for models that other Dags train: it runs for each event of the
-asset `census_model`, of which `train_nightly` makes one each night.
+train → validate → approve → deploy → smoke test. The approval is optional: choose it in the form of the run.
+`deploy_census` is the second half, for models that other Dags train: it runs for each event of the asset
+`census_model`, which `train_nightly` updates each night.
 
-The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its license.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TENSORFLOW: dict[str, Any] = {
 
 @task_group
 def deployment(location: Any) -> None:
-    """Validate a model, ask for approval where that is wanted, publish it, and try it out."""
+    """Validate a model, request approval if chosen, publish the model, and test it."""
 
     @task
-    def data_of_the_validation(location: str) -> dict[str, str]:
-        """What the validation compares: the new model, and the one that is deployed, if there is one."""
+    def validation_data(location: str) -> dict[str, str]:
+        """The data of the validation: the new model, and the deployed one, if any."""
         from airflow_training.serving import versions
 
         data = {"train.py": "census/train.py", "adult.test.gz": "census/adult.test.gz", "candidate": location}
@@ -47,16 +47,16 @@ def deployment(location: Any) -> None:
         task_id="validate",
         job_name="validate-census",
         script="census/validate.py",
-        data=data_of_the_validation(location),
+        data=validation_data(location),
         env={"LEAST_ACCURACY": "{{ params.get('least_accuracy', 0.8) }}"},
         **TENSORFLOW,
     )
 
     @task.branch
-    def ask_first() -> str:
-        """Find out whether somebody wants to be asked."""
-        asked = get_current_context()["params"].get("approval", False)
-        return "deployment.approve" if asked else "deployment.deploy"
+    def choose_approval() -> str:
+        """Skip the approval unless the form of the run asks for it."""
+        approval = get_current_context()["params"].get("approval", False)
+        return "deployment.approve" if approval else "deployment.deploy"
 
     approve = ApprovalOperator(
         task_id="approve",
@@ -67,7 +67,7 @@ def deployment(location: Any) -> None:
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def deploy(location: str) -> int:
-        """Publish the model that was validated as the next version."""
+        """Publish the validated model as the next version."""
         from airflow_training.serving import publish
 
         return publish(location, MODEL, keep=KEEP)
@@ -84,28 +84,28 @@ def deployment(location: Any) -> None:
 
     @task(trigger_rule=TriggerRule.ALL_FAILED)
     def roll_back() -> None:
-        """Take a version back that does not predict, and fail: somebody should know."""
+        """Withdraw a version that failed its smoke test, and fail, so that it is noticed."""
         from airflow_training.serving import withdraw
 
         version = get_current_context()["ti"].xcom_pull("deployment.deploy")
         if version is None:
-            raise AirflowFailException("Nothing was deployed, so there is nothing to take back.")
+            raise AirflowFailException("Nothing was deployed, so there is nothing to roll back.")
         served = withdraw(MODEL, version)
         raise AirflowFailException(f"Version {version} failed its smoke test; version {served or version} is served.")
 
-    asked = ask_first()
-    validate >> asked >> approve >> version
-    asked >> version >> smoke_test >> roll_back()
+    approval = choose_approval()
+    validate >> approval >> approve >> version
+    approval >> version >> smoke_test >> roll_back()
 
 
 with DAG(
     dag_id="train_and_deploy",
     schedule=None,
-    # What one run deploys is what the next one is compared with.
+    # Each run compares its model with the one that the previous run deployed.
     max_active_runs=1,
     params={
-        "approval": Param(False, type="boolean", description="Ask somebody before the model is deployed."),
-        "least_accuracy": Param(0.8, type="number", minimum=0, maximum=1, description="A model below is not deployed."),
+        "approval": Param(False, type="boolean", description="Request approval before the model is deployed."),
+        "least_accuracy": Param(0.8, type="number", minimum=0, maximum=1, description="Minimum for deployment."),
     },
     tags=["training"],
     doc_md=__doc__,
@@ -131,7 +131,7 @@ with DAG(
 
     @task
     def newest_model() -> str:
-        """The location of the model that was announced last."""
+        """The location of the model in the last event."""
         events = get_current_context()["triggering_asset_events"][Asset("census_model")]
         return str(events[-1].extra["location"])
 

@@ -1,6 +1,6 @@
-"""Train a wide & deep model on the 1994 census income data, and say how good it is.
+"""Train a wide & deep model on the 1994 census income data, and report its accuracy.
 
-The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its license.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ with DAG(
 
     @task
     def evaluate(location: str) -> float:
-        """Read the accuracy that the script measured on the test set; it lies beside the model's folder."""
+        """Read the accuracy that the script measured on the test set, from the file beside the model's folder."""
         version = ObjectStoragePath(location)
         metrics = json.loads((version.parent.parent / "metrics.json").read_text())
         return metrics["accuracy"]

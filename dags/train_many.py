@@ -1,8 +1,8 @@
-"""Train many census models beside each other, one for each seed, and name the best.
+"""Train many census models in parallel, one for each seed, and find the best.
 
-The service runs as many at a time as it has room for; the others wait there, and no worker waits with them.
+The service runs as many at a time as it has resources for; the others are queued there, without a worker slot.
 
-The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its license.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from airflow_training.operators.training import TrainingOperator
 with DAG(
     dag_id="train_many",
     schedule=None,
-    params={"models": Param(50, type="integer", minimum=1, maximum=1000, description="How many models are trained.")},
-    # As many upload or hand on at a time; those that are deferred do not count.
+    params={"models": Param(50, type="integer", minimum=1, maximum=1000, description="How many models to train.")},
+    # Limits how many upload or return their result at a time; deferred tasks do not count.
     max_active_tasks=200,
     tags=["training"],
     doc_md=__doc__,
@@ -26,7 +26,7 @@ with DAG(
 
     @task
     def variants() -> list[dict[str, Any]]:
-        """What each of the models is trained with."""
+        """The variables of each training."""
         return [{"SEED": seed, "EPOCHS": 4} for seed in range(1, get_current_context()["params"]["models"] + 1)]
 
     train = TrainingOperator.partial(
@@ -44,7 +44,7 @@ with DAG(
     @task
     def best() -> dict[str, Any]:
         """The result of the most accurate model."""
-        found: Iterable[dict[str, Any]] = get_current_context()["ti"].xcom_pull("train", key="training_job")
-        return max(found, key=lambda result: result["metrics"]["accuracy"])
+        results: Iterable[dict[str, Any]] = get_current_context()["ti"].xcom_pull("train", key="training_job")
+        return max(results, key=lambda result: result["metrics"]["accuracy"])
 
     train >> best()

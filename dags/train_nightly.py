@@ -1,8 +1,8 @@
-"""Train the census model each night on the newest data, and announce it as the asset `census_model`.
+"""Train the census model each night on the newest data, and update the asset `census_model`.
 
-`deploy_census` deploys what is announced. A night that was missed is not caught up with: the next one has newer data.
+`deploy_census` deploys it. A missed night is not made up for: the next one has newer data.
 
-The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its license.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow.sdk import DAG, Asset, task
 
 from airflow_training.operators.training import TrainingOperator
 
-# Where new data arrive: a folder, or a URI that ObjectStoragePath takes. The last file by its name is the newest.
+# The source of new data: a folder, or a URI for ObjectStoragePath. The last file by name is the newest.
 DATA = os.environ.get("CENSUS_DATA") or str(Path(__file__).with_name("census"))
 
 with DAG(
@@ -23,7 +23,7 @@ with DAG(
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
-    # A training that takes longer than a day is not joined by the next one.
+    # If a training takes longer than a day, the next one waits for it.
     max_active_runs=1,
     tags=["training"],
     doc_md=__doc__,
@@ -36,7 +36,7 @@ with DAG(
 
         files = sorted(str(file) for file in ObjectStoragePath(DATA).iterdir() if "adult.data" in file.name)
         if not files:
-            raise FileNotFoundError(f"No file adult.data… is in {DATA}.")
+            raise FileNotFoundError(f"There is no file adult.data… in {DATA}.")
         return files[-1]
 
     TrainingOperator(

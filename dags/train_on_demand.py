@@ -1,8 +1,8 @@
-"""Train the census model with what you fill into the form of the run.
+"""Train the census model with the values from the form of the run.
 
-The form's fields override the parameters of the task through its `config`.
+The fields of the form override the parameters of the task through its `config`.
 
-The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its licence.
+The data set is "Adult", UCI Machine Learning Repository; see census/README.md for its license.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ with DAG(
             "census-on-demand",
             type="string",
             pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
-            title="Name of the job",
+            title="Job name",
             description="Letters, digits, dots, dashes and underscores.",
         ),
         "epochs": Param(8, type="integer", minimum=1, maximum=100, title="Epochs"),
-        "batch_size": Param(256, type="integer", enum=[64, 128, 256, 512], title="Rows in a batch"),
-        "cpus": Param(2, type="integer", minimum=1, maximum=64, title="Processors"),
+        "batch_size": Param(256, type="integer", enum=[64, 128, 256, 512], title="Batch size"),
+        "cpus": Param(2, type="integer", minimum=1, maximum=64, title="CPUs"),
         "memory": Param(4096, type="integer", minimum=1024, title="Memory", description="MB"),
         "completion_time": Param(
             "30m",
             type="string",
-            title="Time allotted",
-            description="Such as 30m, 20h or 1d; a training that takes longer is canceled.",
+            title="Time limit",
+            description="For example 30m, 20h or 1d; a training that takes longer is canceled.",
         ),
     },
     tags=["training"],

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_training.client.settings import ClientSettings
 from airflow_training.local.guard import guard
-from airflow_training.local.process import end_all_in
+from airflow_training.local.process import end_processes_in
 from airflow_training.local.service import Credentials, LocalService
 from tests.patience import SLOWNESS
 
@@ -80,7 +80,7 @@ def _shares(item: pytest.Function) -> bool:
 def pytest_keyboard_interrupt() -> None:
     """End everything at once: the workers would stop one service after another."""
     if not _IS_WORKER:
-        end_all_in(Path(tempfile.gettempdir()))
+        end_processes_in(Path(tempfile.gettempdir()))
 
 
 @pytest.fixture(scope="session")

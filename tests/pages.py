@@ -1,4 +1,4 @@
-"""The pages: Markdown files, and the blocks in them."""
+"""The pages: Markdown files and their code blocks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FENCE = re.compile(r"(?P<fence>```+|~~~+)(?P<language>.*)")
 
 @dataclass(frozen=True)
 class Block:
-    """A block between fences.
+    """A fenced code block.
 
     Attributes:
-        page: The file that it is in.
+        page: Its file.
         line: The number of its first line there.
-        language: What stands behind the fence.
-        text: Its lines.
+        language: The info string of the fence.
+        text: Its content.
     """
 
     page: Path
@@ -36,7 +36,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of a page, in their order."""
+    """The blocks of a page in order."""
     lines = enumerate(page.read_text().splitlines(), start=1)
     for number, line in lines:
         if not (opened := _FENCE.match(line)):
@@ -47,11 +47,11 @@ def blocks(page: Path) -> Iterator[Block]:
                 break
             inside.append(text)
         else:
-            raise AssertionError(f"{page.name}: the block in line {number} has no end")
+            raise AssertionError(f"{page.name}: the block in line {number} is not closed")
         yield Block(page, number + 1, opened["language"], "".join(f"{text}\n" for text in inside))
 
 
 def answers(page: str, output: str) -> bool:
-    """Whether an output is what the page says: word for word, but for spaces and for what `…` stands for."""
+    """Whether an output matches the page, except for whitespace and `…`."""
     parts = (re.escape("".join(part.split())) for part in page.split("…"))
     return re.fullmatch(".*".join(parts), "".join(output.split())) is not None

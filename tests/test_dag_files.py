@@ -1,4 +1,4 @@
-"""What a Dag's file costs Airflow, which reads each of them every half minute or so."""
+"""The cost of a Dag file, which Airflow parses every half minute or so."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ NOTHING_OF = {
 
 def modules(program: str) -> set[str]:
     """The modules that a program imports."""
-    told = f"{program}\nimport json, sys\nprint('modules', json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    script = f"{program}\nimport json, sys\nprint('modules', json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("modules ")]
     return set(json.loads(line.removeprefix("modules ")))
 

@@ -1,4 +1,4 @@
-"""The pages say what is so: each block of code is tried by what it is, and tables name what there is."""
+"""The pages are correct: each code block is checked by its language, and tables match the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.pages import DOCS, PAGES, PROJECT, Block, blocks
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RECIPES = DOCS / "recipes.md"
 
-# Commands within a line of text; CHANGELOG.md writes several as one: `clients add|rotate`.
+# Commands in running text. CHANGELOG.md abbreviates them: `clients add|rotate`.
 COMMANDS_IN_TEXT = [
     Block(page, 1 + page.read_text()[: found.start()].count("\n"), "sh", found[1])
     for page in PAGES
@@ -43,7 +43,7 @@ COMMANDS_IN_TEXT = [
 
 
 def check_python(block: Block, folder: Path) -> None:
-    if block.page == RECIPES:  # pieces of files, see below
+    if block.page == RECIPES:  # parts of files, see below
         return
     compile(block.text, str(block), "exec")
     if "from airflow.sdk import" in block.text or block.text.startswith("TrainingOperator(\n"):
@@ -59,7 +59,7 @@ def check_yaml(block: Block, folder: Path) -> None:
 
 
 def check_job_file(text: str, folder: Path) -> None:
-    """A job file, whose files are there."""
+    """Check a job file, with files for its paths."""
     at = folder / "jobs/job.yaml"
     at.parent.mkdir()
     for place in yaml.safe_load(text)["files"].values():
@@ -71,7 +71,7 @@ def check_job_file(text: str, folder: Path) -> None:
 
 
 def check_ini(block: Block, folder: Path) -> None:
-    # Of systemd a setting may continue in the next line, and names have upper and lower case.
+    # In systemd units a setting can continue in the next line, and names are case-sensitive.
     parser = RawConfigParser(strict=False)
     parser.read_string(block.text)
     assert parser.sections()
@@ -94,7 +94,7 @@ def check_shell(block: Block, folder: Path) -> None:
 
 
 def check_text(block: Block, folder: Path) -> None:
-    """Answers and drawings are for people; a command among them is one all the same."""
+    """Check the commands in output and drawings."""
     for line in block.text.splitlines():
         if line.startswith("airflow-training "):
             check_command(shlex.split(line.split("   ")[0]), folder)
@@ -123,10 +123,10 @@ def test_a_command_in_the_text_is_one(command: Block, tmp_path: Path) -> None:
 
 
 def commands(shell: str) -> Iterator[list[str]]:
-    """The commands in a piece of shell, without variables before them and without redirections."""
+    """The commands in a shell script, without variable assignments and redirections."""
     shell = re.sub(r"<<'?(\w+)'?(.*?\n).*?^\1$", r"\2", shell, flags=re.MULTILINE | re.DOTALL)
     shell = re.sub(r"\\\n|(^|\s)#.*|\s\d?[<>]+&?\s*[\w./-]+", " ", shell, flags=re.MULTILINE)
-    # A command in double quotes is one too; that it is there twice then does no harm.
+    # A command substitution in double quotes is also checked; duplicates do no harm.
     shell += "".join(f"\n{inner}" for inner in re.findall(r'"\$\(([^()]*)\)"', shell))
     lexer = shlex.shlex(shell, posix=True, punctuation_chars=";<>|&()\n")
     lexer.whitespace, lexer.whitespace_split = " \t", True
@@ -143,12 +143,12 @@ def commands(shell: str) -> Iterator[list[str]]:
 
 
 def check_command(words: list[str], folder: Path, *, named_only: bool = False) -> None:
-    """Whether a command of ours, of Airflow or of the Makefile can be run: it exists, and so do its options.
+    """Check that a command of this package, of Airflow or of the Makefile exists, with its options.
 
     Args:
         words: The command.
-        folder: A folder for what it needs.
-        named_only: Whether it may be without the arguments that it needs.
+        folder: A folder for its files.
+        named_only: Whether required arguments may be missing.
     """
     program, *arguments = words
     if Path(program).name == "airflow-training":
@@ -173,10 +173,10 @@ def airflow_knows(arguments: list[str]) -> bool:
 def check_our_command(arguments: list[str], folder: Path, *, named_only: bool) -> None:
     secret = folder / "secret"
     secret.touch()
-    # The value may be a file that has to be there.
+    # The value may be a file that must exist.
     after = {"--secret-file": str(secret)}
     arguments = [after.get(before, word) for before, word in zip(["", *arguments], arguments, strict=False)]
-    # A placeholder stands for the id of a job.
+    # Placeholders for a job id.
     some_job = "00000000-0000-0000-0000-000000000000"
     arguments = [some_job if word in ("ID", "$job") else word for word in arguments]
     command: Any = typer.main.get_command(app)
@@ -193,7 +193,7 @@ def check_our_command(arguments: list[str], folder: Path, *, named_only: bool) -
 
 
 def test_the_links_of_the_readme_lead_to_files() -> None:
-    # All others are pages of the site, or linked from one: its build follows their links.
+    # The build of the site checks the links of all other pages.
     links = re.findall(r"\]\(([^\s():]+)\)", (PROJECT / "README.md").read_text())
     assert links
     assert [link for link in links if not (PROJECT / link).is_file()] == []
@@ -241,7 +241,7 @@ def test_the_page_of_trainingclient_names_every_parameter() -> None:
     page = (DOCS / "trainingclient.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    # The data came at a port.
+    # trainingClient receives data at a port.
     assert named == CONNECTION_PARAMETERS | {to_camel(name) for name in TrainingParameters.model_fields} - {"data"}
 
 

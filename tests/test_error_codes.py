@@ -1,4 +1,4 @@
-"""Whoever has an error in front of them finds it in docs/troubleshooting.md, by its code and by its words."""
+"""Every error is in docs/troubleshooting.md, with its code and its text."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CODE = re.compile(r"AT-\d{3}")
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the package that gives a code to a message.
+    """A message with a code in the package.
 
     Attributes:
         place: File and line.
         code: The code.
-        message: The first line of the message, with an ellipsis for what it is filled with.
+        message: The first line of the message, with an ellipsis for each placeholder.
     """
 
     place: str
@@ -74,7 +74,7 @@ def knows_its_code(kind: ast.ClassDef) -> bool:
 
 
 def calls(node: ast.AST, handed_on: frozenset[str] = frozenset()) -> Iterator[tuple[ast.Call, frozenset[str]]]:
-    """Every call, with the names of the parameters of the functions that it stands in."""
+    """Every call, with the names of the parameters of the enclosing functions."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         handed_on |= {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
     for inner in ast.iter_child_nodes(node):
@@ -84,7 +84,7 @@ def calls(node: ast.AST, handed_on: frozenset[str] = frozenset()) -> Iterator[tu
 
 
 def first_line(message: ast.expr) -> str | None:
-    """The first line of a text that stands in the source; None where it is made elsewhere."""
+    """The first line of a literal text; None if it is not a literal."""
     if isinstance(message, ast.Constant) and isinstance(message.value, str):
         return message.value.split("\n")[0]
     if isinstance(message, ast.JoinedStr):
@@ -99,7 +99,7 @@ def sites() -> list[Site]:
         for call, _ in calls(tree):
             code = code_of(call)
             if isinstance(code, ast.Constant) and isinstance(code.value, str):
-                # An error of OAuth2 begins with a word of its own.
+                # The first argument of an OAuth2 error is its OAuth2 code.
                 texts = [line for argument in call.args if (line := first_line(argument)) is not None]
                 found.append(Site(f"{file}:{call.lineno}", code.value, texts[-1] if texts else ""))
     return found
@@ -130,14 +130,14 @@ def test_every_error_of_the_package_is_made_with_a_code() -> None:
     assert not without
 
 
-def test_a_code_stands_where_the_message_does() -> None:
+def test_a_code_is_a_literal_beside_its_message() -> None:
     elsewhere = [
         f"{file}:{call.lineno}"
         for file, tree in TREES.items()
         for call, handed_on in calls(tree)
         if (code := code_of(call))
         and not is_literal(code)
-        # Handed on by who makes an error of what it is told; or told by a trigger, whose error it was.
+        # Passed through by a function that creates errors, or from the event of a trigger.
         and not (isinstance(code, ast.Name) and code.id == "code" and "code" in handed_on)
         and ast.unparse(code) != "event['code']"
         and ast.unparse(code) != "self.code"
@@ -146,7 +146,7 @@ def test_a_code_stands_where_the_message_does() -> None:
     assert not [site.place for site in SITES if not site.message]
 
 
-def test_a_code_is_that_of_one_message() -> None:
+def test_a_code_belongs_to_one_message() -> None:
     messages: dict[str, set[str]] = {}
     for site in SITES:
         messages.setdefault(site.code, set()).add(site.message)
@@ -165,11 +165,11 @@ def test_the_page_has_the_codes_of_the_package_in_their_order() -> None:
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.code)
 def test_an_entry_quotes_its_message(site: Site) -> None:
     pattern = ".+".join(re.escape(part) for part in site.message.split("…"))
-    # What a message goes on with may be made elsewhere.
+    # The rest of a message may come from elsewhere.
     assert re.match(pattern, entries().get(site.code, ""))
 
 
-def test_every_code_that_the_docs_name_is_there() -> None:
+def test_every_code_in_the_docs_exists() -> None:
     named = {
         (file.name, code)
         for file in (*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md")

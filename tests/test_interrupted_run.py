@@ -1,4 +1,4 @@
-"""What is interrupted leaves nothing behind: a run of the tests, and any other that is guarded."""
+"""Nothing is left of an interrupted run of the tests, or of any other guarded process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 from airflow_training.local.process import processes_in
 from tests.patience import wait_for
 
-# Both workers start a service; one an Airflow as well.
+# Both workers start a service; one also an Airflow.
 TESTS = (
-    "tests/airflow/test_training.py::test_a_training_holds_no_worker_and_hands_on_its_model",
+    "tests/airflow/test_training.py::test_a_training_occupies_no_worker_and_returns_its_model",
     "tests/service/test_submit.py",
 )
 
 
 def started(word: str, folder: Path) -> bool:
-    """Whether a process of a folder has a word among its arguments."""
+    """Whether a process of a folder has an argument."""
     for process in processes_in(folder):
         with suppress(psutil.Error):
             if word in process.cmdline():
@@ -41,12 +41,12 @@ WAYS: dict[str, Callable[[subprocess.Popen[bytes]], None]] = {
     "SIGTERM": subprocess.Popen.terminate,
     "SIGKILL": subprocess.Popen.kill,
 }
-# A process that runs at each moment: services; Airflow, not healthy yet; a job that waits for a file.
+# A process of each moment: services; Airflow before it is healthy; a job that waits for a file.
 MOMENTS = {"services": "serve", "Airflow": "triggerer", "a job": "wait_then_save.py"}
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("interrupted")  # each has an Airflow to start
+@pytest.mark.xdist_group("interrupted")  # each starts an Airflow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_left_of_a_run_that_is_interrupted(way: str, moment: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_nothing_is_left_of_a_run_that_is_interrupted(way: str, moment: str, tmp
             stdout=file,
             stderr=file,
             start_new_session=True,
-            # A shell has what it runs in the background ignore Ctrl+C, these tests and what they start.
+            # In the background of a shell, these tests and their processes ignore Ctrl+C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
         )
 
@@ -97,7 +97,7 @@ with guarded_folder("guarded-") as folder:
 
 
 @pytest.mark.parametrize("end", [subprocess.Popen.kill, subprocess.Popen.terminate])
-def test_what_is_guarded_ends_with_its_owner_and_nothing_else_does(
+def test_guarded_processes_end_with_their_owner_and_no_others(
     end: Callable[[subprocess.Popen[str]], None],
 ) -> None:
     with subprocess.Popen(

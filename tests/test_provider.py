@@ -1,4 +1,4 @@
-"""What Airflow learns of the package when it is installed."""
+"""The metadata of the installed package in Airflow."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_airflow_shows_the_provider_on_the_command_line() -> None:
         check=True,
     ).stdout
 
-    for told in ("connection-types", "extra-links", "filesystems", "task-decorators", "triggers"):
-        assert told in shown
+    for kind in ("connection-types", "extra-links", "filesystems", "task-decorators", "triggers"):
+        assert kind in shown
 
 
 @pytest.mark.parametrize("kind", ["operators", "hooks", "triggers"])
-def test_every_module_that_is_told_of_is_there(kind: str) -> None:
+def test_every_listed_module_exists(kind: str) -> None:
     for entry in get_provider_info()[kind]:
         for module in entry["python-modules"]:
             import_module(module)

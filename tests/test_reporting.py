@@ -1,4 +1,4 @@
-"""Reporting on a job, where time and Airflow play tricks; how it goes otherwise is tested in tests/airflow."""
+"""Following a job with unusual timing; tests/airflow has the rest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 from airflow_training.api.log import LogRecord
 from airflow_training.api.status import JobState, JobStatus
-from airflow_training.client.follow.delivery import Turns
-from airflow_training.client.follow.subscription import Follower
-from airflow_training.client.follow.update import News, Take
+from airflow_training.client.follow.delivery import Delivery
+from airflow_training.client.follow.subscription import Subscription
+from airflow_training.client.follow.update import Update, Write
 from airflow_training.client.follow.watcher import Watcher
 from airflow_training.exceptions import JobTimedOut
 from airflow_training.following.deadlines import Limits
@@ -32,21 +32,21 @@ RUNNING = JobStatus.model_validate({"job_id": "job", "status": "RUNNING", "start
 
 
 class Watched:
-    """A watcher whose one follower is told what a test tells it."""
+    """A watcher with one subscription, whose updates a test queues."""
 
     followed = 1
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.delivery = Delivery()
 
     @contextmanager
-    def follower(self, job_id: str, offset: int, take: Take) -> Iterator[Follower]:
-        self.one = Follower(job_id, offset, take, lambda: None)
+    def subscribe(self, job_id: str, offset: int, write: Write) -> Iterator[Subscription]:
+        self.one = Subscription(job_id, offset, write, lambda: None)
         yield self.one
 
 
 class Log:
-    """Drops what it is told."""
+    """Drops its lines."""
 
     def log(self, level: int, event: str, **kwargs: Any) -> None:
         pass
@@ -55,7 +55,7 @@ class Log:
 def following(
     watched: Watched, store: Store, lines: TaskLog | None = None, limits: Any = None
 ) -> asyncio.Task[Outcome]:
-    """Begin to report on a job, with a day to go unless there are other limits."""
+    """Start to follow a job, with a day to go unless there are other limits."""
     now = datetime.now(timezone.utc)
     limits = limits or Limits(now, deadline=now + timedelta(days=1))
     watcher = cast("Watcher", watched)
@@ -63,14 +63,14 @@ def following(
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_cancellation_is_not_lost_however_close_to_news_it_comes(steps: int) -> None:
+async def test_a_cancellation_is_not_lost_however_close_to_an_update_it_comes(steps: int) -> None:
     async def store(key: str, value: Any) -> None:
         pass
 
     watched = Watched()
     task = following(watched, store)
     await asyncio.sleep(0)
-    watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line")], 5)])
+    watched.delivery.queue(watched.one, [Update(RUNNING, [LogRecord("line")], 5)])
     for _ in range(steps):
         await asyncio.sleep(0)
 
@@ -89,13 +89,13 @@ async def test_the_last_status_is_published_though_it_comes_while_another_is_sto
     async def store(key: str, value: Any) -> None:
         if key == STATUS_KEY:
             if not stored:
-                watched.turns.tell(watched.one, [News(ended, [], 9, last=True)])
-                await watched.one.all_taken()
+                watched.delivery.queue(watched.one, [Update(ended, [], 9, last=True)])
+                await watched.one.all_delivered()
             stored.append(value["status"])
 
     task = following(watched, store)
     await asyncio.sleep(0)
-    watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line")], 5)])
+    watched.delivery.queue(watched.one, [Update(RUNNING, [LogRecord("line")], 5)])
 
     assert (await task).status == ended
     assert stored == ["RUNNING", "CANCELED"]
@@ -114,8 +114,8 @@ async def test_lines_that_may_be_lost_with_their_triggerer_are_read_again_if_non
 
     task = following(watched, store)
     await asyncio.sleep(0)
-    watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line", time)], 20)])
-    await watched.one.all_taken()
+    watched.delivery.queue(watched.one, [Update(RUNNING, [LogRecord("line", time)], 20)])
+    await watched.one.all_delivered()
     task.cancel()
     await asyncio.wait([task])
 
@@ -123,7 +123,7 @@ async def test_lines_that_may_be_lost_with_their_triggerer_are_read_again_if_non
 
 
 class PendingTimeout:
-    """A limit for jobs that are pending; it passes when a test says so."""
+    """A limit for pending jobs; a test decides when it passes."""
 
     def __init__(self) -> None:
         self.has_passed = False
@@ -153,7 +153,7 @@ async def test_a_job_that_has_started_is_not_ended_though_its_lines_come_late(mo
         def log(self, level: int, event: str, **kwargs: Any) -> None:
             go_on.wait()
 
-    # Limits are looked at as often.
+    # Limits are checked as often.
     monkeypatch.setattr("airflow_training.following.follow_job.CURSOR_INTERVAL", 0.05)
     monkeypatch.setattr("airflow_training.following.follow_job._BETWEEN_WRITES", 0)
     monkeypatch.setattr(Watched, "client", SimpleNamespace(cancel=cancel), raising=False)
@@ -161,22 +161,22 @@ async def test_a_job_that_has_started_is_not_ended_though_its_lines_come_late(mo
     await asyncio.sleep(0)
     try:
         pending = RUNNING.model_copy(update={"state": JobState.PENDING, "start_time": None})
-        watched.turns.tell(watched.one, [News(pending, [], 0)])
+        watched.delivery.queue(watched.one, [Update(pending, [], 0)])
         await is_published.wait()
-        watched.turns.tell(watched.one, [News(RUNNING, [LogRecord("line")], 5)])
+        watched.delivery.queue(watched.one, [Update(RUNNING, [LogRecord("line")], 5)])
         limits.has_passed = True
         await limits.looked.wait()
     finally:
         go_on.set()
     ended = RUNNING.model_copy(update={"state": JobState.SUCCEEDED})
-    watched.turns.tell(watched.one, [News(ended, [], 5, last=True)])
+    watched.delivery.queue(watched.one, [Update(ended, [], 5, last=True)])
 
     assert (await task).status == ended
     assert canceled == []
 
 
 class RunsOn(Watched):
-    """A watcher of a job that writes on and on, and whose service does nothing when it is canceled."""
+    """A watcher of a job that keeps writing, since its service ignores the cancellation."""
 
     @property
     def client(self) -> RunsOn:
@@ -191,12 +191,12 @@ class RunsOn(Watched):
 
     async def _write(self) -> None:
         for offset in itertools.count(1):
-            self.turns.tell(self.one, [News(RUNNING, [LogRecord("line")], offset)])
-            await self.one.all_taken()
+            self.delivery.queue(self.one, [Update(RUNNING, [LogRecord("line")], offset)])
+            await self.one.all_delivered()
             await asyncio.sleep(0.01)
 
 
-async def test_a_job_that_runs_on_though_it_was_canceled_is_not_followed_for_ever(
+async def test_a_job_that_keeps_running_after_its_cancellation_is_not_followed_forever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watched = RunsOn()
@@ -204,7 +204,7 @@ async def test_a_job_that_runs_on_though_it_was_canceled_is_not_followed_for_eve
     async def store(key: str, value: Any) -> None:
         pass
 
-    monkeypatch.setattr("airflow_training.following.follow_job._DRAIN", 0.2)
+    monkeypatch.setattr("airflow_training.following.follow_job._DRAIN_TIMEOUT", 0.2)
     now = datetime.now(timezone.utc)
     with pytest.raises(JobTimedOut):
         await following(watched, store, limits=Limits(now, deadline=now))
@@ -212,26 +212,26 @@ async def test_a_job_that_runs_on_though_it_was_canceled_is_not_followed_for_eve
 
 
 class EndedBefore(Watched):
-    """A watcher, and the client of a service that had ended the job by the time it took the cancellation."""
+    """A watcher of a job that ended before its cancellation arrived."""
 
-    ended = RUNNING.model_copy(update={"state": JobState.FAILED, "message": "ran for its completionTime [AT-456]"})
+    ended = RUNNING.model_copy(update={"state": JobState.FAILED, "message": "exceeded its completionTime [AT-456]"})
 
     @property
     def client(self) -> EndedBefore:
         return self
 
     async def cancel(self, job_id: str) -> bool:
-        self.turns.tell(self.one, [News(self.ended, [], 0, last=True)])
+        self.delivery.queue(self.one, [Update(self.ended, [], 0, last=True)])
         return True
 
     async def status(self, job_id: str) -> JobStatus:
         return self.ended
 
 
-async def test_a_job_that_failed_before_it_was_canceled_is_not_said_to_be_canceled() -> None:
+async def test_a_job_that_failed_before_it_was_canceled_is_reported_as_failed() -> None:
     async def store(key: str, value: Any) -> None:
         pass
 
     now = datetime.now(timezone.utc)
-    with pytest.raises(JobTimedOut, match="failed before it could be canceled: ran for its completionTime"):
+    with pytest.raises(JobTimedOut, match="failed before it could be canceled: exceeded its completionTime"):
         await following(EndedBefore(), store, limits=Limits(now, deadline=now))

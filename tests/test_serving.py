@@ -41,7 +41,7 @@ def test_two_tasks_that_publish_at_once_publish_two_versions(trained: str, tmp_p
     assert versions(model) == [38, 39, 40]
 
 
-def test_versions_are_numbers_and_not_texts(trained: str, tmp_path: Path) -> None:
+def test_versions_are_ordered_as_numbers(trained: str, tmp_path: Path) -> None:
     for name in ("9", "10", "notes"):
         (tmp_path / name).mkdir()
 

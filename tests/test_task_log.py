@@ -1,4 +1,4 @@
-"""Lines on their way into the task log."""
+"""The lines of a job in the task log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from airflow_training.api.log import LONGEST_LINE, LogRecord
 from airflow_training.api.status import JobStatus
-from airflow_training.client.follow.update import News
+from airflow_training.client.follow.update import Update
 from airflow_training.following.task_log import LOGGER, LogWriter, Span, Written, span_of
 
 RUNNING = JobStatus.model_validate({"job_id": "job", "status": "RUNNING"})
@@ -26,7 +26,7 @@ task: ContextVar[str] = ContextVar("task")
 
 
 class Log:
-    """Keeps what is logged, with the task whose context it is logged in."""
+    """Records lines, with the task of their context."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
@@ -41,9 +41,9 @@ def test_lines_are_written_for_their_task_with_their_time_whatever_thread_writes
     log = Log()
     task.set("train")
     writer = LogWriter(log, Written(0, {}))
-    news = News(RUNNING, [LogRecord("one", TIME), LogRecord("two")], 100)
+    update = Update(RUNNING, [LogRecord("one", TIME), LogRecord("two")], 100)
 
-    thread = threading.Thread(target=writer.write, args=[news])
+    thread = threading.Thread(target=writer.write, args=[update])
     thread.start()
     thread.join()
 
@@ -52,15 +52,15 @@ def test_lines_are_written_for_their_task_with_their_time_whatever_thread_writes
     assert writer.written == Written(100, {})
 
 
-def test_the_state_of_a_line_that_has_not_ended_is_shown_and_tells_no_metric() -> None:
+def test_an_unended_line_is_shown_and_has_no_metrics() -> None:
     log = Log()
     task.set("train")
     writer = LogWriter(log, Written(0, {}))
     cut, whole = "9/9 1s/step - loss: 0.1", "9/9 1s/step - loss: 0.123"
 
-    writer.write(News(RUNNING, [LogRecord(cut, TIME, unended=True)], 100))
+    writer.write(Update(RUNNING, [LogRecord(cut, TIME, unended=True)], 100))
     assert writer.written == Written(100, {})
-    writer.write(News(RUNNING, [LogRecord(whole, TIME)], 200))
+    writer.write(Update(RUNNING, [LogRecord(whole, TIME)], 200))
 
     assert [line for _, line, _ in log.lines] == [cut, whole]
     assert list(writer.last_lines) == [whole]
@@ -71,12 +71,12 @@ def test_metrics_are_read_from_the_lines() -> None:
     task.set("train")
     writer = LogWriter(Log(), Written(50, {"accuracy": 0.8, "loss": 0.7}))
 
-    writer.write(News(RUNNING, [LogRecord('{"metrics": {"loss": 0.5}}', TIME), LogRecord("and on")], 100))
+    writer.write(Update(RUNNING, [LogRecord('{"metrics": {"loss": 0.5}}', TIME), LogRecord("and on")], 100))
 
     assert writer.written == Written(100, {"accuracy": 0.8, "loss": 0.5})
 
 
-def test_lines_that_are_told_together_are_one_record_with_the_time_and_the_severest_level() -> None:
+def test_lines_of_a_batch_are_one_record_with_the_time_and_the_severest_level() -> None:
     log = Log()
     task.set("train")
     lines = [
@@ -85,7 +85,7 @@ def test_lines_that_are_told_together_are_one_record_with_the_time_and_the_sever
         LogRecord("three, of no time"),
     ]
 
-    LogWriter(log, Written(0, {})).write(News(RUNNING, lines, 100, together=True))
+    LogWriter(log, Written(0, {})).write(Update(RUNNING, lines, 100, batched=True))
 
     ((_, text, fields),) = log.lines
     assert text == "one\n00:00:01.500Z WARNING: two\n00:00:01.500Z three, of no time"
@@ -98,7 +98,7 @@ def test_a_record_of_many_lines_is_no_longer_than_a_line_may_be() -> None:
     task.set("train")
     lines = [LogRecord("x" * length, TIME) for length in [0] * 5000 + [LONGEST_LINE, 1, LONGEST_LINE]]
 
-    LogWriter(log, Written(0, {})).write(News(RUNNING, lines, 100, together=True))
+    LogWriter(log, Written(0, {})).write(Update(RUNNING, lines, 100, batched=True))
 
     written = [text for _, text, _ in log.lines]
     assert max(map(len, written)) <= LONGEST_LINE
@@ -106,7 +106,7 @@ def test_a_record_of_many_lines_is_no_longer_than_a_line_may_be() -> None:
 
 
 class TriggerLog:
-    """What Airflow writes of a trigger's log: a JSON object a record."""
+    """A trigger's log as Airflow writes it: one JSON object per record."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,7 +125,7 @@ class TriggerLog:
         self._file.close()
 
     def cut(self, size: int) -> None:
-        """Have it end there, as one whose writer was killed."""
+        """Truncate it, as if its writer had been killed."""
         with self.path.open("ab") as file:
             file.truncate(size)
 
@@ -135,7 +135,7 @@ class TriggerLog:
             try:
                 record = json.loads(entry)
             except ValueError:
-                continue  # It was cut: the page does not show it either.
+                continue  # Truncated: the page does not show it either.
             if record.get("logger") == LOGGER:
                 first, *others = record["event"].split("\n")
                 lines += [first, *(line[14:] for line in others)]
@@ -146,7 +146,7 @@ class TriggerLog:
 def test_what_a_killed_triggerer_wrote_is_not_written_again_and_nothing_is_missing(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret depends on it
     task.set("train")
-    # Around midnight; in a flood, many lines have a time within the same millisecond.
+    # Around midnight; in a flood, many lines are in the same millisecond.
     time = TIME - timedelta(seconds=2)
     steps = [timedelta(microseconds=10), timedelta(milliseconds=1), timedelta(seconds=1)]
     lines = []
@@ -158,16 +158,16 @@ def test_what_a_killed_triggerer_wrote_is_not_written_again_and_nothing_is_missi
         writer = LogWriter(log, Written(0, {}), shown)
         while begin < end:
             number = chance.randrange(1, 40)
-            news = News(RUNNING, lines[begin : min(begin + number, end)], 0, together=chance.random() < 0.5)
-            writer.write(news)
+            update = Update(RUNNING, lines[begin : min(begin + number, end)], 0, batched=chance.random() < 0.5)
+            writer.write(update)
             begin += number
 
     logs: list[TriggerLog] = []
-    told = 0
+    shown_lines = 0
     for life in range(4):
         shown = [span for log in logs if (span := span_of(log.path))]
-        # From the cursor on, which may be older than the last lines.
-        begin = chance.randrange(0, told + 1)
+        # From the cursor, which may be older than the last lines.
+        begin = chance.randrange(0, shown_lines + 1)
         log = TriggerLog(tmp_path / f"{life}.log")
         write(log, begin, len(lines) if life == 3 else chance.randrange(begin, len(lines) + 1), shown)
         logs.append(log)
@@ -175,7 +175,7 @@ def test_what_a_killed_triggerer_wrote_is_not_written_again_and_nothing_is_missi
         if life < 3:
             size = log.path.stat().st_size
             log.cut(chance.randrange(size // 2, size + 1))
-        told = len([line for log in logs for line in log.lines()])
+        shown_lines = len([line for log in logs for line in log.lines()])
 
     assert [line for log in logs for line in log.lines()] == [line.line for line in lines]
 
@@ -185,12 +185,12 @@ def test_the_lines_of_a_service_whose_clock_is_set_back_are_not_left_out(tmp_pat
     seconds = [timedelta(seconds=number) for number in range(10)]
     earlier, later = TriggerLog(tmp_path / "1.log"), TriggerLog(tmp_path / "2.log")
     before = [LogRecord(f"{number}", TIME + second) for number, second in enumerate(seconds[:6])]
-    LogWriter(earlier, Written(0, {})).write(News(RUNNING, before, 0))
+    LogWriter(earlier, Written(0, {})).write(Update(RUNNING, before, 0))
     earlier.close()
 
     (span,) = filter(None, [span_of(earlier.path)])
     after = [LogRecord("new", TIME + seconds[7]), LogRecord("set back", TIME + seconds[2])]
-    LogWriter(later, Written(0, {}), [span]).write(News(RUNNING, [*before[3:], *after], 0))
+    LogWriter(later, Written(0, {}), [span]).write(Update(RUNNING, [*before[3:], *after], 0))
     later.close()
 
     assert later.lines() == ["new", "set back"]
@@ -201,19 +201,19 @@ def test_times_that_go_back_within_a_record_hide_no_line_of_the_next_day(tmp_pat
     earlier, later = TriggerLog(tmp_path / "1.log"), TriggerLog(tmp_path / "2.log")
     hour = TIME + timedelta(hours=12)
     before = [LogRecord(f"{second}", hour + timedelta(seconds=second)) for second in (0, 5, 2, 3)]
-    LogWriter(earlier, Written(0, {})).write(News(RUNNING, before, 0, together=True))
+    LogWriter(earlier, Written(0, {})).write(Update(RUNNING, before, 0, batched=True))
     earlier.close()
 
     span = span_of(earlier.path)
     assert span == Span(hour, hour + timedelta(seconds=5), 1)
     after = [LogRecord(f"new {minute}", hour + timedelta(minutes=minute)) for minute in (1, 2)]
-    LogWriter(later, Written(0, {}), [span]).write(News(RUNNING, after, 0))
+    LogWriter(later, Written(0, {}), [span]).write(Update(RUNNING, after, 0))
     later.close()
 
     assert later.lines() == ["new 1", "new 2"]
 
 
-def test_a_log_without_lines_of_a_job_holds_none(tmp_path: Path) -> None:
+def test_a_log_without_lines_of_a_job_has_no_span(tmp_path: Path) -> None:
     log = TriggerLog(tmp_path / "1.log")
     log.close()
 

@@ -1,4 +1,4 @@
-"""What somebody who tests Dags of his own has of the plugin of pytest."""
+"""The pytest plugin for users who test their own Dags."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ TEST = """
 
 
 class UserProject:
-    """The folder of somebody's project, with a home of Airflow and a folder for temporary files beside it."""
+    """The folder of a user's project, beside an Airflow home and a folder for temporary files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "project"
@@ -92,7 +92,7 @@ class UserProject:
             "PYTHONPATH": os.pathsep.join(self.python_path),
         }
         return subprocess.run(
-            # By its name: an installation that is older than the entry point does not have it.
+            # By name: an installation that is older than the entry point does not load it.
             [sys.executable, "-m", "pytest", "-p", "airflow_training.testing", *options],
             cwd=self.folder,
             env=inherited | environment,
@@ -102,7 +102,7 @@ class UserProject:
         )
 
     def left_behind(self) -> list[object]:
-        """Folders and processes that outlived pytest."""
+        """Folders and processes left after pytest."""
         return [*self.temporary.glob("airflow-training-*"), *processes_in(self.temporary)]
 
 
@@ -116,7 +116,7 @@ def project(tmp_path: Path) -> UserProject:
 
 
 @pytest.mark.slow
-def test_a_dag_of_ones_own_trains_in_a_test(project: UserProject) -> None:
+def test_a_users_dag_trains_in_a_test(project: UserProject) -> None:
     project.write("dags/train.py", SAVES)
 
     done = project.pytest()
@@ -130,7 +130,7 @@ def test_a_dag_of_ones_own_trains_in_a_test(project: UserProject) -> None:
 def test_the_example_of_the_page_is_a_project_whose_test_passes(tmp_path: Path) -> None:
     project = UserProject(tmp_path)
     page = (DOCS / "testing.md").read_text()
-    # Before the next heading: below it, files are other ones.
+    # Before the next heading, whose files are different.
     files = re.findall(r"^.*?`([\w/]+\.\w+)`.*:\n\n```\w+\n((?:.*\n)*?)```", page.split("\n## ")[0], re.MULTILINE)
     for name, text in files:
         project.write(name, text)
@@ -177,7 +177,7 @@ def test_dags_elsewhere_are_named_in_pytests_settings(project: UserProject) -> N
     assert named.returncode == 0, named.stdout
 
 
-def test_where_the_service_is_not_installed_the_test_fails_with_a_sentence(project: UserProject) -> None:
+def test_without_the_service_installed_the_test_fails_with_a_message(project: UserProject) -> None:
     project.write("without/argon2.py", "raise ModuleNotFoundError(\"No module named 'argon2'\", name='argon2')\n")
     project.python_path.append(str(project.folder / "without"))
 
@@ -185,7 +185,7 @@ def test_where_the_service_is_not_installed_the_test_fails_with_a_sentence(proje
 
     assert done.returncode == 1
     assert re.search(
-        r"needs argon2: install airflow-training with its extra, \[service\]\. \[AT-506\] \[AT-724\]\n=+ short test",
+        r"needs argon2: install airflow-training\[service\]\. \[AT-506\] \[AT-724\]\n=+ short test",
         done.stdout,
     )
 

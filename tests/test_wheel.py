@@ -1,4 +1,4 @@
-"""What `pip install` of our wheel gives somebody who has only Airflow."""
+"""The wheel in an environment with Airflow only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that has the wheel, and what the wheel asks for."""
+    """The programs of an environment with the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
 
     def uv(*arguments: object) -> None:
@@ -33,10 +33,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_the_operator_is_there_without_the_service(installed: Path, tmp_path: Path) -> None:
-    program = (
-        "import airflow_training.decorators.training, airflow_training.operators.execution, airflow_training.local"
-    )
+def test_the_operator_works_without_the_service(installed: Path, tmp_path: Path) -> None:
+    program = "import airflow_training.decorators.training, airflow_training.operators.run, airflow_training.local"
 
     imported = run(installed / "python", "-c", program, cwd=tmp_path)
     service = run(installed / "python", "-c", "import argon2", cwd=tmp_path)
@@ -52,11 +50,11 @@ def test_a_command_of_the_service_names_the_extra_that_it_needs(
     done = run(installed / "airflow-training", *command, cwd=tmp_path)
 
     assert done.returncode == 1, done.stdout
-    assert "install airflow-training with its extra, [service]." in done.stderr
+    assert "install airflow-training[service]." in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_pages_of_trainings_are_there(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_has_the_pages(installed: Path, tmp_path: Path) -> None:
     program = (
         "from importlib.resources import files; pages = files('airflow_training') / 'plugins';"
         "print(sorted(page.name for page in (pages / 'pages').iterdir()), any((pages / 'static').iterdir()))"
@@ -67,7 +65,7 @@ def test_the_pages_of_trainings_are_there(installed: Path, tmp_path: Path) -> No
     assert shown.stdout == "['compare.html', 'job.html', 'jobs.html'] True\n", shown.stderr
 
 
-def test_the_types_are_there(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_has_the_types(installed: Path, tmp_path: Path) -> None:
     program = "from importlib.resources import files; print((files('airflow_training') / 'py.typed').is_file())"
 
     assert run(installed / "python", "-c", program, cwd=tmp_path).stdout == "True\n"

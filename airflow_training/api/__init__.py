@@ -1,1 +1,1 @@
-"""What goes over the wire, declared once for both ends. No input, no output."""
+"""The types on the wire, declared once for both ends. No input, no output."""

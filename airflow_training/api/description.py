@@ -1,19 +1,23 @@
-"""The job description: the document that a client sends and the service runs.
+"""The job description: its fields, the YAML or JSON it is written in, and its validation errors.
 
-Source: docs of the job API, two generations of which are read (`resources` and `resourcePlanId`).
+The document may be malicious. Both generations of the job API are supported (`resources` and `resourcePlanId`).
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -29,17 +33,17 @@ from airflow_training.api.parameters import (
 from airflow_training.api.requirements import REQUIREMENTS_FILE
 
 LONGEST_COMMAND = 100_000
-"""Bytes that a command may have: Linux starts a program with 128 KiB in one argument, and no more."""
+"""Bytes of a command: Linux limits one argument of a program to 128 KiB."""
 
 
-def _of_a_fit_length(command: str) -> str:
+def _check_length(command: str) -> str:
     if len(command.encode(errors="surrogatepass")) > LONGEST_COMMAND:
         raise ValueError(f"has more than {LONGEST_COMMAND} bytes: put it into a script")
     return command
 
 
 class _Wire(BaseModel):
-    # What a newer or older client sends beside what we know is none of our business: it is ignored.
+    # Unknown fields of newer or older clients are ignored.
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
@@ -50,12 +54,12 @@ class Variable(EnvironmentVariable):
 
 
 class Resources(_Wire):
-    """What the job needs of a machine.
+    """Requested resources.
 
     Attributes:
-        cpus: Processors.
-        gpus: Graphics processors.
-        memory: MB; without it the service gives the job the share of its cpus.
+        cpus: CPUs.
+        gpus: GPUs.
+        memory: MB; without it the job gets memory in proportion to its CPUs.
     """
 
     cpus: int = Field(1, ge=1, le=100_000)
@@ -64,20 +68,20 @@ class Resources(_Wire):
 
 
 class Execution(_Wire):
-    """How the job is run: `command` by a shell, in the job folder.
+    """How the job is run.
 
     Attributes:
-        image: The container image; a runner without containers records it only.
-        command: One command line for `sh -c`.
-        completion_time: How long the job may run: `20h`, `90m`, or a number of seconds.
-        resources: What it needs of a machine.
-        resource_plan_id: A name for resources, instead of these.
-        retries: How often the service runs the job again when it fails.
-        python_major_version: The Python that the command needs.
+        image: The container image; a runner without containers only records it.
+        command: A command line for `sh -c`, run in the job folder.
+        completion_time: The time limit: `20h`, `90m`, or a number of seconds.
+        resources: The requested resources.
+        resource_plan_id: The name of a resource plan, instead of `resources`.
+        retries: How often the service retries a failed job.
+        python_major_version: The Python version that the command needs.
     """
 
     image: str | None = Field(None, max_length=512)
-    command: Annotated[str, AfterValidator(_of_a_fit_length)] = Field(min_length=1, max_length=LONGEST_COMMAND)
+    command: Annotated[str, AfterValidator(_check_length)] = Field(min_length=1, max_length=LONGEST_COMMAND)
     completion_time: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=1, le=1_000_000_000)]
     resources: Resources | None = None
     resource_plan_id: str | None = Field(None, max_length=64)
@@ -87,12 +91,12 @@ class Execution(_Wire):
     @field_validator("completion_time")
     @classmethod
     def _is_a_time(cls, time: str | int, info: ValidationInfo) -> str | int:
-        # On the wire it is free form.
+        # On the wire the format is free.
         return check_duration(time) if info.context and info.context.get("strict") else time
 
 
 class JobDescription(_Wire):
-    """One job, as it travels: `{"job": {"name": …, "env": […], "execution": {…}}}`.
+    """A job on the wire: `{"job": {"name": …, "env": […], "execution": {…}}}`.
 
     Example:
         >>> document = {"job": {"name": "a", "execution": {"command": "true", "completionTime": 60}}}
@@ -103,7 +107,7 @@ class JobDescription(_Wire):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     env: tuple[Variable, ...] = Field((), max_length=1_000)
     execution: Execution
-    # None and not empty: a service that does not know the field gets it only if there is a secret.
+    # None and not empty: an older service gets the field only if there are secrets.
     masks: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None, max_length=1_000, description="Secrets: the job's log shows `***` in place of each."
     )
@@ -115,16 +119,16 @@ class JobDescription(_Wire):
 
     @classmethod
     def from_wire(cls, document: Any) -> JobDescription:
-        """Read a description; raises pydantic's ValidationError."""
+        """Validate a description; raises pydantic's ValidationError."""
         return cls.model_validate(document)
 
     @classmethod
     def of(cls, parameters: TrainingParameters, masks: Sequence[str] = ()) -> JobDescription:
-        """Describe the job that a user's parameters ask for.
+        """Make the description of a job from its parameters.
 
         Args:
-            parameters: What is asked for.
-            masks: Secrets in them, which the job's log must not show.
+            parameters: The parameters.
+            masks: Secrets in them, which are masked in the job's log.
         """
         return cls.model_validate(
             {
@@ -135,7 +139,7 @@ class JobDescription(_Wire):
                     "command": command_line(parameters),
                     "completion_time": parameters.completion_time,
                     "resources": parameters.resources.model_dump(exclude_none=True),
-                    # The old service knew no such field; a command for Python 3 says so by its programs.
+                    # Not a field of the old service; a command for Python 3 has `python3` in it.
                     "python_major_version": 2 if parameters.python_major_version == 2 else None,
                 },
                 "masks": tuple(masks) or None,
@@ -143,14 +147,14 @@ class JobDescription(_Wire):
         )
 
     def to_wire(self) -> dict[str, Any]:
-        """The document as it is sent."""
+        """The document on the wire."""
         return {"job": self.model_dump(by_alias=True, exclude_none=True, mode="json")}
 
 
 def command_line(parameters: TrainingParameters) -> str:
-    """Write the command that installs the requirements and runs the script.
+    """Return the command that installs the requirements and runs the script.
 
-    Every variable of `env` becomes an argument; a shell delivers each of them unchanged.
+    Every variable of `env` becomes an argument, quoted for the shell.
 
     Example:
         >>> command_line(TrainingParameters.read({
@@ -164,3 +168,110 @@ def command_line(parameters: TrainingParameters) -> str:
     if REQUIREMENTS_FILE in parameters.folder_files:
         return f"{shlex.join([pip, 'install', '-r', REQUIREMENTS_FILE])} && {run}"
     return run
+
+
+class _Loader(yaml.CSafeLoader):
+    """Parses an unquoted value as a number or boolean only if it would be written the same way again.
+
+    All others are text: YAML 1.1 parses `3.10`, `no`, `010` and `22:30:00` as 3.1, false, 8 and 81000, and needs
+    seconds of CPU time for a long number of base 60. No field needs a fraction as a number.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {}
+# 18 digits: what fits into 64 bits.
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE_NUMBER, list("-0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)\Z"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|)\Z"), ["~", "n", ""])
+
+
+# A number in YAML 1.1, and the most characters of one.
+_LIKE_A_NUMBER = re.compile(r"[-+0-9.:_eE]+")
+_MAX_NUMBER = 1_000
+
+
+# Limits far beyond any description: the parser's stack is finite, and a part takes about ten microseconds (a thousand
+# variables are six thousand parts).
+_MAX_DEPTH = 20
+_MAX_PARTS = 50_000
+
+_FIELDS = frozenset(
+    name
+    for model in (JobDescription, Execution, Resources, Variable)
+    for field, info in model.model_fields.items()
+    for name in (field, info.alias)
+)
+
+
+def read_document(content: bytes) -> Any:
+    """Parse YAML or JSON; unquoted values that are not numbers, booleans or null stay text.
+
+    Raises:
+        ValueError: It is neither; the text is the end of a sentence.
+
+    >>> read_document(b"job: {since: 2026-11-26, python: 3.10, zip: 01067, epochs: 5}")
+    {'job': {'since': '2026-11-26', 'python': '3.10', 'zip': '01067', 'epochs': 5}}
+    """
+    try:
+        # JSON is YAML, except for tabs between tokens and surrogate pairs.
+        return json.loads(content, parse_int=_number, parse_float=_number, parse_constant=str)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        _check_structure(content)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader with fewer types
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = f"{error.problem or error.context}{where}"
+    except (yaml.YAMLError, ValueError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+    raise ValueError(f"is neither YAML nor JSON: {reason}")
+
+
+def _check_structure(content: bytes) -> None:
+    """Reject references, which can multiply without end, tags, and excessive depth, size and numbers."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(content, Loader=yaml.CSafeLoader)):
+        if number > _MAX_PARTS:
+            raise ValueError(f"it has more than {_MAX_PARTS} parts")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"references are not supported (*{event.anchor})")
+        if isinstance(event, yaml.ScalarEvent) and not event.style:
+            _check_number(event.value)
+        if tag := getattr(event, "tag", None):
+            raise ValueError(f"tags are not supported ({tag})")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+
+
+def _number(text: str) -> int | str:
+    _check_number(text)
+    return int(text) if _WHOLE_NUMBER.match(text) else text
+
+
+def _check_number(scalar: str) -> None:
+    if len(scalar) > _MAX_NUMBER and _LIKE_A_NUMBER.fullmatch(scalar):
+        raise ValueError(f"a number has more than {_MAX_NUMBER} characters")
+
+
+def validation_errors(error: ValidationError, around: frozenset[str] = frozenset()) -> list[str]:
+    """List the errors of a description, one for each location.
+
+    Args:
+        error: The errors that pydantic found.
+        around: Field names of the document around the description.
+    """
+    names = _FIELDS | around
+    errors: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_context=False):
+        # Besides the location, pydantic returns the attempted branch of a union.
+        unknown = each["type"] == "extra_forbidden"
+        parts = [part for part in each["loc"] if unknown or isinstance(part, int) or part in names]
+        location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+        text = "is unknown" if unknown else each["msg"].removeprefix("Value error, ")
+        if each["type"] == "string_type" and isinstance(each["input"], (bool, int)):
+            text += f": write it in quotes, '{json.dumps(each['input'])}'"
+        errors.setdefault(location or "the document", text[0].lower() + text[1:])
+    return [f"{location}: {text}" for location, text in errors.items()]

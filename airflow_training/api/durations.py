@@ -1,4 +1,4 @@
-"""Times as a job description writes them: `20h`, `1h30m`, `PT1H30M`, seconds."""
+"""Durations in a job description: `20h`, `1h30m`, `PT1H30M`, seconds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _ISO_8601 = re.compile(
 
 
 def read_duration(text: str | int) -> timedelta | None:
-    """Read a time as `completion_time` gives it.
+    """Parse a duration, as in `completion_time`.
 
-    That is a number with a unit (`20h`, `90m`, `1d`, `30 minutes`), several of them (`1h30m`), a duration of ISO 8601
-    in days and less (`PT1H30M`), or a bare number, which is seconds.
+    The formats are numbers with a unit (`20h`, `90m`, `1d`, `30 minutes`, `1h30m`), ISO 8601 up to days (`PT1H30M`),
+    and a bare number of seconds.
 
     Returns:
-        The time, or None where it cannot be read or is none at all.
+        The duration; None if it cannot be parsed or is zero.
 
     >>> read_duration("1d 12h")
     datetime.timedelta(days=1, seconds=43200)
@@ -46,7 +46,7 @@ def read_duration(text: str | int) -> timedelta | None:
 
 
 def check_duration(text: str | int) -> str | int:
-    """Return a time as it was written; raises ValueError if it cannot be read, since it would then be no limit.
+    """Return a duration as it is written; raises ValueError if it cannot be parsed, as it would then not be a limit.
 
     >>> check_duration("1h30m")
     '1h30m'

@@ -1,4 +1,4 @@
-"""The log of a job: records with a time per line, and how they are read from the wire piece by piece."""
+"""The log of a job: records with a time per line, and their incremental decoder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pydantic_core import from_json
 NDJSON = "application/x-ndjson"
 
 LONGEST_LINE = 16 * 1024
-"""Bytes of a line that are kept; Airflow takes a second for a megabyte, and under load it loses such lines."""
+"""The most bytes of a line: Airflow takes a second for a line of a megabyte, and loses it under load."""
 
 _LONGEST_RECORD = 1024 * 1024
 
-# ECMA-48: control sequences (colours, cursor), and the strings that set a terminal's title.
+# ECMA-48: control sequences (colors, cursor), and strings that set a terminal's title.
 _TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 _CONTROL = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 
 
 @dataclass(frozen=True)
 class LogRecord:
-    """One line of a job's log, or a piece of a long one.
+    """A line of a job's log, or a piece of a long one.
 
     Attributes:
-        line: The text, without its line feed.
-        time: When it was written; None where the service does not tell.
-        continues: Whether the next record holds more of the same line.
-        unended: Whether this is the state of a line that has not ended: the line comes in a later record, whole.
+        line: The text without its line feed.
+        time: When it was written; None if unknown.
+        continues: Whether the next record continues the line.
+        unended: Whether this is an intermediate state of a line that has not ended; a later record has the whole line.
     """
 
     line: str
@@ -39,7 +39,7 @@ class LogRecord:
     unended: bool = False
 
     def to_ndjson(self) -> bytes:
-        """The record as one line of NDJSON, line feed included."""
+        """The record as a line of NDJSON, with its line feed."""
         time = self.time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z") if self.time else None
         flags = {"continues": self.continues, "unended": self.unended}
         record = {"time": time, "line": self.line} | {name: True for name, is_set in flags.items() if is_set}
@@ -47,18 +47,18 @@ class LogRecord:
 
 
 class LogDecoder:
-    r"""Turns the bytes of a log, in pieces of any size, into lines fit to be read in a task log.
+    r"""Decodes the bytes of a log, in pieces of any size, into lines for a task log, in bounded memory.
 
-    Of a progress bar, which overwrites itself with `\r`, the last state is given. Colours are removed, what is no
-    text is replaced. A line of more than `LONGEST_LINE` bytes is cut and says so. A line that has not ended yet is
-    kept until its end arrives or `flush` is called; where the service records its state meanwhile, that is given, with
-    an ellipsis behind it. The memory this takes is bounded.
+    Of a progress bar, which overwrites itself with `\r`, only the last state is returned. Colors are removed, binary
+    data is replaced. A line of more than `LONGEST_LINE` bytes is truncated with a note. A line without an end is kept
+    until its end arrives or `flush` is called; its intermediate states, if recorded by the service, are returned with
+    an ellipsis.
 
     Args:
-        ndjson: Whether the bytes are NDJSON records; otherwise they are plain text.
+        ndjson: Whether the bytes are NDJSON records, or else plain text.
 
     Attributes:
-        pending: Number of bytes that were taken and belong to a line that has not ended yet.
+        pending: Bytes of lines that have not ended yet.
 
     Example:
         >>> decoder = LogDecoder(ndjson=False)
@@ -75,7 +75,7 @@ class LogDecoder:
         self._line = _Line()
 
     def feed(self, chunk: bytes) -> list[LogRecord]:
-        """Take the next bytes and return the lines that are complete now."""
+        """Add the next bytes and return the lines that are complete now."""
         *ended, rest = chunk.split(b"\n")
         complete = []
         for piece in ended:
@@ -83,20 +83,20 @@ class LogDecoder:
             line = self._end_of_record(piece) if self._ndjson else self._end_of_line(piece)
             if line is not None:
                 complete.append(line)
-                # The line may have begun in records before: following is resumed at these.
+                # The line may have begun in earlier records, at which following must then be resumed.
                 if not (line.unended and self._line.begun):
                     self.pending = 0
         self.pending += len(rest)
         if self._ndjson and len(self._record) + len(rest) <= _LONGEST_RECORD:
             self._record += rest
         else:
-            # Plain text, or a record longer than any that can be one.
+            # Plain text, or something longer than any record.
             self._line.add(self._record + rest)
             self._record = b""
         return complete
 
     def flush(self) -> list[LogRecord]:
-        """Return what is left at the end of the log."""
+        """Return the rest at the end of the log."""
         if not self.pending:
             return []
         self.pending = 0
@@ -113,11 +113,11 @@ class LogDecoder:
         content, self._record = self._record + piece, b""
         try:
             record = _read(content)
-            text, told = record["line"].encode(errors="replace"), record["time"]
-            time = datetime.fromisoformat(told.replace("Z", "+00:00")) if told else None
+            text, written = record["line"].encode(errors="replace"), record["time"]
+            time = datetime.fromisoformat(written.replace("Z", "+00:00")) if written else None
             continues, unended = record.get("continues") is True, record.get("unended") is True
         except (ValueError, KeyError, TypeError, AttributeError):
-            # A record that cannot be read is shown as it is: a log must never end a job.
+            # An invalid record is returned as it is: a log must never fail a job.
             return self._end_of_line(content)
         if unended:
             state = _Line()
@@ -132,12 +132,12 @@ def _read(record: bytes) -> Any:
     try:
         return from_json(record)
     except ValueError:
-        # That reader takes a seventh of the time, and refuses half a character.
+        # pydantic's parser takes a seventh of the time, but rejects lone surrogates.
         return json.loads(record)
 
 
 class _Line:
-    """A line in the making: the beginning of its last state."""
+    """A line that is being received: the beginning of its last state."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -147,12 +147,12 @@ class _Line:
 
     @property
     def begun(self) -> bool:
-        """Whether it holds anything."""
+        """Whether it has content."""
         return bool(self._kept) or self._overwritten
 
     def add(self, piece: bytes, time: datetime | None = None) -> None:
         self._time = self._time or time
-        # What comes after a carriage return overwrites what stands there; at the end of a line it does nothing.
+        # Text after a carriage return overwrites the line; at the end of a line the carriage return has no effect.
         written = piece.rstrip(b"\r")
         if written:
             *states, last = written.split(b"\r")
@@ -171,7 +171,7 @@ class _Line:
         return LogRecord(text, time)
 
     def _text(self) -> str:
-        # A cut may fall within a character: the rest of it is not shown.
+        # The cut may be within a character, whose rest is dropped.
         text = self._kept.decode(errors="ignore" if self._cut else "replace")
         if not text.isprintable():
             text = _TERMINAL_SEQUENCE.sub("", text).translate(_CONTROL)

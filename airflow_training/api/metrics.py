@@ -1,15 +1,14 @@
-"""How good a model is: the numbers that a training script tells, by printing them or in a file.
+"""The metrics of a model, as a training script logs them.
 
-Three ways, none of which needs a library:
+There are three ways, none of which needs a library:
 
 - a line of JSON with the key `metrics`: `{"metrics": {"accuracy": 0.86, "loss": 0.31}}`, and beside it `step` or
-  `epoch`, which says where on their curves the values lie;
-- the lines that Keras prints at the end of an epoch: `1018/1018 - 2s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`;
-  `Epoch 3/8` before them says which;
+  `epoch`, the position on their curves;
+- the lines that Keras prints at the end of an epoch, `1018/1018 - 2s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`, and
+  before it, `Epoch 3/8`;
 - the file `metrics.json` in the job folder: `{"accuracy": 0.86, "loss": 0.31}`.
 
-Of a metric that is told several times, the last value counts, and if that is NaN or infinite none does; what the file
-says counts more than what was printed.
+The last value of a metric counts; if it is NaN or infinite, the metric has no value. The file takes precedence.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ from typing import Any, Literal, NamedTuple
 
 METRICS_FILE = "metrics.json"
 
-# What Airflow can show, and keep with each event of an asset.
-_MOST = 100
-_LONGEST_NAME = 100
-# No float can hold whole numbers that are much greater, and no database NaN and the infinities.
-_GREATEST = 1e300
+# Limits of what Airflow can show, and store with each event of an asset.
+_MAX_METRICS = 100
+_MAX_NAME = 100
+# Larger integers do not fit into a float, and databases cannot store NaN and infinities.
+_MAX_VALUE = 1e300
 
-# The last step of an epoch: `318/318 - 1s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`, with a bar in place of a dash
-# or with the times at the end, as versions of Keras have it.
+# The last step of an epoch: `318/318 - 1s - 2ms/step - accuracy: 0.8623 - loss: 0.3021`. Some versions of Keras have a
+# bar instead of a dash, or the times at the end.
 _LAST_STEP = re.compile(r"\s*(\d+)/\1 .*\d[mun]?s/step")
 _METRIC = re.compile(r" - ([\w./-]+): (\S+)")
 _EPOCH = re.compile(r"\s*Epoch (\d{1,15})/\d+\s*")
 
 _UNITS: tuple[Literal["step", "epoch"], ...] = ("step", "epoch")
 
-MARKS = ('"metrics"', "s/step", "Epoch ")
-"""A line that has none of these tells nothing of metrics, which is quickly seen of thousands of lines at once."""
+METRIC_HINTS = ('"metrics"', "s/step", "Epoch ")
+"""A line without any of these has no metrics: a fast check of thousands of lines at once."""
 
 
-class Told(NamedTuple):
-    """What a line of a log tells of metrics.
+class LoggedMetrics(NamedTuple):
+    """The metrics in a line of a log.
 
     Attributes:
-        metrics: The values by name: what is no finite number too.
-        unit: What `step` counts; "value" where the line tells no step.
-        step: Where on their curves the values lie; None where the line does not tell.
+        metrics: The values by name, including NaN and infinities.
+        unit: The unit of `step`; "value" if the line has no step.
+        step: The position on their curves; None if the line has none.
     """
 
     metrics: dict[str, float]
@@ -55,38 +54,38 @@ class Told(NamedTuple):
 
 
 def metrics_of_line(line: str) -> dict[str, float]:
-    """Read the metrics that a line of a log tells; none, as most lines do, where it is an empty dictionary.
+    """Parse the metrics in a line of a log; most lines have none.
 
     >>> metrics_of_line('{"metrics": {"accuracy": 0.86}, "epoch": 3}')
     {'accuracy': 0.86}
     >>> metrics_of_line("318/318 ━━━━━━━━━━ 1s 2ms/step - accuracy: 0.8512 - val_loss: nan")
     {'accuracy': 0.8512, 'val_loss': nan}
     """
-    return told_by_line(line).metrics
+    return logged_metrics(line).metrics
 
 
-def told_by_line(line: str) -> Told:
-    """Read the metrics that a line of a log tells, with their step where it stands in the same line.
+def logged_metrics(line: str) -> LoggedMetrics:
+    """Parse the metrics in a line of a log, with their step if it is in the same line.
 
-    Where a line tells both `step` and `epoch`, the step counts: there are more of them.
+    If a line has both `step` and `epoch`, the step counts: it is finer.
 
-    >>> told_by_line('{"metrics": {"accuracy": 0.86}, "epoch": 3}')
-    Told(metrics={'accuracy': 0.86}, unit='epoch', step=3)
+    >>> logged_metrics('{"metrics": {"accuracy": 0.86}, "epoch": 3}')
+    LoggedMetrics(metrics={'accuracy': 0.86}, unit='epoch', step=3)
     """
     if '"metrics"' in line:
         document = _object(line)
         metrics = _numbers(document.get("metrics"))
         for unit in _UNITS:
             if is_finite(step := document.get(unit)):
-                return Told(metrics, unit, step)
-        return Told(metrics)
+                return LoggedMetrics(metrics, unit, step)
+        return LoggedMetrics(metrics)
     if "s/step" in line and _LAST_STEP.match(line):
-        return Told(_numbers({name: _number(text) for name, text in _METRIC.findall(line)}))
-    return Told({})
+        return LoggedMetrics(_numbers({name: _number(text) for name, text in _METRIC.findall(line)}))
+    return LoggedMetrics({})
 
 
 def epoch_of_line(line: str) -> int | None:
-    """Read which epoch Keras begins; None where the line is not about that.
+    """Parse the number of the epoch that Keras begins; None for other lines.
 
     >>> epoch_of_line("Epoch 3/8")
     3
@@ -96,7 +95,7 @@ def epoch_of_line(line: str) -> int | None:
 
 
 def metrics_of_file(content: bytes) -> dict[str, float]:
-    """Read `metrics.json`; what is no number in it is left out.
+    """Parse `metrics.json`; values that are not numbers are ignored.
 
     >>> metrics_of_file(b'{"accuracy": 0.86, "rows": 16281, "confusion": [[1, 2], [3, 4]]}')
     {'accuracy': 0.86, 'rows': 16281}
@@ -104,20 +103,20 @@ def metrics_of_file(content: bytes) -> dict[str, float]:
     return _numbers(_object(content))
 
 
-def with_metrics(metrics: Mapping[str, float], later: Mapping[str, float]) -> dict[str, float]:
-    """Put together what was told earlier and later, by name: the later value counts, and one that is no number none.
+def merge_metrics(metrics: Mapping[str, float], later: Mapping[str, float]) -> dict[str, float]:
+    """Merge earlier and later metrics: the later value counts, and NaN and infinities are dropped.
 
-    >>> with_metrics({"loss": 0.4, "accuracy": 0.8}, {"loss": float("nan"), "rows": 100})
+    >>> merge_metrics({"loss": 0.4, "accuracy": 0.8}, {"loss": float("nan"), "rows": 100})
     {'accuracy': 0.8, 'rows': 100}
     """
-    told = {**later, **{name: value for name, value in metrics.items() if name not in later}}
-    kept = islice(((name, value) for name, value in told.items() if is_finite(value)), _MOST)
+    merged = {**later, **{name: value for name, value in metrics.items() if name not in later}}
+    kept = islice(((name, value) for name, value in merged.items() if is_finite(value)), _MAX_METRICS)
     return dict(sorted(kept))
 
 
 def is_finite(value: Any) -> bool:
-    """Whether something is a number that can be shown and kept: neither NaN nor infinite, nor too great."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _GREATEST
+    """Whether a value is a number that can be shown and stored: not NaN, infinite or too large."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_VALUE
 
 
 def _object(text: str | bytes) -> dict[str, Any]:
@@ -142,6 +141,6 @@ def _numbers(document: Any) -> dict[str, float]:
         name: value
         for name, value in document.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
-        if 0 < len(name) <= _LONGEST_NAME and name.isprintable()
+        if 0 < len(name) <= _MAX_NAME and name.isprintable()
     }
-    return dict(islice(numbers.items(), _MOST))
+    return dict(islice(numbers.items(), _MAX_METRICS))

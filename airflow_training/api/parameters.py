@@ -1,7 +1,7 @@
-"""What a user asks for: the parameters of a training, as the trainingClient operator named them.
+"""The parameters of a training, named as in the trainingClient operator.
 
-Python code writes them in Python's spelling (`job_name`), a `config` that comes from elsewhere may write
-them as trainingClient did (`jobName`). Validation reports all mistakes at once, in words of the user's.
+Python code uses Python's spelling (`job_name`), a `config` may use that of trainingClient (`jobName`). Validation
+reports all errors at once, with the user's names.
 """
 
 from __future__ import annotations
@@ -37,29 +37,28 @@ from airflow_training.exceptions import InvalidParameters
 INLINE_SCRIPT_FILE = "train.py"
 
 LONGEST_VALUE = 32_768
-"""Bytes that the value of an environment variable may have: an argument made of it may have 128 KiB."""
+"""Bytes of the value of an environment variable: an argument, which it becomes as well, may have 128 KiB."""
 
-# trainingClient took these beside the job's parameters. In Airflow they belong to the connection, where
-# secrets are kept encrypted and masked.
+# Parameters of trainingClient that belong in the connection, where Airflow encrypts and masks secrets.
 CONNECTION_PARAMETERS = frozenset({"oauthClientId", "oauthClientSecret", "oauthTokenUrl", "jobAPI"})
 
 
 def script_is_text(script: str) -> bool:
-    """Whether a script is the program itself, of two lines or more, and not the place where it lies."""
+    """Whether a script is the text of a program, with two lines or more, and not a path or URI."""
     return "\n" in script
 
 
 def script_file(script: str) -> str:
-    """Name of the script in the job folder."""
+    """The name of the script in the job folder."""
     return INLINE_SCRIPT_FILE if script_is_text(script) else PurePosixPath(script).name
 
 
 def _from_text(value: Any) -> Any:
-    """Read a list or an object from text, as JSON or as Python writes it: templates deliver either."""
+    """Parse a list or an object in JSON or Python syntax: templates produce either."""
     if not isinstance(value, str):
         return value
     try:
-        # A number with a point stays as it was written: the variable 3.10 is not 3.1.
+        # A number with a point stays as it is written: the variable 3.10 is not 3.1.
         return json.loads(value, parse_float=str)
     except json.JSONDecodeError as error:
         try:
@@ -69,7 +68,7 @@ def _from_text(value: Any) -> Any:
 
 
 def variables(value: Any) -> Any:
-    """Take a mapping for a list of name/value objects, as Airflow's other operators do."""
+    """Convert a mapping to a list of name/value objects, as in Airflow's other operators."""
     value = _from_text(value)
     if isinstance(value, Mapping):
         return [{"name": name, "value": entry} for name, entry in value.items()]
@@ -85,7 +84,7 @@ def _number(value: Any) -> Any:
 
 
 def check_file_name(name: str) -> str:
-    """Return the name of a file in the job folder; raises ValueError where there can be none of that name."""
+    """Return a normalized file name for the job folder; raises ValueError for an invalid one."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
         raise ValueError(f"{name!r} is not a file name: use a relative path such as 'data/train.csv', without '..'")
@@ -118,75 +117,75 @@ def _no_nul(value: Any) -> Any:
     return value
 
 
-def _of_a_fit_length(value: Any) -> Any:
+def _check_length(value: Any) -> Any:
     if isinstance(value, str) and (size := len(value.encode(errors="surrogatepass"))) > LONGEST_VALUE:
         raise ValueError(f"has {size} bytes and may have {LONGEST_VALUE}: put it into a file of `data`")
     return value
 
 
-def _not_a_truth_value(value: Any) -> Any:
+def _not_a_boolean(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"must be a whole number, not {value}")
     return value
 
 
 Scalar: TypeAlias = Annotated[
-    StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul), AfterValidator(_of_a_fit_length)
+    StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul), AfterValidator(_check_length)
 ]
-WholeNumber = Annotated[int, BeforeValidator(_not_a_truth_value)]
+WholeNumber = Annotated[int, BeforeValidator(_not_a_boolean)]
 FileName = Annotated[str, AfterValidator(check_file_name)]
 
 
-class _Vocabulary(BaseModel):
-    # A description tells what the value must be: it completes the sentence "… must be …".
+class _Schema(BaseModel):
+    # The description of a field completes the sentence "… must be …".
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
-class EnvironmentVariable(_Vocabulary):
-    """One variable of the job's environment; it is an argument of the script as well.
+class EnvironmentVariable(_Schema):
+    """An environment variable of the job, which is an argument of the script as well.
 
-    `TEST_DATA` reaches the script as the variable `TEST_DATA` and as `--test_data=…`.
+    The script gets `TEST_DATA` as the variable `TEST_DATA` and as `--test_data=…`.
     """
 
     name: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="letters, digits and '_', 256 at most"
     )
-    value: Scalar = Field(description="a text, a number or a truth value")
+    value: Scalar = Field(description="a text, a number or a boolean")
 
     @property
     def text(self) -> str:
-        """The value as the job sees it: truth values as `true` and `false`, as in JSON."""
+        """The value in the job: booleans as `true` and `false`, as in JSON."""
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
     @property
     def argument(self) -> str:
-        """The script's argument of that name."""
+        """The name of the script's argument."""
         return f"--{self.name.lower()}"
 
 
-class Resources(_Vocabulary):
-    """What a job needs of a machine."""
+class Resources(_Schema):
+    """Requested resources."""
 
     cpus: WholeNumber = Field(1, ge=1, description="a whole number, 1 or more")
     gpus: WholeNumber = Field(0, ge=0, description="a whole number, 0 or more")
     memory: WholeNumber | None = Field(None, ge=1, description="a whole number of MB, 1 or more")
 
 
-class TrainingParameters(_Vocabulary):
-    """All that describes one training.
+class TrainingParameters(_Schema):
+    """The parameters of a training.
 
     Attributes:
-        job_name: Internal name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
-        env: Environment variables; each is passed to the script as `--lower_case=value` too. A list of
-            name/value objects, a mapping, or either as JSON.
-        image: Container image to run in. Runners without containers ignore it and say so in the job's log.
-        completion_time: Time allotted to the job: "20h", "90m", 3600.
+        job_name: Name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
+        env: Environment variables, each also an argument of the script, `--lower_case=value`. A list of name/value
+            objects, a mapping, or either as JSON.
+        image: The container image. Runners without containers ignore it and note that in the job's log.
+        completion_time: The time limit of the job: "20h", "90m", 3600.
         resources: cpus, gpus (whole numbers) and memory (MB); without `memory` the service decides.
         requirements: Python requirements of the script, as in a requirements.txt.
         python_major_version: 2 runs `pip` and `python`, 3 runs `pip3` and `python3`.
-        version: Version of the job API; that of the connection where it is not given.
-        script: The training script: a path, a URI, or the program text itself, which has two lines or more.
-        data: What the script reads: file name in the job folder → path, URI, directory or bytes.
+        version: Version of the job API; by default that of the connection.
+        script: The training script: a path, a URI, or the text of the program, which has two lines or more.
+        data: The input of the script: file name in the job folder → path, URI, directory or bytes.
 
     Example:
         >>> parameters = TrainingParameters.read(
@@ -198,7 +197,7 @@ class TrainingParameters(_Vocabulary):
     """
 
     job_name: str = Field(
-        # The name becomes a part of a folder's name, of a command line and of URLs.
+        # The name is part of a folder name, a command line and URLs.
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         description="1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
     )
@@ -225,7 +224,7 @@ class TrainingParameters(_Vocabulary):
     @field_validator("completion_time")
     @classmethod
     def _is_a_time(cls, time: str | int, info: ValidationInfo) -> str | int:
-        # A Dag's file is read again and again, and validates nothing.
+        # Parsing a Dag file does not need it.
         from airflow_training.api.durations import check_duration  # noqa: PLC0415
 
         try:
@@ -253,38 +252,38 @@ class TrainingParameters(_Vocabulary):
 
     @property
     def folder_files(self) -> tuple[str, ...]:
-        """Names of the files that the job folder holds before the job starts."""
+        """Names of the files in the job folder before the job starts."""
         requirements = (REQUIREMENTS_FILE,) if self.requirements.strip() else ()
         return (script_file(self.script), *requirements, *self.data)
 
     @classmethod
     def read(cls, values: Mapping[str, Any], *, limited: bool = False) -> TrainingParameters:
-        """Validate parameters given by their Python names; None stands for "not given".
+        """Validate parameters by their Python names; None means not given.
 
         Args:
             values: The parameters.
-            limited: Whether something else ends the job in time, so that a completion time may be in words that only
-                the service knows.
+            limited: Whether the job has another time limit, so that the completion time may have a format that only the
+                service knows.
 
         Raises:
-            InvalidParameters: With every mistake in it.
+            InvalidParameters: Lists all errors.
         """
         try:
             given = {name: value for name, value in values.items() if value is not None}
             return cls.model_validate(given, context={"limited": limited})
         except ValidationError as error:
-            raise InvalidParameters(_in_words(cls, error.errors(include_url=False, include_context=False))) from error
+            raise InvalidParameters(_sentences(cls, error.errors(include_url=False, include_context=False))) from error
 
 
 def overridden(parameters: Mapping[str, Any], config: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Override parameters by a configuration that comes at run time, as trainingClient's config port did.
+    """Override parameters by a configuration at run time, like trainingClient's config port.
 
     Args:
         parameters: By their Python names.
         config: Overrides, a mapping or JSON; names in either spelling.
 
     Raises:
-        InvalidParameters: The configuration cannot be read, or it holds what belongs in the connection.
+        InvalidParameters: The configuration cannot be parsed, or has a name that belongs in the connection.
 
     >>> overridden({"job_name": "a", "image": "b"}, {"jobName": "c"})
     {'job_name': 'c', 'image': 'b'}
@@ -301,26 +300,26 @@ def overridden(parameters: Mapping[str, Any], config: Mapping[str, Any] | str | 
     return {**parameters, **{python_names.get(name, name): value for name, value in config.items()}}
 
 
-def _in_words(model: type[BaseModel], mistakes: list[ErrorDetails]) -> list[str]:
-    """One sentence for each place with a mistake: where, what must be there, what is there."""
+def _sentences(model: type[BaseModel], errors: list[ErrorDetails]) -> list[str]:
+    """One sentence for each location with an error: the location, the requirement and the value."""
     sentences: dict[str, str] = {}
-    for mistake in mistakes:
-        place, field = _place(model, mistake["loc"])
-        kind = mistake["type"]
+    for error in errors:
+        place, field = _place(model, error["loc"])
+        kind = error["type"]
         if kind == "missing":
             sentence = f"{place} is missing"
         elif kind == "extra_forbidden":
             sentence = f"{place} is unknown"
         elif kind == "value_error":
-            sentence = f"{place} {mistake['msg'].removeprefix('Value error, ')}"
+            sentence = f"{place} {error['msg'].removeprefix('Value error, ')}"
         else:
-            sentence = f"{place} must be {field.description}, not {_shortened(mistake['input'])}"
+            sentence = f"{place} must be {field.description}, not {_shortened(error['input'])}"
         sentences.setdefault(place, sentence)
     return list(sentences.values())
 
 
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, FieldInfo]:
-    """Write a place as a user would, `env[0].name`, and find the field there."""
+    """Return a location as users write it, `env[0].name`, and its field."""
     fields, place, found = model.model_fields, "", FieldInfo()
     for part in location:
         name = next((n for n, field in fields.items() if part in (n, field.alias)), None)
@@ -332,7 +331,7 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str
             place = f"{place}[{part}]"
         elif not place or fields:
             place, fields = (f"{place}.{part}" if place else str(part)), {}
-        # What remains is the branch of a union that pydantic tried, or the key of a file.
+        # Other parts are the attempted branch of a union, or the name of a file.
     return place, found
 
 

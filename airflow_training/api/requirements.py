@@ -1,7 +1,7 @@
-"""Requirements as pip reads them: what is certainly a mistake in them, and which local files they name.
+"""Python requirements: errors that are certain, and the local files they name.
 
-Only a line that claims to be a requirement of PEP 508 is checked here. URLs, options and paths are for pip to judge:
-the pip of the image may know more of them, or fewer, than a library on the worker.
+Only requirements of PEP 508 are checked. URLs, options and paths are left to pip: the pip in the image may support
+more or fewer of them than a library on the worker.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NAMED_URL = re.compile(r"[\w.-]+\s*(\[[^]]*\])?\s*@")
 _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar|tgz|tbz|txz|tlz|tar\.(gz|bz2|xz|lz|lzma))", re.IGNORECASE)
-# Options whose value is a file or a folder; that of --find-links may be a URL as well.
+# Options with a file or a folder; that of --find-links may be a URL as well.
 _FILE_OPTION = re.compile(
     r"(-[rcef]\s*|--(requirement|constraint|editable|find-links)(\s*=\s*|\s+))"
     r"(?P<quote>['\"]?)(?P<place>[^\s'\"]+)(?P=quote)"
 )
-# No package on PyPI has such a name, but many a file of requirements does.
+# No package on PyPI has such a name, but requirements files do.
 _NAME_OF_A_FILE = re.compile(r"\S+\.(txt|in|toml)", re.IGNORECASE)
 
 
 class _Line(NamedTuple):
-    """A requirement or an option, without comments; the number is that of its first line."""
+    """A requirement or an option without comments, and the number of its first line."""
 
     number: int
     text: str
@@ -42,7 +42,7 @@ class _Line(NamedTuple):
 
 
 def check_requirements(text: str) -> str:
-    """Return requirements without a byte order mark; raises ValueError if one of them is a mistake.
+    """Return requirements without a byte order mark; raises ValueError for an invalid one.
 
     >>> check_requirements("six==1.17.0; python_version > '3'\\n./wheels/a.whl")
     "six==1.17.0; python_version > '3'\\n./wheels/a.whl"
@@ -60,7 +60,7 @@ def check_requirements(text: str) -> str:
         try:
             Requirement(requirement)
         except InvalidRequirement as error:
-            # Further lines of the message point at the place.
+            # Further lines of the message mark the position.
             raise ValueError(
                 f"{line} is not a requirement such as 'numpy>=2', nor a URL, a path or an option of pip:"
                 f" {str(error).splitlines()[0]}"
@@ -69,11 +69,11 @@ def check_requirements(text: str) -> str:
 
 
 def missing_files(text: str, files: Iterable[str]) -> list[str]:
-    """Name the local files in requirements that the job folder does not have, one sentence each.
+    """List the local files in requirements that are missing in the job folder, one sentence each.
 
     Args:
         text: The requirements.
-        files: Names of what is put into the job folder: files, and folders with all that they hold.
+        files: The files and folders to be uploaded into the job folder.
     """
     there = [PurePosixPath(name) for name in files]
     return [
@@ -102,7 +102,7 @@ def _lines(text: str) -> Iterator[_Line]:
 
 
 def _without_options(line: str) -> str:
-    """What stands before the options of a requirement, such as `--hash`; nothing if the line is an option itself."""
+    """The line without options such as `--hash`; empty if the line itself is an option."""
     return re.split(r"(?:^|\s+)-", line, maxsplit=1)[0].strip()
 
 
@@ -114,7 +114,7 @@ def _is_name_of_a_file(line: str) -> bool:
 
 
 def _local(requirement: str) -> str:
-    """The path that a requirement is, if it is one: pip's rule is a dot at the front, a slash, or an archive's name."""
+    """The path in a requirement; as for pip, a path begins with a dot, has a slash, or is the name of an archive."""
     if _URL.match(requirement) or _NAMED_URL.match(requirement):
         return ""
     place = re.sub(r"\[[^]]*\]$", "", requirement.partition(";")[0].strip())
@@ -122,7 +122,7 @@ def _local(requirement: str) -> str:
 
 
 def _places(line: str) -> Iterator[PurePosixPath]:
-    """The local files and folders that a line names; an absolute path may be one of the image."""
+    """The local files and folders in a line; an absolute path may be in the image."""
     option = _FILE_OPTION.match(line)
     place = option["place"] if option else _local(_without_options(line))
     if place and not place.startswith(("/", "~")) and not _URL.match(place) and not _VARIABLE.search(place):

@@ -1,4 +1,4 @@
-"""Finding the SavedModel among the files that a job left behind."""
+"""Finding the SavedModel among the files of a job."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import PurePosixPath
 
 MARKER = "saved_model.pb"
 
-# So many of the models that are passed over are named: a training may leave a hundred checkpoints.
-_NAMED = 5
-# What a training saves on its way, by the name of a folder.
+# The most ignored models in a message: a training may leave a hundred checkpoints.
+_MAX_LISTED = 5
+# Folder names of intermediate models.
 _CHECKPOINT = re.compile(r"checkpoint|ckpt", re.IGNORECASE)
 
 
 def find_saved_model(keys: Iterable[str]) -> str | None:
-    """Name the folder of the SavedModel: of several models the most likely one, and of that the newest version.
+    """Return the folder of the SavedModel: the most likely model, in its newest version.
 
     Args:
         keys: The files of the job folder.
 
     Returns:
-        The folder that holds `saved_model.pb`, or None.
+        The folder with `saved_model.pb`, or None.
 
     >>> find_saved_model(["j/model/9/saved_model.pb", "j/model/10/saved_model.pb", "j/log.txt"])
     'j/model/10'
@@ -30,11 +30,11 @@ def find_saved_model(keys: Iterable[str]) -> str | None:
 
 
 def find_saved_models(keys: Iterable[str]) -> list[str]:
-    """Name the folder of each SavedModel, in its newest version; the most likely one first.
+    """Return the folder of each SavedModel in its newest version, the most likely model first.
 
-    TensorFlow Serving's rule decides among the versions of one model: version folders have whole numbers as names, and
-    the greatest is the newest. Numbers below different folders are not compared. Among different models, one
-    that is not a checkpoint comes first, then one with versions, then the one nearest to the top, then `model`.
+    Versions follow TensorFlow Serving's rule: version folders have whole numbers as names, and the greatest is the
+    newest. Among different models, a model that is not a checkpoint comes first, then one with versions, then the one
+    nearest to the top, then `model`.
 
     >>> find_saved_models(["j/checkpoints/100/saved_model.pb", "j/model/1/saved_model.pb", "j/model/2/saved_model.pb"])
     ['j/model/2', 'j/checkpoints/100']
@@ -50,15 +50,15 @@ def find_saved_models(keys: Iterable[str]) -> list[str]:
     return [str(newest[model][1]) for model in sorted(newest, key=lambda model: _rank(model, newest[model][0]))]
 
 
-def choice_among(models: Sequence[str]) -> str:
-    """Say which of several SavedModels is taken, and which are passed over; empty if there is one only.
+def describe_choice(models: Sequence[str]) -> str:
+    """Describe which of several SavedModels is used; empty if there is only one.
 
-    >>> choice_among(["model/2", "checkpoints/100"])
-    'Of several SavedModels model/2 is taken; passed over: checkpoints/100'
+    >>> describe_choice(["model/2", "checkpoints/100"])
+    'Of several SavedModels model/2 is used; ignored: checkpoints/100'
     """
-    taken, *others = models
-    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return f"Of several SavedModels {taken} is taken; passed over: {', '.join(others[:_NAMED])}{more}" if others else ""
+    used, *others = models
+    more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
+    return f"Of several SavedModels {used} is used; ignored: {', '.join(others[:_MAX_LISTED])}{more}" if others else ""
 
 
 def _rank(model: PurePosixPath, version: int) -> tuple[bool, bool, int, bool, str]:

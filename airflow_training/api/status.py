@@ -1,16 +1,16 @@
-"""The status of a job: the words and the object that the job API answers with."""
+"""The status of a job."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
 
 
 class JobState(str, Enum):
-    """Where a job stands. The values are the words on the wire."""
+    """The state of a job, as on the wire."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -18,7 +18,7 @@ class JobState(str, Enum):
     FAILED = "FAILED"
     CANCELED = "CANCELED"
     UNKNOWN = "UNKNOWN"
-    """A word that we do not know; it is waited out."""
+    """An unknown word: the job is followed on."""
 
     @property
     def ended(self) -> bool:
@@ -27,7 +27,7 @@ class JobState(str, Enum):
 
     @classmethod
     def read(cls, word: Any) -> JobState:
-        """Read a status word, in any case and in any of the spellings that services used.
+        """Parse a status word, in any case and any known spelling.
 
         >>> JobState.read("Successful").value
         'SUCCEEDED'
@@ -42,13 +42,27 @@ class JobState(str, Enum):
 _OTHER_SPELLINGS = {"SUCCESSFUL": "SUCCEEDED", "CANCELLED": "CANCELED"}
 
 
-class JobStatus(BaseModel):
-    """The status object: trainingClient's seven fields, and a message where the service gives a reason.
+_EXAMPLE: dict[str, Any] = {
+    "job_id": "6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11",
+    "name": "train-census",
+    "containerID": "process-4711",
+    "status": "RUNNING",
+    "submissionTime": "2026-11-24T09:00:00.000000Z",
+    "startTime": "2026-11-24T09:00:02.000000Z",
+    "finishTime": None,
+    "message": "",
+}
 
-    Times are aware datetimes; a time not yet reached is None.
+
+class JobStatus(BaseModel):
+    """The status object: trainingClient's seven fields, and a message with the reason.
+
+    Times are aware datetimes, or None before that moment.
     """
 
-    model_config = ConfigDict(populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        populate_by_name=True, extra="ignore", frozen=True, json_schema_extra={"examples": [_EXAMPLE]}
+    )
 
     job_id: str
     name: str = ""
@@ -72,7 +86,7 @@ class JobStatus(BaseModel):
     @field_validator("submission_time", "start_time", "finish_time", mode="before")
     @classmethod
     def _read_time(cls, time: Any) -> Any:
-        # Services wrote a time not yet reached as null, as "" or as Go's zero time.
+        # Services write a time in the future as null, as "" or as Go's zero time.
         return None if time is None or str(time) == "" or str(time).startswith("0001-01-01") else time
 
     @field_validator("submission_time", "start_time", "finish_time")
@@ -85,10 +99,19 @@ class JobStatus(BaseModel):
         return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None
 
     def to_wire(self) -> dict[str, Any]:
-        """The object as it travels, and as it stands in XCom."""
+        """The object as on the wire and in XCom."""
         return self.model_dump(by_alias=True, mode="json")
 
     @property
     def duration(self) -> timedelta | None:
-        """From the start to the end; None where the service did not tell both."""
+        """From the start to the end; None if either is unknown."""
         return self.finish_time - self.start_time if self.start_time and self.finish_time else None
+
+
+class JobList(BaseModel):
+    """The jobs of a tenant."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [_EXAMPLE]}]})
+
+    # A service in Go writes an empty list as null.
+    jobs: Annotated[list[JobStatus], BeforeValidator(lambda jobs: [] if jobs is None else jobs)]

@@ -1,4 +1,4 @@
-"""`airflow-training check`: whether a training service can be used."""
+"""`airflow-training check`: whether a training service is usable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from airflow_training.cli.output import FAILED, JsonOption, printable_lines
 
 
 def check(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Try what a training needs of the service, one after another: connection, token, job API and storage."""
+    """Check the connection, the token, the job API and the storage of a training service."""
     from airflow_training.client import diagnostics
+    from airflow_training.client.retry import CHECK
 
     steps = []
-    for works, said in diagnostics.check(lambda: connect(connection, profile, diagnostics.QUICK)):
-        steps.append({"works": works, "said": said})
+    for works, detail in diagnostics.check(lambda: connect(connection, profile, CHECK)):
+        steps.append({"works": works, "detail": detail})
         if not as_json:
-            typer.echo(f"{'ok' if works else 'failed':<8}{printable_lines(said)}", err=not works)
+            typer.echo(f"{'ok' if works else 'failed':<8}{printable_lines(detail)}", err=not works)
     if as_json:
         typer.echo(json.dumps(steps))
     if not steps[-1]["works"]:

@@ -1,4 +1,4 @@
-"""`airflow-training clients`: who may use the embedded training service."""
+"""`airflow-training clients`: the OAuth2 clients of the training service."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airflow_training.cli.output import JsonOption, errors_of_the_service_in_a_sentence, show, show_one
+from airflow_training.cli.output import JsonOption, print_service_errors, show, show_one
 from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption, open_database_of
 
 if TYPE_CHECKING:
-    from airflow_training.service.accounts.clients import Clients, Credentials
+    from airflow_training.service.accounts.clients import Clients, IssuedCredentials
 
-app = typer.Typer(help="OAuth2 clients of the training service. The service may run meanwhile.", no_args_is_help=True)
+app = typer.Typer(help="OAuth2 clients of the training service, which may be running.", no_args_is_help=True)
 
 ClientId = Annotated[str, typer.Argument(help="Id of the client.")]
 SecretOption = Annotated[
@@ -21,7 +21,7 @@ SecretOption = Annotated[
     typer.Option(
         "--secret-file",
         help="File with the secret, '-' for the standard input.",
-        show_default="a new secret, which is shown",
+        show_default="a new secret, which is printed",
         errors="replace",
     ),
 ]
@@ -29,20 +29,20 @@ SecretOption = Annotated[
 
 @app.command()
 def add(
-    client_id: Annotated[str | None, typer.Argument(help="Id of the client; a random one if not given.")] = None,
+    client_id: Annotated[str | None, typer.Argument(help="Id of the client; random if not given.")] = None,
     *,
-    tenant: Annotated[str, typer.Option(help="Whose jobs and files the client sees.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Tenant whose jobs and files the client can access.")] = "default",
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may do: jobs:read, jobs:write. May be repeated.", show_default="both"),
+        typer.Option(help="Scope: jobs:read or jobs:write. Can be repeated.", show_default="both"),
     ] = None,
     secret_file: SecretOption = None,
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a client; a new secret is shown this once only."""
-    with errors_of_the_service_in_a_sentence():
+    """Add a client; a new secret is printed only once."""
+    with print_service_errors():
         from airflow_training.service.accounts.clients import SCOPES
 
         secret = _read(secret_file)
@@ -58,8 +58,8 @@ def rotate(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a client another secret; a new one is shown this once only. The old one ends at once, and its tokens too."""
-    with errors_of_the_service_in_a_sentence():
+    """Replace a client's secret; a new one is printed only once. The old one and its tokens are revoked at once."""
+    with print_service_errors():
         secret = _read(secret_file)
         rotated = _clients(data, database_url).rotate(client_id, secret)
         _show(rotated, with_secret=secret is None, as_json=as_json)
@@ -67,16 +67,16 @@ def rotate(
 
 @app.command()
 def remove(client_id: ClientId, data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None) -> None:
-    """Remove a client, with its tokens; the jobs and files of its tenant stay."""
-    with errors_of_the_service_in_a_sentence():
+    """Remove a client and revoke its tokens; the jobs and files of its tenant stay."""
+    with print_service_errors():
         _clients(data, database_url).remove(client_id)
-        typer.echo(f"The client {client_id} is removed.")
+        typer.echo(f"The client {client_id} has been removed.")
 
 
 @app.command("list")
 def list_(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List the clients."""
-    with errors_of_the_service_in_a_sentence():
+    with print_service_errors():
         facts = [
             {
                 "client_id": client.client_id,
@@ -99,7 +99,7 @@ def _read(secret_file: typer.FileText | None) -> str | None:
     return None if secret_file is None else secret_file.read().strip()
 
 
-def _show(added: Credentials, *, with_secret: bool, as_json: bool) -> None:
-    """Show a client; a secret that was given is known, and stays where it is."""
+def _show(added: IssuedCredentials, *, with_secret: bool, as_json: bool) -> None:
+    """Print a client; a secret from a file is not printed."""
     secret = {"client_secret": added.client_secret} if with_secret else {}
     show_one({"client_id": added.client_id, **secret, "tenant": added.tenant}, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Which training service a command speaks to."""
+"""The options that name a training service, and the client for it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from airflow_training.client.client import TrainingClient
     from airflow_training.client.retry import RetryPolicy
 
-_WHICH = "Which training service"
+_PANEL = "Training service"
 
 ConnectionOption = Annotated[
     str | None,
     typer.Option(
         "--connection",
         "-c",
-        help="Connection of Airflow on this machine.",
-        show_default="training_default, where there is no other",
-        rich_help_panel=_WHICH,
+        help="Airflow connection on this machine.",
+        show_default="training_default, if nothing else names a service",
+        rich_help_panel=_PANEL,
     ),
 ]
 ProfileOption = Annotated[
@@ -30,37 +30,37 @@ ProfileOption = Annotated[
     typer.Option(
         "--profile",
         "-p",
-        help="Profile in profiles.ini; the one called default comes after the variable TRAINING_URL.",
+        help="Profile in profiles.ini; the variable TRAINING_URL takes precedence over the default one.",
         show_default="default, if there is one",
-        rich_help_panel=_WHICH,
+        rich_help_panel=_PANEL,
     ),
 ]
 
 
 def connect(connection: str | None, profile: str | None, policy: RetryPolicy | None = None) -> TrainingClient:
-    """Make a client of the service that is meant: that of the option, of the environment, of a profile, of Airflow.
+    """Make a client of the service named by an option, the environment, the default profile or Airflow, in this order.
 
     Raises:
-        InvalidConnection: There is none, or something in it is missing or wrong.
+        InvalidConnection: No service is named, or its settings are invalid.
     """
-    from airflow_training.cli.profiles import PROFILE_BY_DEFAULT, has_default_profile, of_environment, of_profile
+    from airflow_training.cli.profiles import DEFAULT_PROFILE, from_environment, from_profile, has_default_profile
     from airflow_training.client.client import TrainingClient
 
     if connection and profile:
-        raise InvalidConnection("A service is named by --connection or by --profile, not by both.", code="AT-121")
+        raise InvalidConnection("Use either --connection or --profile, not both.", code="AT-121")
     if connection:
         return _of_airflow(connection, policy)
     if profile:
-        return TrainingClient(of_profile(profile), policy)
-    if settings := of_environment():
+        return TrainingClient(from_profile(profile), policy)
+    if settings := from_environment():
         return TrainingClient(settings, policy)
     if has_default_profile():
-        return TrainingClient(of_profile(PROFILE_BY_DEFAULT), policy)
+        return TrainingClient(from_profile(DEFAULT_PROFILE), policy)
     return _of_airflow(None, policy)
 
 
 def _of_airflow(connection: str | None, policy: RetryPolicy | None) -> TrainingClient:
-    # As `airflow connections test` does: without it, only tasks are given the connections of Airflow's database.
+    # As `airflow connections test` does: otherwise only tasks get the connections in Airflow's database.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
 
     from airflow_training.cli.profiles import profiles_file
@@ -72,7 +72,7 @@ def _of_airflow(connection: str | None, policy: RetryPolicy | None) -> TrainingC
         if connection or error.code != "AT-101":
             raise
         raise InvalidConnection(
-            f"No training service is named: use --connection or --profile, set TRAINING_URL, write a profile [default]"
-            f" into {profiles_file()}, or create Airflow's connection {TrainingHook.default_conn_name}.",
+            f"No training service is named: use --connection or --profile, set TRAINING_URL, add a profile [default]"
+            f" to {profiles_file()}, or create the Airflow connection {TrainingHook.default_conn_name}.",
             code="AT-128",
         ) from error

@@ -1,4 +1,4 @@
-"""`airflow-training demo`: a whole Airflow and a whole training service, for one training, on this machine."""
+"""`airflow-training demo`: run a training on this machine, with a real Airflow and a real training service."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _ENDED = frozenset({"success", "failed"})
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave Airflow and the service running afterwards, until Ctrl+C.")
+        bool, typer.Option("--keep", help="Keep Airflow and the service running afterwards, until Ctrl+C.")
     ] = False,
 ) -> None:
-    """Train a model on the census data, in a real Airflow on this machine, and show how it goes."""
+    """Train a model on census data with a real Airflow on this machine, and show its progress."""
     from rich.console import Console
 
     console = Console(highlight=False)
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupted)
+        signal.signal(ending, _interrupt)
     try:
         _run(console, keep=keep)
     except KeyboardInterrupt:
-        console.print("Nothing that the demo started is running any more.")
+        console.print("All processes of the demo have been stopped.")
         raise typer.Exit(130) from None
     except TrainingError as error:
         console.print("[red]✗[/] ", end="")
@@ -58,25 +58,25 @@ def _run(console: Console, *, keep: bool) -> None:
     dags = _CHECKOUT / "dags"
     if not (dags / f"{_DAG}.py").is_file():
         raise TrainingError(
-            "The demo needs the Dags of the project's checkout: clone it and run `make demo` there.", code="AT-701"
+            "The demo needs the Dags in the repository: clone it and run `make demo` there.", code="AT-701"
         )
     began = time.monotonic()
     with ExitStack() as cleanup:
-        folder = cleanup.enter_context(_folder_of_its_own())
+        folder = cleanup.enter_context(_new_folder())
         service = LocalService(folder / "service")
-        # The other Dags are there to be looked at; who lets them run finds their models in the demo's folder.
+        # The other Dags are paused; if the user runs them, their models are in the demo's folder.
         settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(folder / "models")}
         airflow = LocalAirflow(folder / "airflow", dags, settings)
-        # Undone in reverse, each whatever happens to the others.
+        # Called in reverse order, each even if another one fails.
         cleanup.callback(service.remove)
         cleanup.callback(airflow.stop)
-        cleanup.callback(_say_stop, console)
+        cleanup.callback(_print_stop, console)
         cleanup.callback(_ignore_interrupts)
-        console.print(f"[bold]airflow-training demo[/]: everything happens in {_shown(folder)}")
+        console.print(f"[bold]airflow-training demo[/]: all files are in {_relative(folder)}")
         with _step(console, "Training service"):
             service.start()
             credentials = service.add_client("demo")
-        with _step(console, "Airflow's database"):
+        with _step(console, "Airflow: database"):
             airflow.migrate()
         with _step(console, "Airflow: api-server, scheduler, dag-processor, triggerer"):
             airflow.start()
@@ -85,14 +85,14 @@ def _run(console: Console, *, keep: bool) -> None:
         with _step(console, f"Dag {_DAG}"):
             airflow.unpause(_DAG)
         run = airflow.trigger(_DAG)
-        console.print(f"[green]✓[/] Run {run} triggered.\n  The log of its task `train`, as Airflow has it:")
+        console.print(f"[green]✓[/] Run {run}\n  The log of its task `train` in Airflow:")
         _show_run(console, airflow, service, run)
-        result = f"{_result(airflow, run, service.data)}\nTime        {time.monotonic() - began:.0f} s"
+        result = f"{_result(airflow, run, service.data)}\nTotal time  {time.monotonic() - began:.0f} s"
         if keep:
             _show_result(console, result)
             console.print(f"Airflow UI  [bold]{airflow.url}[/]")
             console.print(f"User        [bold]admin[/]\nPassword    [bold]{airflow.password}[/]")
-            console.print("Ctrl+C stops everything.")
+            console.print("Press Ctrl+C to stop everything.")
             with suppress(KeyboardInterrupt):
                 signal.pause()
     if not keep:
@@ -100,22 +100,22 @@ def _run(console: Console, *, keep: bool) -> None:
 
 
 def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, run: str) -> None:
-    """Print the training's log lines as they come, until the run has ended."""
+    """Print the log lines of the training as they arrive, until the run has ended."""
     from rich.text import Text
 
     shown: set[tuple[str, str]] = set()
     with console.status("") as status:
         while True:
-            # The state is read before the log: when the task has ended, the log is complete.
+            # The state is read before the log, so that the log is complete once the task has ended.
             task = airflow.task(_DAG, run, "train")
-            for line in _lines_of_the_training(airflow, run, task):
-                # Airflow sorts the lines of worker and triggerer by their time: a new one need not be the last.
+            for line in _training_lines(airflow, run, task):
+                # Airflow sorts the lines of worker and triggerer by time, so a new line need not be the last.
                 if line not in shown:
                     shown.add(line)
-                    time_of_day, text = _clock(line[0]), line[1]
+                    time_of_day, text = _time_of_day(line[0]), line[1]
                     console.print(Text.assemble((time_of_day, "dim"), " ", text), soft_wrap=True)
             state = airflow.api("GET", f"/dags/{_DAG}/dagRuns/{run}")["state"]
-            status.update(f"Task `train` is {task['state'] or 'waiting'}, the run is {state}")
+            status.update(f"Task `train`: {task['state'] or 'waiting'}; run: {state}")
             if state in _ENDED:
                 break
             airflow.check()
@@ -123,12 +123,13 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
             time.sleep(0.5)
     if state != "success":
         raise TrainingError(
-            f"The run {run} failed. {_failures(airflow, run)}\nAirflow's logs are in {airflow.home}.", code="AT-702"
+            f"The run {run} failed. {_failures(airflow, run)}\nAirflow's logs are in {airflow.home}.",
+            code="AT-702",
         )
 
 
 def _failures(airflow: LocalAirflow, run: str) -> str:
-    """What the failed tasks say of themselves."""
+    """The errors of the failed tasks."""
     failed = [task for task in airflow.tasks(_DAG, run) if task["state"] == "failed"]
     logs = [(task["task_id"], airflow.log(_DAG, run, task["task_id"], task["try_number"])) for task in failed]
     errors = [f"{name}: {_error(entry)}" for name, log in logs for entry in log if entry.get("level") == "error"]
@@ -140,8 +141,8 @@ def _error(entry: dict[str, Any]) -> str:
     return str(details[-1]["exc_value"])
 
 
-def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[tuple[str, str]]:
-    """Time and text of what this package wrote into the task log: its own lines and those of the job."""
+def _training_lines(airflow: LocalAirflow, run: str, task: dict[str, Any]) -> list[tuple[str, str]]:
+    """Time and text of the lines that this package wrote into the task log: its own and those of the job."""
     if task["state"] in {None, "scheduled", "queued"}:
         return []
     entries = airflow.log(_DAG, run, "train", task["try_number"])
@@ -149,15 +150,15 @@ def _lines_of_the_training(airflow: LocalAirflow, run: str, task: dict[str, Any]
 
 
 def _result(airflow: LocalAirflow, run: str, data: Path) -> str:
-    """What the run handed on through XCom."""
+    """The results of the run, from XCom."""
     location = airflow.xcom(_DAG, run, "train")
     accuracy = airflow.xcom(_DAG, run, "evaluate")
     (on_disk,) = data.glob(f"tenants/*/data/{location.partition('@data/')[2]}")
-    return f"SavedModel  {location}\nOn disk     {_shown(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
+    return f"SavedModel  {location}\nOn disk     {_relative(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
 
 
 def _show_result(console: Console, result: str) -> None:
-    console.print("[green]✓[/] A model has been trained:")
+    console.print("[green]✓[/] The model has been trained:")
     console.print(result, markup=False, soft_wrap=True)
 
 
@@ -170,15 +171,15 @@ def _step(console: Console, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _folder_of_its_own() -> Iterator[Path]:
-    """A new folder below `.demo`; those of earlier demos go, unless they still run."""
+def _new_folder() -> Iterator[Path]:
+    """A new folder below `.demo`; folders of earlier demos are removed, unless these still run."""
     from airflow_training.local.guard import guard
 
     home = _CHECKOUT / ".demo"
     home.mkdir(exist_ok=True)
     folder = home / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{os.getpid()}"
-    with (home / "lock").open("a") as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+    with (home / "lock").open("a") as creation:
+        fcntl.flock(creation, fcntl.LOCK_EX)
         for earlier in home.glob("*/lock"):
             with earlier.open("a") as lock, suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,23 +192,23 @@ def _folder_of_its_own() -> Iterator[Path]:
         yield folder
 
 
-def _clock(timestamp: str) -> str:
+def _time_of_day(timestamp: str) -> str:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).astimezone().strftime("%H:%M:%S")
 
 
-def _shown(path: Path) -> Path:
+def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _interrupted(*_: object) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _say_stop(console: Console) -> None:
-    console.print("Stopping everything …")
+def _print_stop(console: Console) -> None:
+    console.print("Stopping all processes …")
 
 
 def _ignore_interrupts() -> None:
-    """An impatient second Ctrl+C must not leave half of the processes behind."""
+    """A second Ctrl+C must not leave processes behind."""
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""`airflow-training download`: what a job has left behind."""
+"""`airflow-training download`: copy the results of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
 from airflow_training.cli.jobs import JobId, find
-from airflow_training.cli.output import JsonOption, errors_in_a_sentence, printable, show_one
+from airflow_training.cli.output import JsonOption, print_errors, printable, show_one
 from airflow_training.exceptions import SavedModelMissing
 
 if TYPE_CHECKING:
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 def download(
     job_id: JobId,
-    target: Annotated[Path, typer.Argument(help="Folder to put it into.", file_okay=False, show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Target folder.", file_okay=False, show_default=False)],
     everything: Annotated[
-        bool, typer.Option("--all", help="All that lies in the job's folder, not its SavedModel only.")
+        bool, typer.Option("--all", help="Copy all files in the job's folder, not only its SavedModel.")
     ] = False,
     *,
     connection: ConnectionOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the SavedModel of a job to this machine, of several the newest. What is the same there is kept."""
-    with errors_in_a_sentence():
+    """Copy the SavedModel of a job, the newest of several, into a folder. Unchanged files there are kept."""
+    with print_errors():
         facts = asyncio.run(_download(connect(connection, profile), job_id, target, everything=everything))
         show_one(facts, as_json=as_json)
 
 
 async def _download(client: TrainingClient, job_id: str, target: Path, *, everything: bool) -> dict[str, str | int]:
     from airflow_training.api.naming import job_folder
-    from airflow_training.api.saved_model import choice_among, find_saved_models
-    from airflow_training.cli.progress import progress
+    from airflow_training.api.saved_model import describe_choice, find_saved_models
+    from airflow_training.cli.output import progress
     from airflow_training.client.download import download as copy
     from airflow_training.client.storage import TransferLog
 
@@ -50,23 +50,23 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
             models = find_saved_models(file.key for file in files)
             if not models:
                 raise SavedModelMissing(
-                    f"The job {job_id} ({status.state.value}) has left no SavedModel: no saved_model.pb lies in its"
-                    " folder. `--all` copies what it has left.",
+                    f"The job {job_id} ({status.state.value}) has left no SavedModel: there is no saved_model.pb in"
+                    " its folder. `--all` copies all its files.",
                     code="AT-404",
                     job_id=job_id,
                 )
             folder = models[0]
-            if choice := choice_among(models):
+            if choice := describe_choice(models):
                 typer.echo(printable(choice), err=True)
             files = [file for file in files if file.key.startswith(f"{folder}/")]
         size = sum(file.size for file in files)
         copied: list[Path] = []
-        with progress("Download", size, len(files), TransferLog.DOWNLOAD) as shown:
+        with progress("Download", size, len(files), TransferLog.DOWNLOAD) as view:
 
             def done(path: Path, was_copied: bool) -> None:
-                shown.file_done(str(path), path.stat().st_size, was_copied)
+                view.file_done(str(path), path.stat().st_size, was_copied)
                 if was_copied:
                     copied.append(path)
 
-            await copy(storage, folder, files, target, done=done, progress=shown.bytes_done)
+            await copy(storage, folder, files, target, done=done, progress=view.bytes_done)
     return {"from": folder, "to": str(target), "files": len(files), "copied": len(copied), "bytes": size}

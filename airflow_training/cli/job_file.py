@@ -1,4 +1,4 @@
-"""A job as a file tells of it: a description of the job API, and the local files that the job needs.
+"""A job file: the description that the job API takes, and the local files of the job.
 
 ```yaml
 job:
@@ -9,7 +9,7 @@ job:
     command: pip3 install -r requirements.txt && python3 train.py --epochs=5
     completionTime: 1h
     resources: {cpus: 2, memory: 4096}
-files:                          # name in the job folder: file or folder here, from where this file lies
+files:                          # name in the job folder: local file or folder, relative to this file
   train.py: train.py
   requirements.txt: requirements.txt
   data: ../data
@@ -23,8 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from airflow_training.api.description import JobDescription
-from airflow_training.api.document import mistakes_in, read_document
+from airflow_training.api.description import JobDescription, read_document, validation_errors
 from airflow_training.api.parameters import FileName, check_file_name
 from airflow_training.client.local_files import local_files
 from airflow_training.exceptions import InvalidParameters
@@ -41,10 +40,10 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
     """Read a job file.
 
     Returns:
-        The description, and the files: name in the job folder → file here.
+        The description, and the files: name in the job folder → local file.
 
     Raises:
-        InvalidParameters: With every mistake in it; what the job API would pass over is one too.
+        InvalidParameters: With every validation error; a field that the job API would ignore is one too.
     """
     document = _document(file)
     files = document.get("files")
@@ -52,7 +51,7 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
     mistakes: list[str] = []
     found: dict[str, Path] = {}
     for name, place in places.items():
-        # What is no text is told of below.
+        # Other types are reported below.
         if isinstance(place, str):
             below, mistake = _found(str(name), file.parent, place)
             mistakes += [mistake] if mistake else []
@@ -62,7 +61,7 @@ def read_job_file(file: Path) -> tuple[JobDescription, dict[str, Path]]:
         description = _JobFile.model_validate(document, extra="forbid", context={"strict": True}).job
     except ValidationError as error:
         around = frozenset([*_JobFile.model_fields, *map(str, places)])
-        raise InvalidParameters([*mistakes_in(error, around), *mistakes]) from None
+        raise InvalidParameters([*validation_errors(error, around), *mistakes]) from None
     if mistakes:
         raise InvalidParameters(mistakes)
     return description, found
@@ -76,12 +75,12 @@ def _document(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidParameters([f"{file} {error}"]) from None
     if not isinstance(document, dict):
-        raise InvalidParameters([f"{file} must hold `job`, with a description, and may hold `files`"])
+        raise InvalidParameters([f"{file} must have `job`, with a description, and may have `files`"])
     return document
 
 
 def _found(name: str, folder: Path, place: str) -> tuple[dict[str, Path], str]:
-    """The files behind one entry, and the mistake in it, if there is one."""
+    """The files behind one entry, and the error in it, if there is one."""
     try:
         return _files(name, folder / Path(place).expanduser()), ""
     except (ValueError, RuntimeError) as error:
@@ -89,7 +88,7 @@ def _found(name: str, folder: Path, place: str) -> tuple[dict[str, Path], str]:
 
 
 def _files(name: str, path: Path) -> dict[str, Path]:
-    """The file, or all that a folder holds; raises ValueError if one of them cannot be uploaded."""
+    """The file, or all files in a folder; raises ValueError if one of them cannot be uploaded."""
     found = local_files(path)
     if not found:
         raise ValueError(f"{path} is an empty folder")

@@ -13,8 +13,7 @@ from airflow_training.cli import clients
 from airflow_training.cli.check import check
 from airflow_training.cli.demo import demo
 from airflow_training.cli.download import download
-from airflow_training.cli.jobs import cancel, jobs, status
-from airflow_training.cli.logs import logs
+from airflow_training.cli.jobs import cancel, jobs, logs, status
 from airflow_training.cli.maintenance import prune, revoke_tokens
 from airflow_training.cli.serve import serve
 from airflow_training.cli.submit import submit
@@ -29,8 +28,8 @@ _SERVICE = "Run a training service"
 
 
 @app.callback()
-def _show_what_can_be_shown() -> None:
-    # A job writes what it likes; a terminal that does not know a character must not end the command.
+def _replace_unencodable_output() -> None:
+    # A job may log any character; one that the terminal cannot encode must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -51,10 +50,10 @@ app.add_typer(clients.app, name="clients", rich_help_panel=_SERVICE)
 
 
 def main() -> NoReturn:
-    """Run a command, and end this process as soon as its output is written.
+    """Run a command, and exit as soon as its output is written.
 
-    Python's own end aborts now and then (SIGABRT, before 3.14): a thread of obstore that still has a Python object to
-    release waits for the interpreter, and is ended amid Rust code. Source: PyO3/pyo3-async-runtimes, issue 40.
+    Python's own finalization aborts now and then (SIGABRT, before 3.14): a thread of obstore that has yet to release a
+    Python object waits for the interpreter, and is ended amid Rust code. Source: PyO3/pyo3-async-runtimes, issue 40.
     """
     try:
         app()
@@ -63,7 +62,7 @@ def main() -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:  # whoever reads it is gone, or the disk is full
+    except OSError:  # the reader of a pipe is gone, or the disk is full
         status = status or 1
     os._exit(status)
 

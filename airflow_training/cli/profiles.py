@@ -1,4 +1,4 @@
-"""Where the commands find a training service and its credentials: in a profile, or in the environment."""
+"""A training service and its credentials from a profile or from the environment."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 import typer
 from pydantic import Field, ValidationError
 
-from airflow_training.client.settings import FORMS, Address, ClientSettings, ConnectionFields
+from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Url
 from airflow_training.exceptions import InvalidConnection
 
 PREFIX = "TRAINING_"
-"""What the variables of the environment begin with that hold what a profile holds."""
+"""The prefix of the environment variables that correspond to the fields of a profile."""
 
-PROFILE_BY_DEFAULT = "default"
+DEFAULT_PROFILE = "default"
 
 _READABLE_BY_OTHERS = 0o077
 
 
 class _Profile(ConnectionFields):
-    """A training service, in the words of Airflow's connection."""
+    """A training service, with the field names of Airflow's connection."""
 
-    url: Address = Field(pattern=r"^https?://[^\s/@?#]+/?$")
+    url: Url = Field(pattern=r"^https?://[^\s/@?#]+/?$")
     client_id: str = Field(min_length=1)
     client_secret: str = Field(min_length=1)
 
@@ -34,15 +34,15 @@ class _Profile(ConnectionFields):
 
 
 def profiles_file() -> Path:
-    """Where the profiles are."""
+    """The file of the profiles."""
     return Path(typer.get_app_dir("airflow-training")) / "profiles.ini"
 
 
-def of_environment() -> ClientSettings | None:
-    """Read a service from the environment; None where `TRAINING_URL` is not set.
+def from_environment() -> ClientSettings | None:
+    """Read a service from the environment; None if `TRAINING_URL` is not set.
 
     Raises:
-        InvalidConnection: Something is missing there or wrong.
+        InvalidConnection: A variable is missing or invalid.
     """
     if not os.environ.get(f"{PREFIX}URL"):
         return None
@@ -52,42 +52,47 @@ def of_environment() -> ClientSettings | None:
 
 
 def has_default_profile() -> bool:
-    """Whether there is a profile for who names none; a file that cannot be read is told of by `of_profile`."""
+    """Whether the default profile exists, or the file is unreadable, which `from_profile` reports."""
     try:
         lines = profiles_file().read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return False
     except (OSError, UnicodeError):
         return True
-    return f"[{PROFILE_BY_DEFAULT}]" in map(str.strip, lines)
+    return f"[{DEFAULT_PROFILE}]" in map(str.strip, lines)
 
 
-def of_profile(name: str) -> ClientSettings:
+def from_profile(name: str) -> ClientSettings:
     """Read a profile.
 
     Raises:
-        InvalidConnection: There is none of that name, something in it is missing or wrong, or others may read the file.
+        InvalidConnection: It does not exist or is invalid, or other users can read the file.
     """
     file = profiles_file()
     profiles = ConfigParser(interpolation=None, default_section="")
     try:
         if file.stat().st_mode & _READABLE_BY_OTHERS:
-            raise InvalidConnection(f"{file} holds secrets, and others may read it: chmod 600 {file}", code="AT-124")
+            raise InvalidConnection(
+                f"{file} contains secrets and is readable by other users: chmod 600 {file}", code="AT-124"
+            )
         profiles.read_string(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidConnection(f"There is no profile {name!r}: {file} does not exist.", code="AT-122") from error
     except (OSError, UnicodeError) as error:
         raise InvalidConnection(f"The profiles cannot be read from {file}: {error}.", code="AT-125") from error
     except Error as error:
-        # Its text quotes the line, which may hold a secret.
+        # The message quotes the line, which may contain a secret.
         line = getattr(error, "lineno", None) or next((n for n, _ in getattr(error, "errors", ())), "?")
         raise InvalidConnection(
-            f"Line {line} of {file} cannot be read: a profile is a line [name], and lines such as client_id = me.",
+            f"Line {line} of {file} cannot be parsed: a profile is a line [name] followed by lines such as"
+            " client_id = me.",
             code="AT-126",
         ) from None
     if not profiles.has_section(name):
-        there = ", ".join(profiles.sections()) or "none"
-        raise InvalidConnection(f"There is no profile {name!r} in {file}; there are: {there}.", code="AT-123")
+        existing = ", ".join(profiles.sections()) or "none"
+        raise InvalidConnection(
+            f"There is no profile {name!r} in {file}; existing profiles: {existing}.", code="AT-123"
+        )
     return _read(dict(profiles[name]), f"The profile {name!r} in {file}")
 
 
@@ -95,22 +100,21 @@ def _read(values: Mapping[str, str], where: str, names: Mapping[str, str] | None
     try:
         return _Profile.model_validate(values).client_settings()
     except ValidationError as error:
-        mistakes = [_in_words(mistake, names or {}) for mistake in error.errors(include_input=False)]
+        problems = [_in_words(problem, names or {}) for problem in error.errors(include_input=False)]
         raise InvalidConnection(
-            f"{where} does not name a training service: {'; '.join(mistakes)}.", code="AT-127"
+            f"{where} does not define a training service: {'; '.join(problems)}.", code="AT-127"
         ) from None
 
 
-def _in_words(mistake: Any, names: Mapping[str, str]) -> str:
-    name = str(mistake["loc"][0])
-    said = _WORDS.get(mistake["type"]) or _MUST_BE.get(name) or "is not valid"
-    return f"{names.get(name, name)} {said}"
+def _in_words(problem: Any, names: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0])
+    return f"{names.get(name, name)} {_WORDS.get(problem['type']) or _MUST_BE.get(name) or 'is invalid'}"
 
 
 _WORDS = {"missing": "is missing", "extra_forbidden": "is unknown"}
 _MUST_BE = {
     **FORMS,
-    "url": "must be an address such as https://training.example.com, without a path",
+    "url": "must be a URL such as https://training.example.com, without a path",
     "client_id": "is empty",
     "client_secret": "is empty",
 }

@@ -1,56 +1,55 @@
-"""`airflow-training serve`: the embedded training service."""
+"""`airflow-training serve`: the options of the training service, and their validation."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from airflow_training.cli.output import errors_of_the_service_in_a_sentence
+from airflow_training.cli.output import print_service_errors
 from airflow_training.exceptions import TrainingError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
-    from airflow_training.service.scheduling.resources import Amount
     from airflow_training.service.settings import RaySettings, Tls
     from airflow_training.service.storage.s3 import S3Settings
 
-DataOption = Annotated[
-    Path, typer.Option(help="Folder that the service keeps everything in.", file_okay=False, envvar="TRAINING_DATA")
-]
+DataOption = Annotated[Path, typer.Option(help="Data folder of the service.", file_okay=False, envvar="TRAINING_DATA")]
 DEFAULT_DATA = Path("~/.airflow-training")
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL database; by the variable, its password stands in no list of processes.",
+        help="URL of a PostgreSQL database; in the variable, its password is not visible in the process list.",
         envvar="TRAINING_DATABASE_URL",
-        show_default="SQLite in the folder",
+        show_default="SQLite in the data folder",
     ),
 ]
 
 _TEN_YEARS = 10 * 365 * 24 * 60 * 60
-# Further back there was no Unix.
-MOST_DAYS = 20_000
+# 55 years: older dates would be before 1970.
+MAX_DAYS = 20_000
 
-_FOR_JOBS = "What jobs may use"
-_BOUNDS = "Bounds"
+_BASIC_PLAN = "basic=cpus:1,memory:4096"
+"""The resource plan that clients of the previous platform name by default."""
+
+_FOR_JOBS = "Resources for jobs"
+_LIMITS = "Limits"
 _RAY = "Jobs on a Ray cluster"
-_STORE = "Files in an S3 store elsewhere"
+_STORE = "Files in an external S3 store"
 
 
 def open_database_of(data: Path, database_url: str | None) -> sessionmaker[Session]:
-    """Open the database of a service, which has the folder and the URL that were given."""
-    from airflow_training.service.database.engine import postgresql
+    """Open the database of a service."""
+    from airflow_training.service.database.engine import postgresql_url
     from airflow_training.service.database.models import open_database
     from airflow_training.service.settings import DataFolder
 
-    return open_database(postgresql(database_url) if database_url else DataFolder.at(data).database_url)
+    return open_database(postgresql_url(database_url) if database_url else DataFolder.at(data).database_url)
 
 
 def serve(
@@ -58,47 +57,42 @@ def serve(
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the job API; 0 takes a free one.", min=0, max=65535)] = 8900,
-    storage_port: Annotated[
-        int, typer.Option(help="Port of the S3 endpoint; 0 takes a free one.", min=0, max=65535)
-    ] = 0,
+    port: Annotated[int, typer.Option(help="Port of the job API; 0 for a free one.", min=0, max=65535)] = 8900,
+    storage_port: Annotated[int, typer.Option(help="Port of the S3 endpoint; 0 for a free one.", min=0, max=65535)] = 0,
     storage_url: Annotated[
         str | None,
         typer.Option(
-            help="Address by which clients reach the S3 endpoint, such as https://storage.example.com, if a proxy or a"
-            " mapped port is between.",
-            show_default="its own port, and the name by which a client came",
+            help="URL by which clients reach the S3 endpoint behind a proxy or a mapped port, such as"
+            " https://storage.example.com.",
+            show_default="its port, at the host that the client has connected to",
         ),
     ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate, PEM, with those of the authorities between: for both ports.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate chain, for both ports.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the private key.")] = None,
     token_lifetime: Annotated[
-        int, typer.Option(help="Seconds that an access token is good for.", min=1, max=_TEN_YEARS)
+        int, typer.Option(help="Seconds that an access token is valid.", min=1, max=_TEN_YEARS)
     ] = 43200,
     access_log: Annotated[
-        Path | None, typer.Option(help="File of the access log, '-' for the terminal.", show_default="in the folder")
+        Path | None,
+        typer.Option(help="File of the access log, '-' for the standard output.", show_default="in the data folder"),
     ] = None,
     cpus: Annotated[
-        int | None, typer.Option(help="Processors.", min=1, show_default="all", rich_help_panel=_FOR_JOBS)
+        int | None, typer.Option(help="CPUs.", min=1, show_default="all", rich_help_panel=_FOR_JOBS)
     ] = None,
     memory: Annotated[
-        int | None, typer.Option(help="Memory in MB.", min=1, show_default="nine tenths", rich_help_panel=_FOR_JOBS)
+        int | None, typer.Option(help="Memory in MB.", min=1, show_default="90 %", rich_help_panel=_FOR_JOBS)
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="Graphics processors.", min=0, show_default="all", rich_help_panel=_FOR_JOBS)
+        int | None, typer.Option(help="GPUs.", min=0, show_default="all", rich_help_panel=_FOR_JOBS)
     ] = None,
     runner: Annotated[
         Literal["process", "container", "ray"],
-        typer.Option(
-            help="What jobs run as, or on; the engine of containers is DOCKER_HOST.", rich_help_panel=_FOR_JOBS
-        ),
+        typer.Option(help="How jobs run. Containers run on the engine at DOCKER_HOST.", rich_help_panel=_FOR_JOBS),
     ] = "process",
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="The cluster's dashboard, such as http://head:8265; RAY_JOB_HEADERS has headers for it, as JSON.",
+            help="URL of the dashboard, such as http://head:8265; RAY_JOB_HEADERS has HTTP headers for it, as JSON.",
             show_default="none",
             rich_help_panel=_RAY,
         ),
@@ -106,7 +100,7 @@ def serve(
     ray_storage_host: Annotated[
         str | None,
         typer.Option(
-            help="Name by which its nodes reach the S3 endpoint.",
+            help="Host by which its nodes reach the S3 endpoint.",
             show_default="this machine's address",
             rich_help_panel=_RAY,
         ),
@@ -114,54 +108,56 @@ def serve(
     s3_endpoint: Annotated[
         str | None,
         typer.Option(
-            help="Its address; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            help="URL of the store; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
             show_default="the data folder",
             rich_help_panel=_STORE,
         ),
     ] = None,
-    s3_bucket: Annotated[str, typer.Option(help="Its bucket.", rich_help_panel=_STORE)] = "airflow-training",
+    s3_bucket: Annotated[str, typer.Option(help="Bucket.", rich_help_panel=_STORE)] = "airflow-training",
     s3_prefix: Annotated[str, typer.Option(help="Folder in the bucket.", rich_help_panel=_STORE)] = "",
-    s3_region: Annotated[str, typer.Option(help="Its region.", rich_help_panel=_STORE)] = "us-east-1",
+    s3_region: Annotated[str, typer.Option(help="Region.", rich_help_panel=_STORE)] = "us-east-1",
     resource_plan: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a resourcePlanId stands for, such as large=cpus:8,memory:32000,gpus:1. May be repeated.",
-            show_default="basic=cpus:1,memory:4096",
+            help="Resources of a resourcePlanId, such as large=cpus:8,memory:32000,gpus:1. Can be repeated.",
+            show_default=_BASIC_PLAN,
             rich_help_panel=_FOR_JOBS,
         ),
     ] = None,
     job_disk: Annotated[
         int | None,
         typer.Option(
-            help="MB in the folder of one job.", min=1, show_default="half of the disk", rich_help_panel=_BOUNDS
+            help="MB in the folder of a job.", min=1, show_default="half of the disk", rich_help_panel=_LIMITS
         ),
     ] = None,
-    job_log: Annotated[int, typer.Option(help="MB of the log of one job.", min=1, rich_help_panel=_BOUNDS)] = 1024,
+    job_log: Annotated[int, typer.Option(help="MB in the log of a job.", min=1, rich_help_panel=_LIMITS)] = 1024,
     free_disk: Annotated[
-        int, typer.Option(help="MB that must be free on the disk for a job to start.", min=0, rich_help_panel=_BOUNDS)
+        int,
+        typer.Option(help="MB of free disk space that the start of a job requires.", min=0, rich_help_panel=_LIMITS),
     ] = 1024,
     keep_days: Annotated[
         float | None,
         typer.Option(
-            help="Days after its end that a job's status, log and folder are removed, its model too.",
+            help="Days after its end until a job is removed: its status, its log, and its folder with the model.",
             min=0,
-            max=MOST_DAYS,
+            max=MAX_DAYS,
             show_default="never",
-            rich_help_panel=_BOUNDS,
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
 ) -> None:
-    """Run the training service until it is interrupted; jobs that run then go on."""
-    with errors_of_the_service_in_a_sentence():
+    """Run the training service until it is interrupted; running jobs continue."""
+    with print_service_errors():
         from airflow_training.service import server
-        from airflow_training.service.settings import RunnerName, ServiceSettings
+        from airflow_training.service.scheduling.resources import parse_plan
+        from airflow_training.service.settings import ServiceSettings
 
         settings = ServiceSettings(
-            data.expanduser(),
-            host,
-            port,
-            storage_port,
+            data=data.expanduser(),
             database_url=database_url,
+            host=host,
+            port=port,
+            storage_port=storage_port,
             storage_url=_storage_url(storage_url),
             tls=_tls(tls_cert, tls_key),
             token_lifetime=token_lifetime,
@@ -169,10 +165,10 @@ def serve(
             cpus=cpus,
             memory=memory,
             gpus=gpus,
-            runner=RunnerName(runner),
+            runner=runner,
             ray=_ray(runner, ray_address, ray_storage_host),
             s3=_s3(s3_endpoint, s3_bucket, s3_prefix, s3_region),
-            plans=_plans(resource_plan or ()),
+            plans=dict(map(parse_plan, [_BASIC_PLAN, *(resource_plan or ())])),
             free_disk=free_disk,
             job_disk=job_disk,
             job_log=job_log,
@@ -184,11 +180,10 @@ def serve(
 
 
 def _storage_url(url: str | None) -> str | None:
-    # A path would be part of what S3 clients sign.
+    # S3 clients sign the path, and the endpoint does not know about it.
     if url and not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", url):
         raise TrainingError(
-            f"--storage-url takes an address such as https://storage.example.com:8901, without a path, and not"
-            f" {url!r}.",
+            f"--storage-url must be a URL without a path, such as https://storage.example.com:8901, not {url!r}.",
             code="AT-516",
         )
     return url.rstrip("/") if url else None
@@ -200,12 +195,12 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
     if certificate and key:
         return Tls(certificate.resolve(), key.resolve())
     if certificate or key:
-        raise TrainingError("TLS takes both: --tls-cert and --tls-key.", code="AT-514")
+        raise TrainingError("TLS needs both --tls-cert and --tls-key.", code="AT-514")
     return None
 
 
 def _ray(runner: str, address: str | None, storage_host: str | None) -> RaySettings | None:
-    """The cluster, with the headers that Ray's own commands take from the same variable."""
+    """The cluster; Ray's own commands read the headers from the same variable."""
     from airflow_training.service.settings import RaySettings
 
     if (runner == "ray") != bool(address):
@@ -213,46 +208,36 @@ def _ray(runner: str, address: str | None, storage_host: str | None) -> RaySetti
     if not address:
         return None
     if not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?/?", address):
-        raise TrainingError(
-            f"--ray-address takes an address such as http://head:8265, and not {address!r}.", code="AT-542"
-        )
+        raise TrainingError(f"--ray-address must be a URL such as http://head:8265, not {address!r}.", code="AT-542")
     try:
         headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
         return RaySettings(address, storage_host, {str(name): str(value) for name, value in headers.items()})
     except (ValueError, AttributeError):
-        # Neither the cause nor the text is shown: there may be a password in it.
+        # Neither the cause nor the value is shown: it may contain a password.
         raise TrainingError(
-            'RAY_JOB_HEADERS is no JSON object of names and values, such as {"X-Key": "…"}.', code="AT-543"
+            'RAY_JOB_HEADERS must be a JSON object of names and values, such as {"X-Key": "…"}.', code="AT-543"
         ) from None
 
 
 def _s3(endpoint: str | None, bucket: str, prefix: str, region: str) -> S3Settings | None:
-    """The store, with the keys that other S3 tools take from the same variables."""
+    """The store; other S3 tools read the keys from the same variables."""
     from airflow_training.service.storage.s3 import S3Settings
 
     if not endpoint:
         return None
     if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w./~-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?", endpoint):
-        raise TrainingError(
-            f"--s3-endpoint takes an address with http:// or https://, and not {endpoint!r}.", code="AT-551"
-        )
+        raise TrainingError(f"--s3-endpoint must be a URL with http:// or https://, not {endpoint!r}.", code="AT-551")
     if os.environ.get("AWS_SESSION_TOKEN"):
         raise TrainingError(
-            "--s3-endpoint takes keys that last, and AWS_SESSION_TOKEN is set: jobs outlive its keys.", code="AT-552"
+            "--s3-endpoint needs permanent keys, but AWS_SESSION_TOKEN is set: jobs outlive temporary credentials.",
+            code="AT-552",
         )
     if not bucket:
         raise TrainingError("--s3-bucket is empty: name a bucket of the store.", code="AT-553")
     keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     if not all(keys):
         raise TrainingError(
-            "--s3-endpoint takes its keys from the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            "--s3-endpoint needs its keys in the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
             code="AT-554",
         )
     return S3Settings(endpoint, bucket, prefix, region, *keys)
-
-
-def _plans(texts: Sequence[str]) -> Mapping[str, Amount]:
-    from airflow_training.service.scheduling.resources import read_plan
-    from airflow_training.service.settings import BASIC_PLANS
-
-    return {**BASIC_PLANS, **dict(map(read_plan, texts))}

@@ -1,4 +1,4 @@
-"""`airflow-training submit`: a job, from a file that describes it."""
+"""`airflow-training submit`: submit the job that a file describes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from uuid import uuid4
 import typer
 
 from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.follow import follow
-from airflow_training.cli.output import JsonOption, errors_in_a_sentence, show_one
+from airflow_training.cli.jobs import follow
+from airflow_training.cli.output import JsonOption, print_errors, show_one
 
 if TYPE_CHECKING:
     from airflow_training.api.description import JobDescription
@@ -24,19 +24,19 @@ def submit(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The job, as YAML or JSON: what the job API takes, and below `files` the files that it needs.",
+            help="Job file, YAML or JSON: the description that the job API takes, and below `files` the local files.",
             show_default=False,
         ),
     ],
     followed: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show its log until it has ended, and exit with 3 if it failed.")
+        bool, typer.Option("--follow", "-f", help="Show the log until the job ends; exit with 3 unless it succeeds.")
     ] = False,
     connection: ConnectionOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Upload the files of a job and submit it."""
-    with errors_in_a_sentence():
+    with print_errors():
         from airflow_training.cli.job_file import read_job_file
 
         description, files = read_job_file(file)
@@ -51,20 +51,20 @@ async def _submit(
     client: TrainingClient, job_id: str, description: JobDescription, files: dict[str, Path]
 ) -> JobStatus:
     from airflow_training.api.naming import job_folder
-    from airflow_training.cli.progress import progress
+    from airflow_training.cli.output import progress
     from airflow_training.client.storage import TransferLog, Upload
 
     uploads = [Upload(name, partial(_open, path)) for name, path in files.items()]
     async with client:
         storage = await client.storage()
         size = sum(path.stat().st_size for path in files.values())
-        with progress("Upload", size, len(files), TransferLog.UPLOAD) as shown:
+        with progress("Upload", size, len(files), TransferLog.UPLOAD) as view:
 
             def done(upload: Upload, size: int, sent: bool) -> None:
-                shown.file_done(upload.name, size, sent)
+                view.file_done(upload.name, size, sent)
 
-            await storage.upload(job_folder(description.name, job_id), uploads, done, shown.bytes_done)
-        # Whatever becomes of the answer, the job can be found.
+            await storage.upload(job_folder(description.name, job_id), uploads, done, view.bytes_done)
+        # If the reply is lost, the job can be found by its id.
         typer.echo(f"Submitting the job {job_id}", err=True)
         return await client.submit(job_id, description)
 

@@ -1,4 +1,4 @@
-"""Files of a job, copied to this machine: several at a time, in constant memory, and what is here already is kept."""
+"""Download of a job's files: several at a time, in constant memory; unchanged local files are kept."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ async def download(
     done: Callable[[Path, bool], None] = lambda *_: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Copy files of a folder; each appears under its name when it is whole.
+    """Download files of a folder; each appears under its name when it is complete.
 
     Args:
-        storage: Where they are.
-        folder: The folder there whose content `target` is to hold.
-        files: Those of its files that are wanted.
-        target: The folder here.
-        done: Is told of each file that is here, and whether it had to be copied.
-        progress: Is told how many more bytes are here.
+        storage: The storage.
+        folder: The folder in the storage.
+        files: The files of that folder to download.
+        target: The local folder.
+        done: Called with each local file, and whether it had to be copied.
+        progress: Called with the number of further bytes.
 
     Raises:
-        StorageError: They cannot be read, or not be written here; or one has a name that leads out of `target`.
+        StorageError: A file cannot be read or written, or its name leads out of `target`.
     """
-    waiting = iter(await asyncio.to_thread(_places, target, folder, files))
+    waiting = iter(await asyncio.to_thread(_local_paths, target, folder, files))
 
     async def work() -> None:
         for file, path in waiting:
             try:
-                copied = not await asyncio.to_thread(_is_here, path, file)
+                copied = not await asyncio.to_thread(_is_unchanged, path, file)
                 if copied:
                     await _copy(storage, file, path, progress)
                 else:
@@ -55,18 +55,18 @@ async def download(
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
 
 
-def _places(target: Path, folder: str, files: Sequence[StoredFile]) -> list[tuple[StoredFile, Path]]:
-    """Find the place of each file."""
+def _local_paths(target: Path, folder: str, files: Sequence[StoredFile]) -> list[tuple[StoredFile, Path]]:
+    """Return the local path of each file."""
     root = target.resolve()
-    return [(file, _place(root, file.key.removeprefix(f"{folder}/"))) for file in files]
+    return [(file, _local_path(root, file.key.removeprefix(f"{folder}/"))) for file in files]
 
 
-def _place(root: Path, name: str) -> Path:
-    # A job chooses the names of its files, and may choose "../../.bashrc"; a link that lies here leads out as well.
+def _local_path(root: Path, name: str) -> Path:
+    # A job may name a file "../../.bashrc", and an existing link may lead out too.
     path = root / PurePosixPath(name)
     try:
         within = ".." not in PurePosixPath(name).parts and path.resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # a link that leads to itself
+    except (OSError, RuntimeError):  # a link to itself
         within = False
     if not within:
         raise StorageError(
@@ -75,7 +75,7 @@ def _place(root: Path, name: str) -> Path:
     return path
 
 
-def _is_here(path: Path, file: StoredFile) -> bool:
+def _is_unchanged(path: Path, file: StoredFile) -> bool:
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     with path.open("rb") as content:
@@ -95,9 +95,9 @@ async def _copy(storage: JobStorage, file: StoredFile, path: Path, progress: Cal
 
 
 def _begin(path: Path) -> BinaryIO:
-    """Open a file beside one, of a name that nobody else has: a job leaves files of any name, and so does the user."""
+    """Open a file with a unique name beside the target: jobs and users leave files of any name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One that tempfile makes is for its owner alone, whatever the umask says.
+    # A file of `tempfile` would be private, whatever the umask.
     return path.with_name(f".{uuid4().hex}").open("xb")
 
 

@@ -1,4 +1,4 @@
-"""When a request is made again: the policy, as data.
+"""When a request is retried: the policies, as data.
 
 Source of the statuses: RFC 9110 sections 15.5.9 and 15.6, RFC 6585 section 4, RFC 8470 section 5.2.
 """
@@ -23,22 +23,22 @@ from tenacity import (
 from airflow_training.exceptions import ServiceError
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that ask for patience; every other error status is final."""
+"""Statuses after which a request is retried; every other error status is final."""
 
 REFUSED = frozenset({401, 403})
-"""Statuses by which a server refuses credentials."""
+"""Statuses for refused credentials."""
 
 TOKEN_REFUSED = 401
-"""The status by which the job API refuses a token: a fresh one may be good."""
+"""The job API's status for a refused token: a fresh one may be valid."""
 
 
 class TryAgain(Exception):
-    """An attempt that failed in a way that the next one need not.
+    """A failed attempt after which the next one may succeed.
 
     Attributes:
         reason: What happened, as a part of a sentence.
-        after: Seconds that the server asked us to wait.
-        error: What to raise when there is no next attempt; ServiceUnavailable where it is None.
+        after: Seconds that the server asks the client to wait.
+        error: The error after the last attempt; ServiceUnavailable if it is None.
     """
 
     def __init__(self, reason: str, *, after: float = 0.0, error: ServiceError | None = None) -> None:
@@ -53,10 +53,10 @@ class RetryPolicy:
     """Exponential back-off with full jitter, within a budget of time.
 
     Attributes:
-        budget: Seconds after which no further attempt is begun; a second one is made in any case, since one attempt
-            alone may wait for a reply for longer.
-        first: Upper bound of the first wait, in seconds; it doubles each time.
-        longest: Upper bound of any wait, also of one that the server asks for.
+        budget: Seconds after which no further attempt begins; there is always a second one, since the first may wait
+            longer for its reply.
+        first: Upper bound of the first wait in seconds; it doubles each time.
+        longest: Upper bound of any wait, including one that the server asks for.
     """
 
     budget: float = 30.0
@@ -64,13 +64,13 @@ class RetryPolicy:
     longest: float = 30.0
 
     def tenacity(self) -> dict[str, Any]:
-        """The policy in the words of tenacity, for `Retrying` and `AsyncRetrying` alike."""
+        """The policy as arguments of `Retrying` and `AsyncRetrying`."""
         jittered = wait_random_exponential(multiplier=self.first, max=self.longest)
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = error.after if isinstance(error, TryAgain) else 0.0
-            return max(jittered(state), min(asked, self.longest))
+            requested = error.after if isinstance(error, TryAgain) else 0.0
+            return max(jittered(state), min(requested, self.longest))
 
         return {
             "retry": retry_if_exception_type(TryAgain),
@@ -80,8 +80,27 @@ class RetryPolicy:
         }
 
 
+REQUEST = RetryPolicy()
+"""A single request."""
+
+FOLLOW = RetryPolicy(budget=15 * 60)
+"""Following a job: the upgrade of a service does not end a training."""
+
+CANCEL_AFTER_EXIT = RetryPolicy(budget=15 * 60)
+"""The cancellation of a job by the process that outlives its task."""
+
+CHECK = RetryPolicy(budget=5)
+"""A check of a connection: the user waits for the result."""
+
+PAGE = RetryPolicy(budget=1, first=0.2, longest=0.5)
+"""The training page, which is empty meanwhile."""
+
+TASK_STATE = RetryPolicy(budget=60, longest=10)
+"""Reading the state of an ended task from Airflow; much later there may be another try."""
+
+
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3); 0 where there is none.
+    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3); 0 if there is none.
 
     >>> retry_after({"Retry-After": "7"})
     7.0

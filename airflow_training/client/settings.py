@@ -1,4 +1,4 @@
-"""Where a training service is and how it wants to be spoken to."""
+"""The settings of a client: a training service, its OAuth2 server, credentials, TLS and proxies."""
 
 from __future__ import annotations
 
@@ -31,31 +31,28 @@ TokenHttpMethod = Literal["POST", "GET"]
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """Everything a client needs to know of one training service and its OAuth2 server.
+    """The settings of a client of one training service.
 
     Attributes:
         base_url: The job API without its path: `https://api.example.com`.
         client_id: OAuth2 client id.
         client_secret: OAuth2 client secret; never shown by `repr`.
-        token_url: OAuth2 token endpoint; `{base_url}/oauth/token` where it is empty.
-        token_auth_method: How the credentials are sent, by their names in RFC 8414: as HTTP Basic, or in the
-            form.
-        token_http_method: The request that fetches the token. With GET the credentials are always Basic, since
-            a URL is no place for a secret.
-        token_scope: The scopes to request, separated by spaces; those that the server gives without asking if empty.
-        token_audience: The `audience` of the token request, which some servers require.
+        token_url: OAuth2 token endpoint; `{base_url}/oauth/token` if empty.
+        token_auth_method: How the credentials are sent, as named in RFC 8414: HTTP Basic, or in the form.
+        token_http_method: The method of the token request. GET requires HTTP Basic: a secret must not be in a URL.
+        token_scope: The scopes to request, separated by spaces; the server's default if empty.
+        token_audience: The `audience` of the token request, required by some servers.
         token_headers: Headers of the token request, for an OAuth2 server on a host of its own.
         api_version: The version in the API's paths.
-        headers: Headers of every request to the host of the job API: its token endpoint and storage included.
-        verify: Whether certificates are checked; or the path of a file of certificates to trust.
+        headers: Headers of every request to the host of the job API, including its token endpoint and storage.
+        verify: Whether certificates are verified; or the path of a file with the certificates to trust.
         cert: A client certificate, as `requests` takes it: a path, or a pair of paths (certificate, key).
-        proxies: Proxies by scheme, as `requests` takes them; `no_proxy` names hosts that are reached without one.
-        trust_env: Whether the environment's proxies are used where `proxies` names none.
+        proxies: Proxies by scheme, as `requests` takes them; `no_proxy` lists hosts without a proxy.
+        trust_env: Whether the environment's proxies are used if `proxies` has none.
         timeout: Seconds to wait for a reply.
 
     Raises:
-        InvalidConnection: An address cannot be read; or a GET was asked to carry the credentials in a form, which is
-            to say in its URL.
+        InvalidConnection: A URL is not valid; or a GET is to carry the credentials in a form, which means in its URL.
     """
 
     base_url: str
@@ -76,8 +73,8 @@ class ClientSettings:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        _check_address("Host, schema and port", self.base_url)
-        _check_address("oauth_token_url", self.token_url)
+        _check_url("Host, schema and port", self.base_url)
+        _check_url("oauth_token_url", self.token_url)
         if (self.token_auth_method, self.token_http_method) == ("client_secret_post", "GET"):
             raise InvalidConnection(
                 "oauth_http_method GET would put the client secret into a URL: use it with oauth_auth_method"
@@ -87,26 +84,26 @@ class ClientSettings:
 
     @property
     def token_endpoint(self) -> str:
-        """The URL that tokens come from."""
+        """The URL of the token endpoint."""
         return self.token_url or f"{self.base_url.rstrip('/')}/oauth/token"
 
     @property
     def token_server(self) -> str:
-        """The server of that URL, for messages: Airflow masks the whole URL, since "token" is in its field's name."""
+        """The server of the token endpoint, for messages: Airflow masks the URL, since its field's name has "token"."""
         url = urlsplit(self.token_endpoint)
         return f"{url.scheme}://{url.hostname or ''}" + (f":{url.port}" if url.port else "")
 
     @property
     def api_url(self) -> str:
-        """The URL that the API's paths are appended to."""
+        """The base URL of the API's paths."""
         return f"{self.base_url.rstrip('/')}/api/{self.api_version}"
 
     def headers_for(self, url: str) -> Mapping[str, str]:
-        """Return the headers of a request: another host does not receive those of the job API, which may be secret."""
+        """Return the headers of a request; other hosts do not get those of the job API, which may be secret."""
         return self.headers if urlsplit(url).hostname == urlsplit(self.base_url).hostname else {}
 
     def proxy_for(self, url: str) -> str | None:
-        """Return the proxy of a request, as `requests` chooses it, with its scheme; None if it has none.
+        """Return the proxy of a request with its scheme, chosen as by `requests`; None without one.
 
         Raises:
             InvalidConnection: It is not an HTTP proxy.
@@ -130,7 +127,7 @@ class ClientSettings:
         return proxy
 
     def ssl_context(self) -> ssl.SSLContext:
-        """TLS as `verify` and `cert` ask for.
+        """Return the TLS settings of `verify` and `cert`.
 
         Raises:
             InvalidConnection: The certificates cannot be read.
@@ -149,19 +146,19 @@ class ClientSettings:
         return context
 
 
-def _check_address(name: str, url: str) -> None:
+def _check_url(name: str, url: str) -> None:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        # Neither the cause nor the address is shown: there may be a password in it.
+        # Neither the cause nor the URL is shown: it may have a password.
         raise InvalidConnection(
-            f"{name} of the connection cannot be read as an address such as https://training.example.com:8443.",
+            f"{name} of the connection is not a valid URL such as https://training.example.com:8443.",
             code="AT-108",
         ) from None
 
 
 def unreadable_certificates(error: OSError) -> InvalidConnection:
-    """The error where certificates cannot be read."""
+    """The error for certificates that cannot be read."""
     return InvalidConnection(
         f"The certificates named by `verify` or `cert` of the connection cannot be read: {error.strerror or error}.",
         code="AT-107",
@@ -173,7 +170,7 @@ def _text(value: Any) -> Any:
 
 
 def _document(value: Any) -> Any:
-    """Read a list or an object that a URI or a secrets backend holds as JSON text."""
+    """Parse a list or an object that a URI or a secrets backend stores as JSON text."""
     value = _text(value)
     if isinstance(value, str) and value[:1] in ("[", "{"):
         return json.loads(value)
@@ -181,7 +178,7 @@ def _document(value: Any) -> Any:
 
 
 Flag = Annotated[bool, BeforeValidator(_text)]
-"""True or false, or one of the words for it: `yes`, `off`, `0`."""
+"""A boolean, or a word for it: `yes`, `off`, `0`."""
 
 _flag = TypeAdapter(Flag)
 
@@ -214,7 +211,7 @@ def _known_schemes(proxies: dict[str, str]) -> dict[str, str]:
     for name, url in proxies.items():
         if name.partition("://")[0] not in ("http", "https", "all", "ftp", "no_proxy"):
             raise ValueError(name)
-        # It reads the port, which may be none.
+        # Raises for an invalid port.
         _ = name == "no_proxy" or urlsplit(_with_scheme(url)).port
     return proxies
 
@@ -237,27 +234,27 @@ def _joined(value: Any, separator: str) -> Any:
     return separator.join(map(str, value)) if isinstance(value, list) else value
 
 
-def _address(url: str) -> str:
-    # It reads the port, which may be none.
+def _check_port(url: str) -> str:
+    # Raises for an invalid port.
     _ = urlsplit(url).port
     return url
 
 
-Address = Annotated[str, AfterValidator(_address)]
-"""An address whose port can be read."""
+Url = Annotated[str, AfterValidator(_check_port)]
+"""A URL with a valid port."""
 
 _FilePath = Annotated[str, Field(min_length=1)]
 
 
 class ConnectionFields(BaseModel):
-    """What a connection of Airflow and a profile of the command line call alike, in every form that they can hold.
+    """The fields that a connection of Airflow and a profile of the command line share.
 
-    A URI, a form and a file of profiles have text only, JSON has other types as well.
+    In a URI, a form and a profile file all values are text; JSON has other types as well.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    oauth_token_url: Address = Field("", pattern=r"^https?://[^\s@]+$")
+    oauth_token_url: Url = Field("", pattern=r"^https?://[^\s@]+$")
     oauth_auth_method: TokenAuthMethod = "client_secret_basic"
     oauth_http_method: TokenHttpMethod = "POST"
     oauth_scope: Annotated[str, BeforeValidator(_scopes)] = ""
@@ -272,7 +269,7 @@ class ConnectionFields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _given(cls, values: Any) -> Any:
-        """Take what is empty for what is not given, as a form leaves it."""
+        """Drop empty values: a form submits every field."""
         optional = ConnectionFields.model_fields.keys() | cls._also_optional()
         return {name: value for name, value in values.items() if name not in optional or _text(value) not in (None, "")}
 
@@ -281,7 +278,7 @@ class ConnectionFields(BaseModel):
         return frozenset()
 
     def settings(self, base_url: str, client_id: str, client_secret: str, **more: Any) -> ClientSettings:
-        """Make the settings of a client, with the certificates that the environment names for `requests`."""
+        """Return the settings of a client, with the certificates set for `requests` in the environment."""
         session = Session()
         session.trust_env = self.trust_env
         found = session.merge_environment_settings(base_url, {}, stream=None, verify=self.verify, cert=None)
@@ -305,7 +302,7 @@ class ConnectionFields(BaseModel):
 
 
 FORMS: Mapping[str, str] = {
-    "oauth_token_url": "must be an address with http:// or https://",
+    "oauth_token_url": "must be a URL with http:// or https://",
     "oauth_auth_method": "must be client_secret_basic or client_secret_post",
     "oauth_http_method": "must be POST or GET",
     "oauth_scope": "must be text, scopes separated by spaces",
@@ -313,8 +310,8 @@ FORMS: Mapping[str, str] = {
     "api_version": "must be text such as v2",
     "verify": "must be true, false, or the path of a file or folder with the certificates to trust",
     "cert": "must be the path of a file, or a list of two: certificate and key",
-    "proxies": "must be an address such as http://proxy:3128, or an object of schemes and addresses",
+    "proxies": "must be a URL such as http://proxy:3128, or an object of schemes and URLs",
     "timeout": "must be a number of seconds",
     "trust_env": "must be true or false",
 }
-"""The form that each field must have, as a part of a sentence."""
+"""The requirement on each field, as a part of a sentence."""

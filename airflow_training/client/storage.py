@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
-from pydantic import BaseModel, ConfigDict, Field
 
+from airflow_training.api.storage import BUCKET, StorageAccess
 from airflow_training.client.etag import matches
 from airflow_training.client.settings import ClientSettings, unreadable_certificates
 from airflow_training.exceptions import StorageError
@@ -27,61 +27,26 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Config
 
-BUCKET = "data"
-
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
-# What obstore raises; where the storage answers 404 it is Python's own FileNotFoundError.
+# The errors of obstore; for 404 it raises FileNotFoundError.
 _ERRORS = (BaseError, OSError)
-
-
-class StorageAccess(BaseModel):
-    """The storage as the job API describes it: where it is, and its keys once it is ready."""
-
-    model_config = ConfigDict(populate_by_name=True, extra="ignore", frozen=True)
-
-    status: str = ""
-    message: str | None = ""
-    endpoint: str | None = ""
-    access_key: str | None = Field("", alias="accessKey", repr=False)
-    secret_key: str | None = Field("", alias="secretKey", repr=False)
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can be used now."""
-        return self.status.lower() == "ready" and bool(self.endpoint)
-
-    @property
-    def pending(self) -> bool:
-        """Whether it is on its way."""
-        return self.status.lower() == "pending"
-
-    @property
-    def failed(self) -> bool:
-        """Whether it never will be ready."""
-        return self.status.lower() == "error"
-
-    @property
-    def url(self) -> str:
-        """The endpoint with its scheme: an endpoint without one speaks TLS."""
-        endpoint = self.endpoint or ""
-        return endpoint if "://" in endpoint else f"https://{endpoint}"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file on its way into a job folder.
+    """A file to upload into a job folder.
 
     Attributes:
         name: Its name in the job folder.
-        source: What it holds: bytes, or a function that opens it.
+        source: Its content: bytes, or a function that opens it.
     """
 
     name: str
     source: bytes | Callable[[], BinaryIO]
 
     def open(self) -> BinaryIO:
-        """Open what it holds, for reading from any place."""
+        """Open its content for reading."""
         return BytesIO(self.source) if isinstance(self.source, bytes) else self.source()
 
 
@@ -92,7 +57,7 @@ class StoredFile:
     Attributes:
         key: Its key.
         size: Bytes.
-        etag: Its tag, without quotes; empty where the storage gives none.
+        etag: Its ETag, without quotes; empty if the storage has none.
     """
 
     key: str
@@ -103,17 +68,18 @@ class StoredFile:
 class TransferLog:
     """Logs the progress of a transfer: a line for each large file, and a line for all of them from time to time.
 
-    A log of 20,000 lines, one for each file, hides everything else and takes longer to write than the files.
+    With a line for each of 20,000 files, nothing else would be found in the log, and logging would take longer than the
+    transfer.
 
     Args:
         log: Writes a line.
         count: How many files there are.
-        words: How a line begins that says what is being done, what was done, and what did not have to be.
-        clock: Seconds, of any beginning.
+        words: The first words of a line about progress, a transferred file and an unchanged file.
+        clock: A clock in seconds.
     """
 
     # Seconds between two lines if another hundredth of the files is done, and if less is. An upload of any number of
-    # files so takes at most a hundred lines and one a minute, and a slow one does not look as if it hung.
+    # files has at most a hundred lines and one a minute, and a slow one does not seem to hang.
     _OFTEN = 10.0
     _SELDOM = 60.0
 
@@ -136,7 +102,7 @@ class TransferLog:
         self._logged_at, self._logged_files = clock(), 0
 
     def bytes_done(self, count: int) -> None:
-        """Count bytes that are done."""
+        """Count transferred bytes."""
         self._bytes += count
         waited = self._clock() - self._logged_at
         enough = (self._files - self._logged_files) * 100 >= self._count
@@ -146,7 +112,7 @@ class TransferLog:
             self._log(f"{self._doing}: {self._files:,} of {_files(self._count)}, {share} %, {self._bytes:,} bytes")
 
     def file_done(self, name: str, size: int, was_sent: bool) -> None:
-        """Count a file that is done, and log the name of a large one."""
+        """Count a transferred or unchanged file, and log the name of a large one."""
         self._files += 1
         if was_sent:
             self._sent_files += 1
@@ -155,7 +121,7 @@ class TransferLog:
             self._log(f"{self._done if was_sent else self._unchanged} {name} ({size:,} bytes)")
 
     def end(self) -> None:
-        """Log what was done in all."""
+        """Log the totals."""
         line = f"{self._done} {_files(self._sent_files)} ({self._sent_bytes:,} bytes)"
         unchanged = self._files - self._sent_files
         self._log(f"{line}, {_files(unchanged)} unchanged" if unchanged else line)
@@ -166,18 +132,17 @@ def _files(count: int) -> str:
 
 
 class JobStorage:
-    """Files of jobs in the service's bucket.
+    """The files of jobs in the service's bucket.
 
     Args:
-        access: Endpoint and keys.
+        access: Endpoint and credentials.
         settings: The service, for its headers, certificates and proxies.
 
     Every method raises StorageError.
     """
 
-    # Files beside each other; how many of them may be larger than a part; parts of one file beside each other, and the
-    # size of a part. One more part of each file is read ahead. Together they bound the memory that an upload takes,
-    # whatever the size of the files.
+    # Concurrent files, concurrent files larger than a part, concurrent parts of a file, and the size of a part. One
+    # more part of each file is read ahead. Together they bound the memory of an upload, whatever the size of the files.
     FILES = 4
     LARGE_FILES = 2
     PARTS = 4
@@ -187,8 +152,8 @@ class JobStorage:
         self.endpoint = access.url
         self._config: S3Config = {
             "endpoint": access.url,
-            "access_key_id": access.access_key or "",
-            "secret_access_key": access.secret_key or "",
+            "access_key_id": access.access_key,
+            "secret_access_key": access.secret_key,
             "region": "us-east-1",  # S3-compatible endpoints have no regions, the signature needs one
             "virtual_hosted_style_request": False,
         }
@@ -196,7 +161,7 @@ class JobStorage:
         self._store = self.bucket()
 
     def bucket(self, name: str = BUCKET) -> S3Store:
-        """Open a bucket; job folders lie in the bucket `data`."""
+        """Open a bucket; job folders are in the bucket `data`."""
         return S3Store(name, config=self._config, client_options=self._options)
 
     async def upload(
@@ -206,13 +171,13 @@ class JobStorage:
         done: Callable[[Upload, int, bool], None] = lambda *_: None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Put files into a job folder, several at a time, in constant memory; what is there already is not sent again.
+        """Upload files into a job folder: several at a time, in constant memory; unchanged files are not sent again.
 
         Args:
             folder: The job folder.
-            files: What is uploaded.
-            done: Is told of each file that is there, its size in bytes, and whether it had to be sent.
-            progress: Is told how many more bytes are there, or on their way.
+            files: The files.
+            done: Called with each file in the storage, its size in bytes, and whether it had to be sent.
+            progress: Called with the number of further bytes.
         """
         there = {entry["path"]: entry for entry in await self._entries(folder)}
         large = asyncio.Semaphore(self.LARGE_FILES)
@@ -251,7 +216,7 @@ class JobStorage:
                     yield part
                     progress(len(part))
                     try:
-                        # Not by the library, whose threads would send nothing while one of them waits for the source.
+                        # The library's own threads would not send anything while one of them waits for the source.
                         part = await asyncio.to_thread(_read, content, self.PART_SIZE)
                     except OSError as error:
                         raise _unreadable(file, error) from error
@@ -271,7 +236,7 @@ class JobStorage:
             return size, True
 
     def _open(self, opened: ExitStack, file: Upload, there: ObjectMeta | None) -> tuple[BinaryIO, bytes, bool]:
-        """Open a file, read its first part, and tell whether the storage has the very file."""
+        """Open a file and read its first part; return whether the storage has the same file."""
         content = opened.enter_context(file.open())
         begin = _read(content, self.PART_SIZE)
         if there is None:
@@ -288,11 +253,11 @@ class JobStorage:
         return content, begin, unchanged
 
     async def keys(self, folder: str) -> list[str]:
-        """List the files of a folder, those in its subfolders too."""
+        """List the keys of a folder's files, including subfolders."""
         return [file.key for file in await self.files(folder)]
 
     async def files(self, folder: str) -> list[StoredFile]:
-        """List the files of a folder, those in its subfolders too, with what is known of each."""
+        """List the files of a folder, including subfolders."""
         return [
             StoredFile(entry["path"], entry["size"], (entry["e_tag"] or "").strip('"'))
             for entry in await self._entries(folder)
@@ -305,7 +270,7 @@ class JobStorage:
             raise self._failed(f"The folder {folder} could not be listed in", error, code="AT-313") from error
 
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:
-        """Read a file piece by piece."""
+        """Read a file in pieces."""
         try:
             answer = await obstore.get_async(self._store, key)
             async for piece in answer.stream():
@@ -314,13 +279,13 @@ class JobStorage:
             raise self._failed(f"The file {key} could not be read from", error, code="AT-314") from error
 
     def _failed(self, what: str, error: Exception, *, code: str) -> StorageError:
-        # The library's text goes on with a dump of its state; its first line says what happened.
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        return StorageError(f"{what} the storage at {self.endpoint}: {said}", code=code)
+        # The library's text continues with a dump of its state.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return StorageError(f"{what} the storage at {self.endpoint}: {reason}", code=code)
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """Read so many bytes, or those that are left; a stream may give fewer than it is asked for."""
+    """Read `size` bytes or all that are left; a stream may return fewer per call."""
     pieces = []
     while size and (piece := file.read(size)):
         pieces.append(piece)
@@ -345,7 +310,7 @@ def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientCo
     if proxy := settings.proxy_for(access.url):
         options["proxy_url"] = proxy
     elif host := urlsplit(access.url).hostname:
-        # Without a proxy of its own the library takes that of the environment.
+        # Without a proxy the library would use that of the environment.
         options |= {"proxy_url": "http://none.invalid", "proxy_excludes": host}
     if isinstance(settings.verify, str):
         options["root_certificate"] = _certificates(Path(settings.verify))
@@ -353,7 +318,7 @@ def _client_options(access: StorageAccess, settings: ClientSettings) -> ClientCo
 
 
 def _certificates(path: Path) -> bytes:
-    """Read the certificates to trust: a file of them, or a folder with such files, as OpenSSL takes it."""
+    """Read the trusted certificates from a file, or from a folder of files as OpenSSL does."""
     try:
         files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
         contents = [content for file in files if _CERTIFICATE in (content := file.read_bytes())]

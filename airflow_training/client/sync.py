@@ -1,4 +1,4 @@
-"""The asynchronous client from code that is not."""
+"""The asynchronous client in synchronous code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already: in an async task, in a signal handler.
+    """Run a coroutine to its end, even if an event loop is running: in an async task, in a signal handler.
 
     >>> run(asyncio.sleep(0, "done"))
     'done'

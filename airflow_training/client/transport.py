@@ -1,4 +1,4 @@
-"""One HTTP request to the job API: authenticated, repeated as the policy says, its refusal put in words."""
+"""One HTTP request to the job API: authenticated, retried by a policy, with a readable error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import aiohttp
 from tenacity import AsyncRetrying
 
 from airflow_training.client.auth import TokenSource, describe
-from airflow_training.client.retry import AGAIN, TOKEN_REFUSED, RetryPolicy, TryAgain, retry_after
+from airflow_training.client.retry import AGAIN, REQUEST, TOKEN_REFUSED, RetryPolicy, TryAgain, retry_after
 from airflow_training.client.settings import ClientSettings
 from airflow_training.exceptions import (
     AuthenticationError,
@@ -25,7 +25,7 @@ from airflow_training.exceptions import (
 
 T = TypeVar("T")
 
-# Far more than any reply of the API; a reply that is longer is not one of its.
+# Far more than any reply of the API.
 _LONGEST_REPLY = 16 * 1024 * 1024
 _LONGEST_QUOTE = 300
 _CODE = re.compile(r" \[AT-\d{3}\]$")
@@ -33,13 +33,13 @@ _CODE = re.compile(r" \[AT-\d{3}\]$")
 
 @dataclass(frozen=True)
 class Reply:
-    """What the service answered.
+    """A reply of the service.
 
     Attributes:
-        url: What was asked.
+        url: The URL of the request.
         status: The HTTP status.
-        headers: Its headers; names in any case.
-        body: Its body, whole.
+        headers: The headers; their names are case-insensitive.
+        body: The body.
     """
 
     url: str
@@ -48,7 +48,7 @@ class Reply:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; raises InvalidReply where it is none."""
+        """The body as a JSON object; raises InvalidReply if it is none."""
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError) as error:
@@ -57,23 +57,23 @@ class Reply:
             raise self.not_the_api()
         return document
 
-    def said(self) -> str:
-        """The service's own words, out of `{"error": {"code": …, "message": …}}` or out of plain text."""
+    def message(self) -> str:
+        """The service's error message, from `{"error": {"code": …, "message": …}}` or from plain text."""
         try:
             error = json.loads(self.body)["error"]
             text = str(error["message"])
         except (ValueError, KeyError, TypeError, RecursionError):
             html = "html" in self.headers.get("Content-Type", "")
             text = "" if html else self.body[:_LONGEST_QUOTE].decode(errors="replace")
-        said = " ".join(text.split())
-        if len(said) > _LONGEST_QUOTE:
-            # By its code, whoever reads the beginning finds what it is about.
-            code = _CODE.search(said)
-            said = said[:_LONGEST_QUOTE] + (f"…{code[0]}" if code else "")
-        return said.rstrip(".") or responses.get(self.status, "no reason given")
+        message = " ".join(text.split())
+        if len(message) > _LONGEST_QUOTE:
+            # The code leads from the shortened message to the documentation.
+            code = _CODE.search(message)
+            message = message[:_LONGEST_QUOTE] + (f"…{code[0]}" if code else "")
+        return message.rstrip(".") or responses.get(self.status, "no reason given")
 
     def not_the_api(self) -> InvalidReply:
-        """The error where somebody else answered."""
+        """The error for a reply of something else."""
         return InvalidReply(
             f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
             f", {len(self.body)} bytes). Check host, schema and port of the connection.",
@@ -82,16 +82,16 @@ class Reply:
 
 
 class Transport:
-    """Requests to one training service, over connections that are kept open. An async context manager.
+    """Requests to one training service over a connection pool. An async context manager.
 
     Args:
         settings: The service.
-        policy: When a request is made again.
+        policy: When a request is retried.
     """
 
     def __init__(self, settings: ClientSettings, policy: RetryPolicy | None = None) -> None:
         self.settings = settings
-        self.policy = policy or RetryPolicy()
+        self.policy = policy or REQUEST
         self._tokens = TokenSource(settings, self.policy)
         self._proxy = settings.proxy_for(settings.api_url)
         self._session: aiohttp.ClientSession | None = None
@@ -120,24 +120,24 @@ class Transport:
         expect: Collection[int] = (200,),
         policy: RetryPolicy | None = None,
     ) -> T:
-        """Make a request until it is answered, refused, or the policy's budget is used up.
+        """Send a request, with retries until the policy's budget is used up.
 
-        Every request of the API may be repeated: ids are chosen by the client.
+        Every request of the API is idempotent: the client chooses the ids.
 
         Args:
             method: GET, POST or DELETE.
             path: Below the API's version, such as `/jobs`.
-            read: Reads an answer; where it raises InvalidReply, the request is made again.
-            body: What is sent.
+            read: Reads a reply; if it raises InvalidReply, the request is retried.
+            body: The body of the request.
             headers: Headers of this request.
-            expect: The statuses that are an answer; every other one is an error.
-            policy: When this request is made again, where that differs.
+            expect: The expected statuses; every other one is an error.
+            policy: The policy of this request, if it differs.
 
         Raises:
-            AuthenticationError: The credentials or a fresh token were refused.
-            ServiceUnavailable: No answer within the budget.
-            RequestRejected: The service said no.
-            InvalidReply: It answered with something else than the API, again and again.
+            AuthenticationError: The service refuses the credentials or a fresh token.
+            ServiceUnavailable: No reply within the budget.
+            RequestRejected: The service rejects the request.
+            InvalidReply: Every reply is something other than the job API's.
         """
         url = f"{self.settings.api_url}{path}"
 
@@ -148,11 +148,11 @@ class Transport:
             try:
                 return read(reply)
             except InvalidReply as error:
-                # A gateway's page or half a document passes, as an overload does.
+                # A gateway's page or a truncated document is temporary, like an overload.
                 raise TryAgain("it answered with something else", error=error) from error
 
         try:
-            answer: T = await AsyncRetrying(**(policy or self.policy).tenacity())(attempt)
+            result: T = await AsyncRetrying(**(policy or self.policy).tenacity())(attempt)
         except TryAgain as error:
             if error.error:
                 raise error.error from error
@@ -161,17 +161,17 @@ class Transport:
                 " host, schema and port of the connection point to it.",
                 code="AT-201",
             ) from error
-        return answer
+        return result
 
     async def _attempt(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         token = await self._tokens.atoken()
         reply = await self._send(method, url, body, headers, token)
         if reply.status == TOKEN_REFUSED:
-            # It may have been revoked, or the service's keys renewed: one fresh token, then it is final.
+            # The token may have been revoked, or the service's keys renewed: after one fresh token a refusal is final.
             self._tokens.discard(token)
             reply = await self._send(method, url, body, headers, await self._tokens.atoken())
         if reply.status in AGAIN:
-            raise TryAgain(f"it answered {reply.status}, {reply.said()}", after=retry_after(reply.headers))
+            raise TryAgain(f"it answered {reply.status}, {reply.message()}", after=retry_after(reply.headers))
         return reply
 
     async def _send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], token: str) -> Reply:
@@ -185,7 +185,7 @@ class Transport:
         except asyncio.TimeoutError as error:
             raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error
         except aiohttp.ClientHttpProxyError as error:
-            # Its own words name the proxy with its password, those in the log of a task too.
+            # The library's text has the proxy's password in it, and would reach the task log.
             raise TryAgain(f"the proxy answered {error.status}, {error.message}") from None
         except aiohttp.ClientError as error:
             raise TryAgain(describe(error)) from error
@@ -194,26 +194,26 @@ class Transport:
 def _refusal(method: str, reply: Reply) -> AuthenticationError | RequestRejected:
     if reply.status == TOKEN_REFUSED:
         return AuthenticationError(
-            f"The training service refused a fresh token for {method} {reply.url}: {reply.said()}."
+            f"The training service refused a fresh token for {method} {reply.url}: {reply.message()}."
             " Check that `oauth_token_url` of the connection belongs to this service.",
             code="AT-142",
         )
     if location := reply.headers.get("Location"):
         return RequestRejected(
-            f"The training service sends {method} {reply.url} on to {location}: put the address that is meant into the"
+            f"The training service sends {method} {reply.url} on to {location}: put the intended URL into the"
             " connection.",
             status=reply.status,
             code="AT-212",
         )
     return RequestRejected(
-        f"The training service refused {method} {reply.url} with {reply.status}: {reply.said()}.",
+        f"The training service refused {method} {reply.url} with {reply.status}: {reply.message()}.",
         status=reply.status,
         code="AT-211",
     )
 
 
 async def _read(stream: aiohttp.StreamReader) -> bytes:
-    """Read a reply; what is longer than any of the API's is left unread."""
+    """Read a reply, up to just above the size of the largest of the API."""
     content = bytearray()
     async for piece in stream.iter_any():
         content += piece

@@ -1,4 +1,4 @@
-"""`@task.training`: a Python function whose body is the training script."""
+"""`@task.training`: a Python function as the training script."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ if __name__ == "__main__":
     {function}(**vars(parser.parse_known_args()[0]))
 """
 
-# Each argument is a variable of the job's environment as well, and there these are somebody else's.
-_TAKEN = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "SHELL", "TMPDIR", "USER"})
+# Each argument becomes an environment variable of the job as well; these have a meaning already.
+_RESERVED = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "SHELL", "TMPDIR", "USER"})
 
 
 class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
-    """Trains with a function as the script; made by `@task.training`.
+    """Trains with a function as the script; created by `@task.training`.
 
     Args:
         python_callable: The function.
-        op_args: What it is called with.
-        op_kwargs: What it is called with, by name.
-        kwargs: Everything that `TrainingOperator` takes, but for `script`; `job_name` is the function's name, if it is
-            not given.
+        op_args: Its positional arguments.
+        op_kwargs: Its keyword arguments.
+        kwargs: The arguments of `TrainingOperator` except `script`; `job_name` is by default the function's name.
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *TrainingOperator.template_fields)
@@ -54,7 +53,7 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
         **TrainingOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.training"
-    # Airflow shows the script and the arguments that were made of the function.
+    # Airflow then shows the script and the variables made from the function.
     overwrite_rtif_after_execution = True
 
     def __init__(
@@ -70,17 +69,17 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            script=f"The program is made of {python_callable.__name__}\nwhen the task runs",
+            script=f"The program is made from {python_callable.__name__}\nwhen the task runs",
             **{"job_name": python_callable.__name__, **kwargs},
         )
 
     def execute(self, context: Context) -> Any:
-        """Make the script of the function, and train with it."""
+        """Make the script from the function, and train with it."""
         self._make_script()
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
-        """Hand on what the trigger found at the end of the job."""
+        """Return the result of a job that a trigger followed to its end."""
         self._make_script()
         return super().execute_complete(context, event, claim)
 
@@ -92,31 +91,31 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
         except InvalidParameters as error:
             raise AirflowFailException(str(error)) from None
         self.script = script_of(self.python_callable, values)
-        # A number stays one: whatever its name, it is no secret.
-        told = [
+        # A number stays a number, which is never masked, whatever its name.
+        arguments = [
             {"name": name.upper(), "value": value if isinstance(value, int) else _text(value)}
             for name, value in values.items()
         ]
-        with suppress(ValueError):  # an `env` that cannot be read is told with all other mistakes
+        with suppress(ValueError):  # an invalid `env` is reported with all other errors
             given = variables(self.env or [])
-            self.env = [*told, *given] if isinstance(given, list) else given
+            self.env = [*arguments, *given] if isinstance(given, list) else given
 
 
 def script_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """Write a program that calls a function with what stands on its command line.
+    """Write a program that calls a function with the arguments of its command line.
 
-    The function's own text is all that it knows: what it needs it must import itself.
+    The program contains the function alone, so the function must import what it needs.
 
     Args:
-        function: The function. Its decorators, types and defaults are left out: they are of the Dag's file.
-        arguments: What it is to be called with. Texts arrive as they are, all else as JSON.
+        function: The function. Its decorators, types and defaults belong to the Dag file and are left out.
+        arguments: Its arguments. Strings are passed unchanged, other values as JSON.
     """
     source = inspect.getsource(function)
-    # A function within another one stays as far right as it is, or its texts of several lines would change.
+    # A nested function keeps its indentation, or its multi-line strings would change.
     (statement,) = ast.parse(("if True:\n" if source[:1].isspace() else "") + source).body
     definition = statement.body[0] if isinstance(statement, ast.If) else statement
     if not isinstance(definition, ast.FunctionDef):
-        raise TypeError(coded(f"{function.__name__} is no function that a script can be made of", code="AT-011"))
+        raise TypeError(coded(f"{function.__name__} is not a function that can become a script", code="AT-011"))
     definition.decorator_list, definition.returns = [], None
     signature = definition.args
     signature.defaults, signature.kw_defaults = [], [None] * len(signature.kwonlyargs)
@@ -133,12 +132,12 @@ def script_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str
 def training_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Train with a function as the script: `@task.training`.
 
-    The function runs on the training service, in the job folder, where it must save its model. Its arguments are what
-    JSON can hold, and arrive as `--name=value` and as variables of the environment, `$NAME`, as well.
+    The function runs on the training service, in the job folder, where it must save its model. Its arguments are JSON
+    values; the job gets them as `--name=value` and as environment variables, `$NAME`.
 
     Args:
         python_callable: The function.
-        kwargs: Everything that `TrainingOperator` takes, but for `script`.
+        kwargs: The arguments of `TrainingOperator` except `script`.
 
     Example:
         >>> from airflow.sdk import task
@@ -149,7 +148,7 @@ def training_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
         >>> train.expand(rate=[0.1, 0.01])  # doctest: +SKIP
     """
     return task_decorator_factory(
-        # What the task returns is the location of the model, whatever the function says that it returns.
+        # The task returns the location of the model, whatever the function is annotated to return.
         multiple_outputs=False,
         python_callable=python_callable,
         decorated_operator_class=DecoratedTrainingOperator,
@@ -158,7 +157,7 @@ def training_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
 
 
 def _check(function: Callable[..., Any]) -> None:
-    """Refuse, when the Dag is read, what no script can be made of; raises TypeError."""
+    """Raise TypeError, when the Dag is read, for a function that cannot become a script."""
     name, parameters = function.__name__, inspect.signature(function).parameters
     if not name.isidentifier() or inspect.iscoroutinefunction(function):
         raise TypeError(coded(f"@task.training needs a plain function, which {name} is not", code="AT-012"))
@@ -173,12 +172,12 @@ def _check(function: Callable[..., Any]) -> None:
         if parameter.name in KNOWN_CONTEXT_KEYS:
             raise TypeError(
                 coded(
-                    f"{name} runs on the training service, where Airflow's {parameter.name!r} is not: give it what it"
-                    " needs as an argument of another name, such as a template",
+                    f"{name} runs on the training service, without Airflow's {parameter.name!r}: pass what it needs as"
+                    " an argument of another name, such as a template",
                     code="AT-014",
                 )
             )
-        if parameter.name.upper() in _TAKEN:
+        if parameter.name.upper() in _RESERVED:
             raise TypeError(
                 coded(
                     f"the argument {parameter.name!r} of {name} would be the variable {parameter.name.upper()} of the"
@@ -189,7 +188,7 @@ def _check(function: Callable[..., Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, which is how it reaches the job."""
+    """Convert a value to JSON types, as which it reaches the job."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, (datetime, date)):
@@ -200,7 +199,7 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, (Sequence, Set)) and not isinstance(value, (bytes, bytearray)):
         return [_plain(entry) for entry in value]
-    raise InvalidParameters([f"an argument cannot be a {type(value).__name__}: it must be what JSON can hold"])
+    raise InvalidParameters([f"an argument cannot be a {type(value).__name__}: it must be a JSON value"])
 
 
 def _text(value: Any) -> str:

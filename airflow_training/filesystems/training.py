@@ -1,6 +1,6 @@
 """`training://connection@data/…`: the storage of a training service for `ObjectStoragePath`.
 
-The operator's returned location is such a path, so that any Airflow task can list, read and copy the model.
+The location that the operator returns is such a path, so that any Airflow task can list, read and copy the model.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TrainingFileSystem(FsspecStore):
     def __init__(self, conn_id: str | None = None, **options: Any) -> None:
         hook = TrainingHook(conn_id or TrainingHook.default_conn_name)
         self._storage = sync.run(_storage(hook.client()))
-        super().__init__("s3", **options)  # obstore warns of protocols that it does not know
+        super().__init__("s3", **options)  # obstore warns about unknown protocols
         self.protocol = "training"
 
     def _construct_store(self, bucket: str) -> S3Store:
@@ -67,8 +67,8 @@ class TrainingFileSystem(FsspecStore):
     def _open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
         if mode != "rb":
             return super()._open(path, mode, *args, **options)
-        # A file is fetched whole, onto the disk: rclone 1.75 answers a request for a part of one with the status 200
-        # instead of 206, which obstore takes for an error.
+        # Download the whole file to disk: rclone 1.75 answers a range request with the status 200 instead of 206, which
+        # obstore takes for an error.
         with ExitStack() as on_error:
             copy = on_error.enter_context(TemporaryFile())
             self._fetch(path, copy)
@@ -77,7 +77,7 @@ class TrainingFileSystem(FsspecStore):
         return copy
 
     async def _get_file(self, rpath: str, lpath: str, **_options: Any) -> None:
-        # obstore takes the folders of a recursive copy for files, and holds each file in memory.
+        # obstore takes the folders of a recursive copy for files, and keeps each file in memory.
         if await self._isdir(rpath):
             await asyncio.to_thread(os.makedirs, lpath, exist_ok=True)
         else:
@@ -90,15 +90,15 @@ class TrainingFileSystem(FsspecStore):
 
     def _fetch(self, path: str, file: IO[bytes]) -> None:
         bucket, key = self._split_path(path)
-        for piece in obstore.get(self._construct_store(bucket), key).stream():
-            file.write(piece)
+        for chunk in obstore.get(self._construct_store(bucket), key).stream():
+            file.write(chunk)
 
 
 class TrainingPath(CloudPath):
-    """What universal-pathlib, and with it `ObjectStoragePath`, makes of a `training://` location."""
+    """The path class of universal-pathlib, and so of `ObjectStoragePath`, for `training://` locations."""
 
 
-# universal-pathlib loads this module when it meets the scheme, and then looks here for its file system.
+# universal-pathlib loads this module for the scheme, and then looks up the file system in this registry.
 fsspec.register_implementation(TrainingFileSystem.protocol, TrainingFileSystem, clobber=True)
 
 

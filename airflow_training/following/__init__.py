@@ -1,1 +1,1 @@
-"""Following a job to its end from Airflow: its log, its status, its deadlines."""
+"""Following a job from Airflow to its end: task log, XCom, deadlines, metrics."""

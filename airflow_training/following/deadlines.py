@@ -1,4 +1,4 @@
-"""How long a job may take: the earliest of several ends, and what to say when one of them has come."""
+"""How long a job may take: the earliest of several deadlines, and the message when it has passed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from airflow_training.api.status import JobState, JobStatus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """When a job has taken too long.
+    """The time limits of a job.
 
     Attributes:
         submitted: When it was submitted, by our clock.
-        deadline: When the task must have ended, by its `execution_timeout`.
-        completion_time: How long the job may run; counted from its start.
-        pending_timeout: How long it may wait for its start; counted from its submission.
+        deadline: When the task must have ended, from its `execution_timeout`.
+        completion_time: How long the job may run, counted from its start.
+        pending_timeout: How long it may wait for its start, counted from its submission.
     """
 
     submitted: datetime
@@ -26,7 +26,7 @@ class Limits:
     pending_timeout: timedelta | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The limits as JSON can hold them."""
+        """The limits as JSON."""
         return {
             "submitted": self.submitted.isoformat(),
             "deadline": self.deadline.isoformat() if self.deadline else None,
@@ -46,16 +46,16 @@ class Limits:
         )
 
     def next_end(self, status: JobStatus | None) -> tuple[datetime, str] | None:
-        """The earliest end that applies to a job, and what to say when it has come; None where there is none.
+        """The earliest deadline of a job and the message when it has passed; None if it has none.
 
         Args:
-            status: Where the job stands; None where that is not known yet.
+            status: The status of the job; None if it is not known yet.
         """
         ends: list[tuple[datetime, str]] = []
         if self.deadline:
             ends.append((self.deadline, "has not ended within the task's execution_timeout"))
         if status and status.start_time and self.completion_time:
-            # The clocks of two machines differ; before its submission no job started.
+            # The clocks of two machines differ; no job starts before its submission.
             started = max(status.start_time, self.submitted)
             ends.append((started + self.completion_time, f"has run for its completion_time of {self.completion_time}"))
         if status and status.state is JobState.PENDING and self.pending_timeout:

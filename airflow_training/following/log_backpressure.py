@@ -1,8 +1,8 @@
 """Whether Airflow has read what triggers logged, and whether it keeps up.
 
-Triggers log into a socket, out of which their supervisor reads a piece in each of its rounds. When it learns that a
-trigger has finished it closes that trigger's log, whatever of it is still in the socket: on a busy machine the end of a
-log is lost (Airflow 3.3, `TriggerRunnerSupervisor._handle_request`).
+Triggers log into a socket, from which their supervisor reads one chunk in each of its rounds. When a trigger finishes,
+the supervisor closes its log, even if lines are still in the socket: on a busy machine the end of a log is lost
+(Airflow 3.3, `TriggerRunnerSupervisor._handle_request`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import MaskSecret
 
-# Bytes that one round reads of the log (the default of Airflow's `make_buffered_socket_reader`).
-_PIECE = 4096
-# Seconds to wait for room in the socket. A write waits as well, and for as long as it takes.
-_WAITS_FOR_ROOM = 1.0
+# Bytes of log that one round reads (the default of Airflow's `make_buffered_socket_reader`).
+_CHUNK = 4096
+# Seconds to wait for room in the socket. The write itself then waits as long as it takes.
+_ROOM_TIMEOUT = 1.0
 
 
 class _Rounds:
-    """The rounds of the supervisor, counted by those who wait for them, together."""
+    """The rounds of the supervisor, counted once for all triggers that wait for them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,44 +41,44 @@ _rounds = _Rounds()
 
 
 async def log_is_read() -> None:
-    """Wait until the supervisor has read all that was logged up to now, by any trigger."""
-    # One more: the round under way may be past the log already.
-    last = _rounds.count + _unread() // _PIECE + 1
+    """Wait until the supervisor has read everything that any trigger has logged so far."""
+    # One more: the current round may have read the log already.
+    last = _rounds.count + _unread() // _CHUNK + 1
     while _rounds.count < last:
         async with _rounds.turn:
             if _rounds.count < last:
-                # A round answers one request; to mask nothing is the one that costs nothing.
+                # A round answers one request; masking nothing is the cheapest.
                 await task_runner.SUPERVISOR_COMMS.asend(MaskSecret(value=""))
                 _rounds.count += 1
 
 
 def wait_for_room() -> None:
-    """Wait until Airflow has read most of what was logged; to be called in a thread.
+    """Wait until Airflow has read most of what was logged; call it in a thread.
 
     A trigger that logs while the socket is full blocks, and most triggers log on the event loop. The kernel reports a
-    socket as writable while at most a quarter of its buffer is in use, so the rest is left to them.
+    socket as writable while at most a quarter of its buffer is in use: the rest remains for those triggers.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and (log := _socket_of(handler)) is not None:
             writable = select.poll()
             writable.register(log, select.POLLOUT)
-            writable.poll(_WAITS_FOR_ROOM * 1000)
+            writable.poll(_ROOM_TIMEOUT * 1000)
 
 
 def _unread() -> int:
-    """At least as many bytes as wait to be read: where that cannot be asked, as many as a socket can hold."""
-    # Airflow configures one socket for its own lines and Python's alike; a handler of somebody else may have another.
+    """An upper bound of the unread bytes: the size of a socket's buffer if the kernel does not report them."""
+    # Airflow uses one socket for its own logging and Python's; handlers of others may have other sockets.
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
     unread = [found for handler in handlers if (found := _unread_of(handler)) is not None]
     if unread:
         return max(unread)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        return ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    one, other = socket.socketpair()
+    with one, other:
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def _unread_of(handler: logging.StreamHandler[Any]) -> int | None:
-    # Elsewhere than on Linux, a socket that is read late tells nothing.
+    # Only Linux reports the unread bytes of a socket.
     if sys.platform == "linux" and (log := _socket_of(handler)) is not None:
         with suppress(OSError):
             (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))

@@ -1,12 +1,12 @@
-"""What whoever runs Airflow can watch of all trainings together.
+"""Metrics of all trainings for the administrator of Airflow.
 
-Airflow sends these to StatsD, Datadog or OpenTelemetry, as the section `[metrics]` of its configuration says, with that
-section's prefix:
+Airflow sends them to StatsD, Datadog or OpenTelemetry, as configured in its section `[metrics]`, with that section's
+prefix:
 
 - `training.submits`: jobs submitted, a counter;
-- `training.reattaches`: retries that went on with the job of the try before, a counter;
+- `training.reattaches`: retries that continued with the job of an earlier try, a counter;
 - `training.cancels`: jobs canceled since their task was ended, cleared or out of time, a counter;
-- `training.log_lag`: milliseconds from the writing of a line by a job to its arrival in the task log, a timing.
+- `training.log_lag`: milliseconds from the time of a job's log line to its arrival in the task log, a timing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def submitted() -> None:
 
 
 def reattached() -> None:
-    """Count a retry that goes on with a job."""
+    """Count a retry that continues with a job."""
     stats.incr("training.reattaches")
 
 
@@ -31,6 +31,6 @@ def canceled() -> None:
     stats.incr("training.cancels")
 
 
-def told(written: datetime) -> None:
-    """Time a line of a log that was written then and is told now."""
+def log_line(written: datetime) -> None:
+    """Time a log line that a job wrote then and that reaches the task log now."""
     stats.timing("training.log_lag", (datetime.now(timezone.utc) - written).total_seconds() * 1000)

@@ -1,14 +1,16 @@
-"""The lines of a job in a task log: how they are written, and which an earlier triggerer has written already.
+"""The lines of a job in a task log: their records and levels, and which lines an earlier triggerer wrote already.
 
-Each line is a record of the task log, with the time at which the job wrote it; lines that come late are one record, in
-which each line after the first begins with its time. A trigger that starts again goes on from the last saved cursor,
-and leaves out what is in the logs of those before it, by its times: the service of this package gives each line a later
-one. Where it is not certain that a line is there, it is written: twice is better than not at all.
+Each line is a record of the task log, with the time at which the job wrote it. Late lines are one record, in which each
+line after the first starts with its time. A trigger that starts again continues from the last stored cursor and skips
+the lines in earlier logs of the same try, by their times: this package's service gives each line a later time. If it is
+not certain that a line is there, it is written: twice is better than not at all.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,17 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from airflow_training.api.log import LONGEST_LINE, LogRecord
-from airflow_training.api.metrics import metrics_of_line, with_metrics
-from airflow_training.client.follow.update import News, length_with_time
+from airflow_training.api.metrics import merge_metrics, metrics_of_line
+from airflow_training.client.follow.update import Update, length_with_time
 from airflow_training.following import stats
-from airflow_training.following.log_level import level_of
 
 LOGGER = "airflow_training.job"
-"""The logger of a job's lines, which distinguishes them from the trigger's own messages in the same log."""
+"""The logger of a job's lines: it distinguishes them from the trigger's own messages in the same log."""
 
 _LAST_LINES = 10
 _LONGEST_LAST_LINE = 500
-# Bytes of an earlier log that are read at its beginning and at its end. A record has at most 16 KiB of text.
+# Bytes of an earlier log that are read at its start and at its end. A record has at most 16 KiB of text.
 _PART = 256 * 1024
 _DAY = timedelta(days=1)
 
@@ -45,8 +46,8 @@ class Written(NamedTuple):
     """How far a job's log has been written.
 
     Attributes:
-        offset: All before this byte has been.
-        metrics: What this part of the log told of the model: name → value.
+        offset: All bytes before this one have been written.
+        metrics: The metrics in this part of the log: name → value.
     """
 
     offset: int
@@ -54,12 +55,12 @@ class Written(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The lines of a job that one log holds, without a gap; times in whole milliseconds.
+    """The lines of a job in one log, without a gap; times in whole milliseconds.
 
     Attributes:
-        first: The time of the first.
-        last: The time of the last.
-        at_last: How many have that time.
+        first: The time of the first line.
+        last: The time of the last line.
+        at_last: The number of lines with that time.
     """
 
     first: datetime
@@ -72,14 +73,17 @@ class LogWriter:
 
     Args:
         log: The task log.
-        written: What was written in an earlier life.
-        shown: Lines that other logs of the same try hold: they are not written again.
+        written: What an earlier process wrote.
+        shown: Lines in other logs of the same try: they are not written again.
 
     Attributes:
         written: What has been written.
-        last_lines: The last lines, as far as they are not too long.
+        last_lines: The last lines, truncated.
         has_times: Whether lines have times.
     """
+
+    # A triggerer has one for each of many jobs.
+    __slots__ = ("_context", "_log", "_shown", "_time", "last_lines", "written")
 
     def __init__(self, log: TaskLog, written: Written, shown: Iterable[Span] = ()) -> None:
         self.written = written
@@ -87,41 +91,41 @@ class LogWriter:
         self._log = log
         self._shown = {span: span.at_last for span in shown}
         self._time: datetime | None = None
-        # Airflow knows by it whose log a line belongs to.
+        # Airflow finds the log of a line by it.
         self._context = copy_context()
 
-    def write(self, news: News) -> None:
-        """Write the lines that are new; to be called in a thread, by one at a time."""
-        self._context.run(self._write, news)
+    def write(self, update: Update) -> None:
+        """Write the lines of an update; called in a thread, one call at a time."""
+        self._context.run(self._write, update)
 
-    def _write(self, news: News) -> None:
+    def _write(self, update: Update) -> None:
         metrics = self.written.metrics
-        for line in news.records:
-            # Of a line that has not ended, a number may be cut, and the line comes again.
+        for line in update.records:
+            # The last number of an unended line may be incomplete, and the line comes again.
             if not line.unended:
                 self.last_lines.append(line.line[:_LONGEST_LAST_LINE])
                 if found := metrics_of_line(line.line):
-                    metrics = with_metrics(metrics, found)
-        lines = [line for line in map(self._with_time, news.records) if not self._is_shown(line)]
-        for record in _records(lines) if news.together else ([line] for line in lines):
+                    metrics = merge_metrics(metrics, found)
+        lines = [line for line in map(self._with_time, update.records) if not self._is_shown(line)]
+        for record in _records(lines) if update.batched else ([line] for line in lines):
             fields = {"timestamp": record[0].time} if record[0].time else {}
-            # The most severe level, so that nothing is missing where somebody looks for errors. One call site with the
-            # same fields: the log page then drops a line that it finds in two logs.
+            # The most severe level, so that a search for errors finds the record. One call site with the same fields:
+            # the log page then drops a line that it finds in two logs.
             self._log.log(max(level_of(line.line) for line in record), _text_of(record), **fields)
-        self.written = Written(news.offset, metrics)
+        self.written = Written(update.offset, metrics)
         if lines and (time := lines[-1].time):
-            stats.told(time)
+            stats.log_line(time)
 
     @property
     def has_times(self) -> bool:
         return self._time is not None
 
     def _with_time(self, line: LogRecord) -> LogRecord:
-        """Give a line without a time, such as a note that lines are left out, that of the line before it."""
+        """Give a line without a time, such as the note about omitted lines, the time of the line before it."""
         if not line.time:
             return replace(line, time=self._time)
         if self._time and line.time < self._time:
-            # A clock that was set back says nothing of what is there.
+            # After a clock was set back, times do not show which lines are there.
             self._shown.clear()
         self._time = line.time
         return line
@@ -131,7 +135,7 @@ class LogWriter:
             return False
         time = _milliseconds(line.time)
         if all(time > span.last for span in self._shown):
-            # What comes from now on is new.
+            # All later lines are new.
             self._shown.clear()
         for span, left in self._shown.items():
             if span.first <= time < span.last:
@@ -156,9 +160,9 @@ def span_of(log: Path) -> Span | None:
 
 
 def _times_of(part: bytes) -> Iterator[list[datetime]]:
-    """The times of the lines of each record that is whole."""
+    """The times of the lines of each complete record."""
     for entry in part.split(b"\n"):
-        # One that is cut, or of somebody else.
+        # Skip an incomplete entry, or one in another format.
         with suppress(ValueError, KeyError, TypeError):
             record = json.loads(entry)
             if record["logger"] == LOGGER:
@@ -166,13 +170,13 @@ def _times_of(part: bytes) -> Iterator[list[datetime]]:
                 times = [_milliseconds(first.astimezone(timezone.utc))]
                 for line in record["event"].split("\n")[1:]:
                     time = datetime.fromisoformat(f"{times[-1]:%Y-%m-%d}T{line[:12]}+00:00")
-                    # After midnight; a clock that was set back a little is none of that.
+                    # After midnight, unless a clock was set back a little.
                     times.append(time + _DAY if times[-1] - time > _DAY / 2 else time)
                 yield times
 
 
 def _records(lines: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:
-    """Divide lines into records that Airflow takes without delay."""
+    """Divide lines into records that Airflow accepts without delay."""
     record: list[LogRecord] = []
     length = 0
     for line in lines:
@@ -196,3 +200,28 @@ def _time_of_day(line: LogRecord) -> str:
 
 def _milliseconds(time: datetime) -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+# A time, the name of a program or module, brackets: the usual formats have these before the level.
+_BEFORE = r"^(?:[\d\[(][\d:.,TZ/+\- \])]*)?(?:[\w.\-]+ +- +)?[\[(<|\- ]*"
+_WORD = re.compile(_BEFORE + r"(WARN(?:ING)?|ERR(?:OR)?|CRITICAL|FATAL)\b[\])>|: ,\-]")
+# glog and absl: `E0000 00:00:1714.1 123 file.cc:1] …`; TensorFlow: `2026-11-24 10:00:00.123456: E tensorflow/…`.
+_LETTER = re.compile(r"^(?:([WEF])\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([WEF]) )")
+_LEVELS = {"W": logging.WARNING, "E": logging.ERROR, "C": logging.CRITICAL, "F": logging.CRITICAL}
+
+
+def level_of(line: str) -> int:
+    """Read the level in a line, as a level of Python's `logging`.
+
+    A line without a level, or with a lower one, is INFO: by default a task log shows no level below INFO, and no line
+    must be lost.
+
+    >>> level_of("2026-11-24 10:00:00,123 WARNING root: low memory")
+    30
+    >>> level_of("ERRORS: 0")
+    20
+    """
+    found = _WORD.match(line) or _LETTER.match(line)
+    if not found:
+        return logging.INFO
+    return _LEVELS[next(group for group in found.groups() if group)[0]]

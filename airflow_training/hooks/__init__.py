@@ -1,1 +1,1 @@
-"""Airflow's way to the training service."""
+"""Airflow's connection to the training service."""

@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying
 from airflow_training.client import diagnostics
 from airflow_training.client.auth import TokenSource
 from airflow_training.client.client import TrainingClient
-from airflow_training.client.retry import RetryPolicy, TryAgain
+from airflow_training.client.retry import CHECK, REQUEST, RetryPolicy, TryAgain
 from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Flag
 from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 
@@ -35,7 +35,7 @@ def _object(value: Any) -> Any:
 
 
 class _Extra(ConnectionFields):
-    """The extra of a connection: the fields, and what HttpHook reads for `run`; all else in it are headers."""
+    """The extra of a connection: the fields, and those of HttpHook for `run`; any other name is a header."""
 
     oauth_headers: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
     job_page_url: str = ""
@@ -50,14 +50,14 @@ class _Extra(ConnectionFields):
         return frozenset(cls.model_fields)
 
 
-# HttpHook's second names.
+# Other names of fields in HttpHook.
 _ALIASES = {"proxy": "proxies", "verify_ssl": "verify"}
 _FIELDS = frozenset({*_Extra.model_fields, *_ALIASES})
 EXTRA_FIELDS = frozenset(name for name in _Extra.model_fields if name.startswith("oauth_")) | {
     "api_version",
     "job_page_url",
 }
-"""What the extra may hold beside what HttpHook reads, which would take these for headers."""
+"""The fields that HttpHook does not know, and would take for headers."""
 
 _FORMS: Mapping[str, str] = {
     **FORMS,
@@ -69,7 +69,7 @@ _FORMS: Mapping[str, str] = {
     "check_response": "must be true or false",
     "srv_lookup": "must be true or false",
 }
-# Their values can hold a password, and are not shown.
+# Their values may contain a password, and are not shown.
 _PRIVATE = frozenset({"proxies", "oauth_headers", "oauth_token_url"})
 _LONGEST_QUOTE = 60
 
@@ -81,15 +81,15 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 class TrainingHook(HttpHook):
     """A training service, reached by an Airflow connection of the type `training`.
 
-    Host, schema, port and the extra's headers, `verify`, `cert`, `proxies`, `timeout` and `trust_env` mean what they
-    mean in a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra may
-    hold `oauth_token_url`, `oauth_auth_method` ("client_secret_basic" or "client_secret_post"), `oauth_http_method`
+    Host, schema, port and the extra's headers, `verify`, `cert`, `proxies`, `timeout` and `trust_env` have the meaning
+    of a connection of the type `http`; login and password are the OAuth2 client's id and secret. The extra may also
+    contain `oauth_token_url`, `oauth_auth_method` ("client_secret_basic" or "client_secret_post"), `oauth_http_method`
     ("POST", "GET"), `oauth_scope`, `oauth_audience`, `oauth_headers`, `api_version` ("v2") and `job_page_url`, the page
-    of a job, with `{job_id}` for its id.
+    of a job, with the placeholder `{job_id}`.
 
     Args:
         training_conn_id: The connection.
-        method: The method of `run`, which makes any request of the job API with a token.
+        method: The method of `run`, which sends any request to the job API with a token.
 
     Example:
         >>> hook = TrainingHook("training_default", method="GET")  # doctest: +SKIP
@@ -113,18 +113,18 @@ class TrainingHook(HttpHook):
             InvalidConnection: It does not exist.
             ServiceUnavailable: Airflow cannot read it at the moment.
         """
-        with self._in_words(), self._read(known=False):
+        with self._reading_errors(), self._read(known=False):
             return self.get_connection(self.training_conn_id)
 
     def client(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
         """Make a client of the job API.
 
         Args:
-            version: The API's version, where it is not the connection's.
-            policy: When a request is made again, and when the connection is read again.
+            version: The version of the API, if it is not the connection's.
+            policy: The retries of requests, and of reading the connection.
 
         Raises:
-            InvalidConnection: The connection is not there, or lacks something.
+            InvalidConnection: The connection does not exist, or is incomplete.
             ServiceUnavailable: Airflow could not read it within the policy's budget.
         """
 
@@ -132,51 +132,51 @@ class TrainingHook(HttpHook):
             with self._read(known=False):
                 return self.get_connection(self.training_conn_id)
 
-        with self._in_words():
+        with self._reading_errors():
             connection: Connection = Retrying(**self._patience(policy))(read)
         return self._client(connection, version, policy)
 
     async def connect(
         self, *, version: str | None = None, policy: RetryPolicy | None = None, known: bool = False
     ) -> TrainingClient:
-        """Make a client of the job API on a worker's event loop, which goes on between two attempts to read.
+        """Make a client of the job API on a worker's event loop, without blocking it between two attempts.
 
         Args:
-            version: The API's version, where it is not the connection's.
-            policy: When a request is made again, and when the connection is read again.
-            known: Whether the connection was used before: not to find it then may be a failure of Airflow's.
+            version: The version of the API, if it is not the connection's.
+            policy: The retries of requests, and of reading the connection.
+            known: Whether the connection was used before: if it is not found then, Airflow may have failed.
         """
 
         async def read() -> Connection:
             with self._read(known):
                 return self.get_connection(self.training_conn_id)
 
-        with self._in_words():
+        with self._reading_errors():
             connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
         return self._client(connection, version, policy)
 
     async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
-        """Make a client of the job API in the triggerer, whose loop must not wait for the database.
+        """Make a client of the job API in the triggerer, whose event loop must not wait for the database.
 
-        What a trigger follows was submitted over this connection, so it was there.
+        The trigger's job was submitted over this connection, so the connection has existed.
         """
 
         async def read() -> Connection:
             with self._read(known=True):
                 return await self.aget_connection(self.training_conn_id)
 
-        with self._in_words():
+        with self._reading_errors():
             connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
         return self._client(connection, version, policy)
 
     def job_page(self, job_id: str) -> str | None:
-        """The page of a job that the connection names by its `job_page_url`; None where it names none.
+        """The page of a job from the connection's `job_page_url`; None if it has none.
 
         Args:
             job_id: The job.
 
         Raises:
-            InvalidConnection: The connection is not there, or its `job_page_url` is no address.
+            InvalidConnection: The connection does not exist, or its `job_page_url` is not a URL.
             ServiceUnavailable: Airflow cannot read it at the moment.
         """
         pattern = _read_extra(self.connection())[0].job_page_url
@@ -190,11 +190,11 @@ class TrainingHook(HttpHook):
 
     @contextmanager
     def _read(self, known: bool) -> Iterator[None]:
-        """Tell what may heal from what does not, when Airflow does not give the connection."""
+        """Distinguish temporary from permanent errors when Airflow reads the connection."""
         try:
             yield
         except AirflowNotFoundException as error:
-            # Airflow 3.3 says so as well when a secrets backend or its own database failed: it passes over the error.
+            # Airflow 3.3 raises it as well if a secrets backend or its own database failed: it ignores that error.
             if known or _has_secrets_backend():
                 raise TryAgain("Airflow does not find it, or could not ask its secrets backend") from error
             raise InvalidConnection(
@@ -207,11 +207,11 @@ class TrainingHook(HttpHook):
                 f"Airflow does not let this task read the connection {self.training_conn_id!r}.", code="AT-115"
             ) from error
         except Exception as error:
-            # Its text may be that of a secrets backend, with an address or a token in it.
+            # The text of a secrets backend's error may contain a URL or a token.
             raise TryAgain(f"reading it failed with {type(error).__name__}") from error
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _reading_errors(self) -> Iterator[None]:
         try:
             yield
         except TryAgain as error:
@@ -222,33 +222,33 @@ class TrainingHook(HttpHook):
             ) from error
 
     def _patience(self, policy: RetryPolicy | None) -> dict[str, Any]:
-        def say(state: RetryCallState) -> None:
+        def warn(state: RetryCallState) -> None:
             if state.attempt_number == 1 and state.outcome:
                 self.log.warning(
-                    "The connection %r could not be read, it is tried again: %s",
+                    "The connection %r could not be read, retrying: %s",
                     self.training_conn_id,
                     state.outcome.exception(),
                 )
 
-        return {**(policy or RetryPolicy()).tenacity(), "before_sleep": say}
+        return {**(policy or REQUEST).tenacity(), "before_sleep": warn}
 
     def _client(self, connection: Connection, version: str | None, policy: RetryPolicy | None) -> TrainingClient:
         settings = self._settings(connection)
         return TrainingClient(replace(settings, api_version=version) if version else settings, policy)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Try token, job API and storage, one after another; the message names the one that fails."""
+        """Check token, job API and storage, one after another; the message names the one that fails."""
         steps = list(self.check())
-        works, said = steps[-1]
-        return works, "; ".join(said for _, said in steps) if works else said
+        works, message = steps[-1]
+        return works, "; ".join(text for _, text in steps) if works else message
 
     def check(self) -> Iterator[tuple[bool, str]]:
-        """Try what a training needs, one after another, up to the first that fails.
+        """Check what a training needs, one after another, up to the first failure.
 
         Returns:
-            Of each, whether it works, and what was found, by its name.
+            For each check whether it succeeded, and its message.
         """
-        return diagnostics.check(lambda: self.client(policy=diagnostics.QUICK))
+        return diagnostics.check(lambda: self.client(policy=CHECK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra, headers = _read_extra(connection)
@@ -287,11 +287,11 @@ class TrainingHook(HttpHook):
         self, session: Session, connection: Connection, extra_options: dict[str, Any]
     ) -> Session:
         extra, headers = _read_extra(connection)
-        # HttpHook takes what it does not know for headers, and text for what it stands for in Python.
-        theirs = copy(connection)
-        given = extra.model_dump(exclude_unset=True, exclude=set(EXTRA_FIELDS))
-        theirs.extra = json.dumps({**headers, **given})
-        return super()._configure_session_from_extra(session, theirs, extra_options)
+        # HttpHook takes unknown fields for headers, and does not convert text to other types.
+        http_connection = copy(connection)
+        fields = extra.model_dump(exclude_unset=True, exclude=set(EXTRA_FIELDS))
+        http_connection.extra = json.dumps({**headers, **fields})
+        return super()._configure_session_from_extra(session, http_connection, extra_options)
 
 
 def _has_secrets_backend() -> bool:
@@ -302,16 +302,16 @@ def _read_extra(connection: Connection) -> tuple[_Extra, dict[str, str]]:
     """Read the extra of a connection.
 
     Returns:
-        The fields in it, and the headers of every request.
+        Its fields, and the headers of every request.
 
     Raises:
-        InvalidConnection: Something in it is not what it must be, or has a name that is mistaken for a header.
+        InvalidConnection: A value is invalid, or an unknown name would become a header.
     """
     given = connection.extra_dejson
-    # Airflow gives an empty one if it cannot be read.
+    # Airflow returns an empty one if it cannot be read.
     if not isinstance(given, dict) or (not given and (connection.extra or "").strip() not in ("", "{}")):
         raise InvalidConnection(
-            f"The extra of the connection {connection.conn_id!r} is no JSON object of names and values.",
+            f"The extra of the connection {connection.conn_id!r} is not a JSON object.",
             code="AT-111",
         )
     fields = {_ALIASES[name]: value for name, value in given.items() if name in _ALIASES}
@@ -319,10 +319,10 @@ def _read_extra(connection: Connection) -> tuple[_Extra, dict[str, str]]:
     try:
         extra = _Extra.model_validate(fields)
     except ValidationError as error:
-        names = dict.fromkeys(str(mistake["loc"][0]) for mistake in error.errors(include_input=False))
-        mistakes = [f"{name} {_FORMS[name]}{_quoted(name, fields[name])}" for name in names]
+        names = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors(include_input=False))
+        errors = [f"{name} {_FORMS[name]}{_quoted(name, fields[name])}" for name in names]
         raise InvalidConnection(
-            f"The extra of the connection {connection.conn_id!r} cannot be used: {'; '.join(mistakes)}.",
+            f"The extra of the connection {connection.conn_id!r} cannot be used: {'; '.join(errors)}.",
             code="AT-103",
         ) from None
     return extra, _headers({name: value for name, value in given.items() if name not in _FIELDS}, connection)
@@ -334,40 +334,40 @@ def _quoted(name: str, value: Any) -> str:
 
 
 def _headers(given: Mapping[str, Any], connection: Connection) -> dict[str, str]:
-    """Read headers; a misspelled field must not become one, which every request would carry."""
-    mistakes = []
+    """Read headers; a misspelled field must not become a header of every request."""
+    errors = []
     headers = {}
     for name, value in given.items():
         if value is None:
             continue
-        if meant := _meant(name):
-            mistakes.append(f"{name!r} is unknown, {meant}")
+        if hint := _hint(name):
+            errors.append(f"{name!r} is unknown ({hint})")
         elif not _HEADER_NAME.fullmatch(name):
-            mistakes.append(f"{name!r} is neither a field nor the name of a header")
+            errors.append(f"{name!r} is neither a field nor a valid header name")
         elif name.lower() == "authorization":
-            mistakes.append(f"{name} cannot be given, it carries the access token")
+            errors.append(f"{name} is reserved for the access token")
         elif isinstance(value, (dict, list)) or not _HEADER_VALUE.fullmatch(text := str(value).strip()):
-            mistakes.append(f"{name!r} is taken for a header, whose value must be one line of ASCII text")
+            errors.append(f"{name!r} is a header, whose value must be one line of ASCII text")
         else:
             headers[name] = text
-    if mistakes:
+    if errors:
         raise InvalidConnection(
-            f"The extra of the connection {connection.conn_id!r} has unknown names: {'; '.join(mistakes)}.",
+            f"The extra of the connection {connection.conn_id!r} has unknown names: {'; '.join(errors)}.",
             code="AT-112",
         )
     return headers
 
 
-def _meant(name: str) -> str:
-    """Say which field an unknown name stands for; empty if it may be a header."""
+def _hint(name: str) -> str:
+    """Suggest the field for an unknown name; empty if it may be a header."""
     plain = name.lower().replace("-", "_")
     if plain == "headers":
-        return "each header is a name of its own in the extra"
+        return "each header is a separate name in the extra"
     close = [field for field in (plain, f"oauth_{plain}") if field in _FIELDS and ("-" not in name)]
     if plain.startswith("oauth") or "-" not in name:
         close += get_close_matches(plain, _FIELDS, n=1, cutoff=0.8)
     if close:
-        return f"perhaps {close[0]} is meant"
+        return f"did you mean {close[0]}?"
     if plain.startswith("oauth"):
         return f"the fields are {', '.join(sorted(field for field in _FIELDS if field.startswith('oauth_')))}"
     return ""

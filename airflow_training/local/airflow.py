@@ -1,4 +1,4 @@
-"""A real Airflow on this machine: api-server, scheduler, dag-processor and triggerer, on SQLite."""
+"""A local Airflow: api-server, scheduler, dag-processor and triggerer, on SQLite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from airflow_training.local.airflow_api import USER, AirflowApi
-from airflow_training.local.process import LocalProcess, LocalProcessError, end_all_in, free_port, wait_until
+from airflow_training.local.process import LocalProcess, LocalProcessError, end_processes_in, free_port, wait_until
 
 _COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
@@ -23,14 +23,14 @@ class LocalAirflow(AirflowApi):
     """Airflow in a folder, on a free port of the loopback interface.
 
     Args:
-        folder: Where it keeps everything.
+        folder: The folder of all its files.
         dags: The folder of the Dags.
-        settings: More of Airflow's settings, as environment variables.
+        settings: Further settings of Airflow, as environment variables.
 
     Attributes:
         home: Its folder.
-        database: Its database, a file of SQLite.
-        components: The processes by their names; each can be stopped and started.
+        database: The file of its SQLite database.
+        components: The processes by name; each can be stopped and started.
     """
 
     def __init__(self, folder: Path, dags: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -41,12 +41,12 @@ class LocalAirflow(AirflowApi):
         self.database = folder / "airflow.db"
         self._env = self._environment(port, dags) | dict(settings or {})
         self._options = {"api-server": ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]}
-        # The logs are on this machine's disk: nobody needs to serve them to others.
+        # All components read the logs from this machine's disk.
         self._options |= {name: ["--skip-serve-logs"] for name in ("scheduler", "triggerer")}
         self.components = {program: self.component(program, program) for program in _COMPONENTS}
 
     def component(self, program: str, name: str) -> LocalProcess:
-        """A process of this Airflow, not started yet; a second triggerer for instance."""
+        """A component, not yet started, such as a second triggerer."""
         command = _program(program, *self._options.get(program, []))
         return LocalProcess(command, folder=self.home, name=name, env=self._env)
 
@@ -56,12 +56,12 @@ class LocalAirflow(AirflowApi):
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({USER: self.password}))
         self.command("db", "migrate")
-        # Who reads does not keep others from writing then, nor is kept from it; the file remembers.
+        # In this mode readers and writers do not block each other; it is stored in the file.
         with closing(sqlite3.connect(self.database)) as database:
             database.execute("PRAGMA journal_mode = wal")
 
     def command(self, *arguments: str) -> str:
-        """Run `airflow …` to its end and return what it wrote.
+        """Run `airflow …` and return its output.
 
         Raises:
             LocalProcessError: It failed.
@@ -80,21 +80,21 @@ class LocalAirflow(AirflowApi):
         return done.stdout
 
     def start(self) -> None:
-        """Start everything and wait until it is healthy."""
+        """Start all components and wait until they are healthy."""
         for component in self.components.values():
             component.start()
-        wait_until(self.healthy, "Airflow", timeout=self.patience, interval=0.5)
+        wait_until(self.healthy, "start of Airflow", timeout=self.patience, interval=0.5)
 
     def stop(self) -> None:
-        """Stop everything, and whatever it started."""
+        """Stop all components and the processes that they started."""
         self.close()
-        # All at once: one that waited for another would wait in vain.
-        end_all_in(self.home)
+        # All at once, since a component may wait for another one in vain.
+        end_processes_in(self.home)
         for component in self.components.values():
             component.stop()
 
     def check(self) -> None:
-        """Raise LocalProcessError where a part of it ended by itself."""
+        """Raise LocalProcessError if a component has ended by itself."""
         for component in self.components.values():
             component.check()
 
@@ -103,8 +103,8 @@ class LocalAirflow(AirflowApi):
         return inherited | {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-            # Four processes and their children share SQLite, and on a busy machine they wait longer for each other than
-            # the five seconds after which Python gives up.
+            # Four processes and their children share SQLite. On a busy machine they wait for each other longer than the
+            # five seconds of Python's default.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}?timeout=60",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
@@ -114,16 +114,16 @@ class LocalAirflow(AirflowApi):
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            # Where nobody serves logs: at the usual ports another Airflow of this machine may.
+            # Not the default ports, on which another local Airflow may serve its logs.
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            # A trigger is picked up, and a finished one resumed, within a second.
+            # Triggers start, and their tasks resume, within a second.
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-            # On a machine that is short of everything the one scheduler's heart beats late. After half a minute it
-            # would take itself for dead, and start its own tasks once more.
+            # On an overloaded machine the scheduler's heartbeat is late. After half a minute it would count as dead,
+            # and its tasks would start again.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         }

@@ -1,4 +1,4 @@
-"""What the REST API of an Airflow is asked for, wherever that Airflow runs."""
+"""A client of Airflow's REST API, for a local or another Airflow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class AirflowApi:
     """The REST API (`/api/v2`) of an Airflow, as its user `admin`.
 
     Attributes:
-        url: Address of its UI and its REST API.
+        url: URL of its UI and REST API.
         password: Password of the user.
-        patience: Seconds that it may take to do what it was asked for.
+        patience: Seconds to wait for a Dag or the end of a run.
     """
 
     def __init__(self, url: str, password: str) -> None:
@@ -34,10 +34,10 @@ class AirflowApi:
         self._session.close()
 
     def check(self) -> None:
-        """Raise LocalProcessError where a part of it is known to have ended by itself."""
+        """Raise LocalProcessError if a component is known to have ended by itself."""
 
     def healthy(self) -> bool:
-        """Whether every component has shown a sign of life of late."""
+        """Whether all components are healthy."""
         self.check()
         try:
             health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
@@ -49,10 +49,10 @@ class AirflowApi:
         )
 
     def api(self, method: str, path: str, *, body: Any = None, **params: Any) -> Any:
-        """Make a request of the REST API (`/api/v2`) and return the JSON it answers with.
+        """Send a request to the REST API (`/api/v2`) and return the JSON of the reply.
 
         Raises:
-            LocalProcessError: It answers with an error.
+            LocalProcessError: The reply is an error, or there is none.
         """
         reply = self._request(method, path, body, params)
         if reply.status_code == requests.codes.unauthorized:
@@ -87,18 +87,18 @@ class AirflowApi:
         self.api("POST", "/connections", body=connection)
 
     def wait_for_dag(self, dag_id: str) -> None:
-        """Wait until Airflow has read a Dag."""
+        """Wait until Airflow has parsed a Dag."""
 
         def known() -> bool:
             found = self.api("GET", "/dags", dag_id_pattern=dag_id)["dags"]
             if not found and (errors := self.api("GET", "/importErrors")["import_errors"]):
-                raise LocalProcessError(f"A Dag could not be read: {errors[0]['stack_trace']}", code="AT-714")
+                raise LocalProcessError(f"A Dag could not be imported: {errors[0]['stack_trace']}", code="AT-714")
             return bool(found)
 
-        wait_until(known, f"The Dag {dag_id}", timeout=self.patience, interval=0.5)
+        wait_until(known, f"import of the Dag {dag_id}", timeout=self.patience, interval=0.5)
 
     def unpause(self, dag_id: str) -> None:
-        """Let a Dag run, once Airflow has read it."""
+        """Unpause a Dag, once Airflow has parsed it."""
         self.wait_for_dag(dag_id)
         self.api("PATCH", f"/dags/{dag_id}", body={"is_paused": False})
 
@@ -115,12 +115,12 @@ class AirflowApi:
             return str(self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
         wait_until(
-            lambda: state() in {"success", "failed"}, f"The end of {run_id}", timeout=self.patience, interval=0.5
+            lambda: state() in {"success", "failed"}, f"end of the run {run_id}", timeout=self.patience, interval=0.5
         )
         return state()
 
     def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """The task instance as the REST API shows it."""
+        """A task instance, as the REST API returns it."""
         found: dict[str, Any] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
         return found
 
@@ -141,7 +141,7 @@ class AirflowApi:
         self.api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", body={"new_state": state})
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[dict[str, Any]]:
-        """The task log as the UI shows it: one entry per line, with `event`, `timestamp` and `level`."""
+        """The task log, as in the UI: one entry per line, with `event`, `timestamp` and `level`."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         content = self.api("GET", path, full_content="true")["content"]
         return [entry if isinstance(entry, dict) else {"event": entry} for entry in content]

@@ -1,4 +1,4 @@
-"""Processes that are started here and are gone afterwards."""
+"""Local processes that are started and terminated by this one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 
 from airflow_training.exceptions import TrainingError
 
-# Between the request to end and the end by force.
+# Seconds between SIGTERM and SIGKILL.
 _GRACE = 5.0
 
 
 class LocalProcessError(TrainingError):
-    """A process that was started here ended, or did not come up."""
+    """A local process has ended, or did not become ready."""
 
 
 class LocalProcess:
@@ -27,8 +27,8 @@ class LocalProcess:
 
     Args:
         command: The program and its arguments.
-        folder: Where it runs, and where its output goes.
-        name: What to call it: the output is in `{name}.log`.
+        folder: Its working directory, and the folder of its output.
+        name: Its name: the output is in `{name}.log`.
         env: Its environment.
     """
 
@@ -41,7 +41,7 @@ class LocalProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it in a session of its own, out of reach of a Ctrl+C that is meant for us."""
+        """Start it in a session of its own, so that Ctrl+C in the terminal reaches only this process."""
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
@@ -61,7 +61,7 @@ class LocalProcess:
         return self._process.pid
 
     def stop(self, grace: float = _GRACE) -> None:
-        """Ask it to end, and after `grace` seconds end it by force."""
+        """Terminate it; kill it after `grace` seconds."""
         if self._process is None:
             return
         self._process.terminate()
@@ -71,13 +71,13 @@ class LocalProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it by force, as a crash would."""
+        """Kill it, as in a crash."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def check(self) -> None:
-        """Raise LocalProcessError, with the end of its output, where it ended by itself."""
+        """Raise LocalProcessError, with the end of its output, if it has ended by itself."""
         if self._process is not None and (status := self._process.poll()) is not None:
             raise LocalProcessError(
                 f"{self.name} ended by itself with status {status}. Its output is in {self.output} and ends with:\n"
@@ -91,9 +91,9 @@ class LocalProcess:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Every process that works in a folder, names it in its arguments or has its `TMPDIR` there, and its children.
+    """All processes with working directory or `TMPDIR` in a folder, or its path in their arguments, and their children.
 
-    Other variables do not count: somebody's editor may have any folder in its `OLDPWD`.
+    Other variables do not count: an editor may have any folder in its `OLDPWD`.
     """
     here = str(folder)
 
@@ -104,7 +104,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             return False
 
-    # Programs in a container name nothing of ours, but the process that started it does.
+    # Processes in a container do not match, but the process that started it does.
     found = {process: None for process in psutil.process_iter() if belongs(process)}
     for process in list(found):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -113,8 +113,8 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return [process for process in found if process.pid not in ours]
 
 
-def end_all_in(folder: Path) -> list[psutil.Process]:
-    """End every process of a folder: politely first, by force after a grace time; returns which there were."""
+def end_processes_in(folder: Path) -> list[psutil.Process]:
+    """Terminate all processes of a folder, kill them after a grace period, and return them."""
     processes = processes_in(folder)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -128,16 +128,16 @@ def end_all_in(folder: Path) -> list[psutil.Process]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout: float, interval: float = 0.1) -> None:
-    """Wait for a state; raises LocalProcessError when it does not come within `timeout` seconds."""
+    """Wait until a condition is true; raises LocalProcessError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise LocalProcessError(f"{what} did not come within {timeout:g} s.", code="AT-723")
+            raise LocalProcessError(f"Timed out after {timeout:g} s: {what}.", code="AT-723")
         time.sleep(interval)
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
+    """A free TCP port of the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

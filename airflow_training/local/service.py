@@ -1,4 +1,4 @@
-"""The embedded training service as a process of this machine."""
+"""The embedded training service as a local process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import requests
 
-from airflow_training.local.process import LocalProcess, LocalProcessError, end_all_in, free_port, wait_until
+from airflow_training.local.process import LocalProcess, LocalProcessError, end_processes_in, free_port, wait_until
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An OAuth2 client of the service."""
+    """The credentials of an OAuth2 client."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -28,16 +28,16 @@ class LocalService:
     """A training service in a folder, on a free port of the loopback interface.
 
     Args:
-        folder: Where it keeps everything.
-        environment: What its environment has beside that of this process.
-        options: More options of `airflow-training serve`.
-        authority: Where the options have it speak TLS, the file of certificates to trust.
+        folder: The folder of all its files.
+        environment: Variables in addition to those of this process.
+        options: Further options of `airflow-training serve`.
+        authority: If the options enable TLS, the file of trusted certificates.
         database_url: Its PostgreSQL database; SQLite in its folder if None.
 
     Attributes:
         data: Its data folder.
-        url: Where it answers.
-        authority: The file of certificates to trust; None where it speaks plain HTTP.
+        url: Its URL.
+        authority: The file of trusted certificates; None for plain HTTP.
         process: The process.
     """
 
@@ -53,7 +53,7 @@ class LocalService:
         self.data = folder / "data"
         port = free_port()
         self.authority = authority
-        # Never the one of whoever runs the demo or the tests; no value is as none at all.
+        # Not the database in the user's environment; an empty value counts as unset.
         self._database = {"TRAINING_DATABASE_URL": database_url or ""}
         self.url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
         self.process = LocalProcess(
@@ -64,22 +64,22 @@ class LocalService:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers; after a stop it is found at the same URL again."""
+        """Start it and wait until it answers; after a stop it starts at the same URL again."""
         self.process.start()
-        wait_until(self._answers, "An answer of the training service", timeout=300)
+        wait_until(self._answers, "start of the training service", timeout=300)
 
     def stop(self) -> None:
-        """Stop it. Jobs that run go on."""
+        """Stop it; running jobs continue."""
         self.process.stop()
 
     def remove(self) -> None:
-        """Stop it, and its jobs too."""
+        """Stop it and its jobs."""
         self.stop()
-        end_all_in(self.data)
+        end_processes_in(self.data)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start it, and remove it in the end, whatever happens."""
+        """Start it, and stop it and its jobs at the end of the block."""
         try:
             self.start()
             yield
@@ -97,7 +97,7 @@ class LocalService:
         return Credentials(answer["client_id"], answer["client_secret"])
 
     def check(self) -> None:
-        """Raise LocalProcessError where it ended by itself."""
+        """Raise LocalProcessError if it has ended by itself."""
         self.process.check()
 
     def _answers(self) -> bool:

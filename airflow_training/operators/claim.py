@@ -1,4 +1,4 @@
-"""What a task knows of its job across its tries: kept in Airflow's task state store before anything is submitted."""
+"""What a task knows of its job across its tries: stored in Airflow's task state store before the submit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_training.api.naming import job_folder, job_id
+from airflow_training.client.client import TrainingClient
+from airflow_training.client.retry import RetryPolicy
+from airflow_training.following import stats
+from airflow_training.hooks.training import TrainingHook
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,20 +26,20 @@ class Claim:
 
     Attributes:
         job_id: Its id.
-        generation: The how many-eth job of this task instance it is.
-        max_tries: The task's `max_tries` then. Airflow raises it when somebody clears the task, and not for a retry:
-            at once, and for a task that is running when the scheduler learns that its process has ended.
+        job_number: Its number among the jobs of this task instance, from 1.
+        max_tries: The task's `max_tries` at the claim. Airflow raises it when a user clears the task, not for a retry:
+            at once, or for a running task when the scheduler notices that its process has ended.
         name: The job's name.
         training_conn_id: The connection to its service.
-        version: The job API's version, where it is not the connection's.
-        completion_time: The time allotted to it, in its free form.
+        version: The version of the job API, if it is not the connection's.
+        completion_time: The time allotted to it, as the Dag has it.
         inputs: The names of the data in its folder: a model among them is not the one that it trained.
         submitted: When the service accepted it, as ISO 8601; None as long as that is not known.
-        over: Whether nothing can come of it any more.
+        over: Whether it can have no result any more.
     """
 
     job_id: str
-    generation: int
+    job_number: int
     max_tries: int
     name: str
     training_conn_id: str
@@ -51,17 +55,29 @@ class Claim:
         return job_folder(self.name, self.job_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """The claim as JSON can hold it."""
+        """The claim as JSON."""
         return asdict(self)
 
     def to_xcom(self) -> dict[str, Any]:
-        """What it takes to ask for the job, and its inputs."""
+        """What a request for the job needs, and its inputs."""
         kept = ("job_id", "training_conn_id", "version", "name", "inputs")
         return {name: value for name, value in self.to_dict().items() if name in kept} | {"inputs": list(self.inputs)}
 
     def accepted(self) -> Claim:
         """The claim once the service has accepted the job."""
         return replace(self, submitted=datetime.now(timezone.utc).isoformat())
+
+    async def connect(self, policy: RetryPolicy | None = None) -> TrainingClient:
+        """Make a client of the job's service."""
+        return await TrainingHook(self.training_conn_id).connect(version=self.version, policy=policy, known=True)
+
+    async def cancel(self) -> bool:
+        """Cancel the job if it has not ended; return whether the service knows it."""
+        async with await self.connect() as client:
+            known = await client.cancel(self.job_id)
+        if known:
+            stats.canceled()
+        return known
 
 
 class ClaimStore:
@@ -76,14 +92,14 @@ class ClaimStore:
 
     @property
     def max_tries(self) -> int:
-        """The task's `max_tries` now."""
+        """The task's current `max_tries`."""
         return int(self._context["ti"].max_tries)
 
-    def job_id(self, generation: int) -> str:
+    def job_id(self, job_number: int) -> str:
         """The id of a job of this task instance."""
         ti = self._context["ti"]
         map_index = ti.map_index if ti.map_index is not None else -1
-        return job_id(ti.dag_id, ti.run_id, ti.task_id, map_index, generation)
+        return job_id(ti.dag_id, ti.run_id, ti.task_id, map_index, job_number)
 
     def read(self) -> Claim | None:
         """The claim of this try or of an earlier one."""
@@ -91,6 +107,6 @@ class ClaimStore:
         return Claim(**stored) if stored else None
 
     def write(self, claim: Claim) -> Claim:
-        """Keep a claim; it survives retries and clears."""
+        """Store a claim; it survives retries and clears."""
         self._context["task_state_store"].set(STATE_KEY, claim.to_dict())
         return claim

@@ -1,7 +1,7 @@
-"""What OpenLineage learns of a training: the files that it reads, its model and its job.
+"""The OpenLineage facets of a training: the files that it reads, its model and its job.
 
-OpenLineage's provider asks the operator, also the one that Airflow creates anew when the trigger has done its part: the
-files are told from its parameters, which are rendered then as well.
+OpenLineage's provider asks the operator, also the new one that Airflow creates after the trigger: the files come from
+its parameters, which are rendered then as well.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from openlineage.client.facet_v2 import external_query_run
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.operators import inputs
+from airflow_training.operators import files
 
 if TYPE_CHECKING:
-    from airflow_training.operators.execution import Execution
+    from airflow_training.operators.run import TaskRun
     from airflow_training.operators.training import TrainingOperator
 
-# Schemes that mean the same store: OpenLineage has one name for it.
+# Schemes of the same store: OpenLineage has one name for it.
 _SCHEMES = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
 
 
 def lineage(
-    task: TrainingOperator, execution: Execution | None
+    task: TrainingOperator, run: TaskRun | None
 ) -> OperatorLineage[Dataset, external_query_run.ExternalQueryRunFacet]:
-    """Describe a training, as far as it has come.
+    """Describe a training as far as it is known.
 
     Args:
         task: The task, its templates rendered.
-        execution: What the worker did for it; None at its start.
+        run: Its run on this worker; None at its start.
     """
-    claim, location = (execution.claim, execution.location) if execution else (None, None)
+    # A job that was not submitted does not exist.
+    claim = run.claim if run and run.claim and run.claim.submitted else None
+    location = run.location if run else None
     return OperatorLineage(
         inputs=_datasets(_read_by(task)),
         outputs=_datasets([location]) if location else [],
@@ -53,9 +55,9 @@ def lineage(
 
 def _read_by(task: TrainingOperator) -> list[str]:
     try:
-        return inputs.locations(TrainingParameters.read(inputs.given(task)), inputs.folder_of(task))
+        return files.locations(TrainingParameters.read(files.given(task)), files.dag_folder(task))
     except InvalidParameters:
-        return []  # the task fails before it reads anything
+        return []  # the task fails before it reads them
 
 
 def _datasets(locations: Iterable[str]) -> list[Dataset]:
@@ -63,7 +65,7 @@ def _datasets(locations: Iterable[str]) -> list[Dataset]:
 
 
 def _dataset(location: str) -> Dataset | None:
-    """Name a location as OpenLineage does; None where it cannot be told which part of it may be a secret.
+    """Name a location as OpenLineage does; None if a part of it may be a secret.
 
     >>> _dataset("s3://connection@models/census/1/?signature=5ecret")
     Dataset(namespace='s3://models', name='census/1', facets={})
@@ -72,17 +74,17 @@ def _dataset(location: str) -> Dataset | None:
     if not has_scheme:
         return Dataset("file", os.path.normpath(location))
     if not scheme.isalnum() or "://" in rest:
-        return None  # a chain of file systems, each of which may have a secret
+        return None  # a chain of file systems, each of which may contain a secret
     try:
         uri = urlsplit(location)
-        torn = uri.port is not None and "@" in uri.path
+        split_password = uri.port is not None and "@" in uri.path
     except ValueError:
         return None
-    if torn:
+    if split_password:
         return None  # a password with a slash in it looks like a port and a path
     before, _, store = uri.netloc.rpartition("@")
     if uri.scheme == "training":
-        # Each connection has a storage of its own. Elsewhere it only says who asks.
+        # Each connection has its own storage. For other schemes it only names the credentials.
         store = f"{before.partition(':')[0] or TrainingHook.default_conn_name}@{store}"
     scheme = _SCHEMES.get(uri.scheme, uri.scheme)
     if scheme == "file":

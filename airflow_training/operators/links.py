@@ -1,4 +1,4 @@
-"""The button "Training job" of a task: it leads to the job, from its submit on."""
+"""The button "Training job" of a task, from the submit on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class TrainingJobLink(BaseOperatorLink):
     name = "Training job"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address, which the worker has stored after the submit.
+        """The URL, which the worker stores after the submit.
 
-        Airflow asks for it, and stores it anew, whenever a worker has done its part, also when the task defers.
+        Airflow calls this, and stores the URL again, after each part of the task on a worker, also when it defers.
         """
-        # A Dag's file is read again and again: what only a run needs is not imported for that.
+        # Airflow reads a Dag file again and again: what only a run needs is not imported there.
         from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415
 
         stored = XCom.get_one(

@@ -1,34 +1,44 @@
-"""What comes of a job that has ended: a SavedModel and its metrics, or an error that says why there is none."""
+"""The result of a job that ended: a SavedModel and its metrics, or the error that explains why there is none.
+
+It goes to XCom and into the event of each asset among the task's outlets.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_training.api.metrics import METRICS_FILE, metrics_of_file, with_metrics
+from airflow.sdk import Asset
+from airflow.sdk.definitions.asset import AssetRef
+
+from airflow_training.api.metrics import METRICS_FILE, merge_metrics, metrics_of_file
 from airflow_training.api.saved_model import find_saved_models
 from airflow_training.api.status import JobState
 from airflow_training.client.storage import JobStorage, Upload
 from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
 from airflow_training.following.follow_job import Outcome
 
-# Bytes: no file of metrics is longer, and a worker has no memory for one that is.
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from pydantic import JsonValue
+
+# Bytes. A file of metrics is not longer; a worker may not have the memory for a longer one.
 _LONGEST_METRICS = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the next task gets, and the event of an asset.
+    """The result of a training, as other tasks see it.
 
     Attributes:
         job_id: The job.
-        status: Its final status, as the service told it.
-        location: Where its SavedModel lies.
-        duration: Seconds from the job's start to its end; None where the service did not tell both.
-        metrics: How good the model is, by the script's own account: name → value.
+        status: Its final status, as the service reports it.
+        location: The folder of its SavedModel.
+        duration: Seconds from the job's start to its end; None if the service does not report both.
+        metrics: The metrics that the script reported: name → value.
     """
 
     job_id: str
@@ -38,12 +48,12 @@ class Result:
     metrics: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON can hold it."""
+        """The result as JSON."""
         return asdict(self)
 
 
 def check_success(outcome: Outcome) -> None:
-    """Raise JobCanceled or JobFailed where the job did not end well."""
+    """Raise JobCanceled or JobFailed if the job did not succeed."""
     status = outcome.status
     if status.state is JobState.SUCCEEDED:
         return
@@ -54,7 +64,7 @@ def check_success(outcome: Outcome) -> None:
         )
     end = "\n".join(outcome.last_lines)
     raise JobFailed(
-        f"{job} failed: {status.message or 'the service gives no reason'}. Mend what the end of its log tells, then"
+        f"{job} failed: {status.message or 'the service gives no reason'}. Fix the error at the end of its log, then"
         f" clear the task to train again.\n{end}",
         code="AT-401",
         job_id=status.job_id,
@@ -62,24 +72,24 @@ def check_success(outcome: Outcome) -> None:
 
 
 def saved_models(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]) -> list[str]:
-    """Find the folders of the SavedModels that a job left in its own, first the one to hand on.
+    """Find the SavedModels in the folder of a job; the first is the result.
 
     Args:
         outcome: How the job ended.
         keys: The files in its folder.
         folder: Its folder.
-        inputs: The names of its data there, which may hold a model too: one to begin with.
+        inputs: The names of its data there, which may contain a model too, to start from.
 
     Raises:
         SavedModelMissing: There is none.
     """
     status = outcome.status
-    given = tuple(f"{folder}/{name}/" for name in inputs)
-    found = find_saved_models(key for key in keys if not f"{key}/".startswith(given))
+    input_folders = tuple(f"{folder}/{name}/" for name in inputs)
+    found = find_saved_models(key for key in keys if not f"{key}/".startswith(input_folders))
     if not found:
         raise SavedModelMissing(
-            f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: no saved_model.pb"
-            f" lies below {folder}, outside of the data it was given. The script must save its model in its working"
+            f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: there is no"
+            f" saved_model.pb below {folder}, apart from its input data. The script must save its model in its working"
             " directory.",
             code="AT-403",
             job_id=status.job_id,
@@ -90,20 +100,20 @@ def saved_models(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Seq
 async def kept_metrics(
     storage: JobStorage, outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]
 ) -> dict[str, float]:
-    """Read the metrics of a job out of `metrics.json`, or keep there those that its log told.
+    """Read the metrics of a job from its `metrics.json`, or store those of its log there.
 
     Args:
-        storage: Where the job's folder lies.
+        storage: The storage of the job's folder.
         outcome: How the job ended.
         keys: The files in its folder.
         folder: Its folder.
-        inputs: The names of its data there; a `metrics.json` among them is not the one that it wrote.
+        inputs: The names of its data there; a `metrics.json` among them is not the job's.
     """
     if METRICS_FILE in inputs:
         return dict(outcome.metrics)
     key = f"{folder}/{METRICS_FILE}"
     if key in keys:
-        return with_metrics(outcome.metrics, metrics_of_file(await _beginning(storage, key)))
+        return merge_metrics(outcome.metrics, metrics_of_file(await _beginning(storage, key)))
     if outcome.metrics:
         await storage.upload(folder, [Upload(METRICS_FILE, json.dumps(dict(outcome.metrics)).encode())])
     return dict(outcome.metrics)
@@ -117,3 +127,22 @@ async def _beginning(storage: JobStorage, key: str) -> bytes:
             if len(content) > _LONGEST_METRICS:
                 break
     return content
+
+
+def update_asset_events(context: Context, outlets: Iterable[Any], result: Result) -> None:
+    """Add the location of a model, its job, its metrics and the duration of its training to the asset events.
+
+    Args:
+        context: The context that the task runs in.
+        outlets: The task's outlets; only assets have events.
+        result: The result of the job.
+    """
+    extra: dict[str, JsonValue] = {
+        "location": result.location,
+        "job_id": result.job_id,
+        "metrics": dict(result.metrics),
+        "duration": result.duration,
+    }
+    for outlet in outlets:
+        if isinstance(outlet, (Asset, AssetRef)):
+            context["outlet_events"][outlet].extra.update(extra)

@@ -1,127 +1,91 @@
-"""What a new try of a task does with the job of an earlier one: go on with it, or leave it and start the next."""
+"""What a retry, or a run after a clear, does with the job of an earlier try: continue with it, or start the next."""
 
 from __future__ import annotations
 
-import logging
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from airflow_training.api.status import JobState, JobStatus
+from airflow_training.api.status import JobState
 from airflow_training.client.client import TrainingClient
 from airflow_training.exceptions import JobLost, TrainingError, coded
 from airflow_training.following import stats
-from airflow_training.hooks.training import TrainingHook
 from airflow_training.operators.claim import Claim, ClaimStore
 
-
-class Log(Protocol):
-    """The part of Airflow's logger that is needed here."""
-
-    def log(self, level: int, event: str, *args: object) -> object:
-        """Write a line."""
+if TYPE_CHECKING:
+    from airflow_training.operators.training import TrainingOperator
 
 
-class Reattachment:
-    """Decides about the job of an earlier try.
+async def job_of_earlier_try(task: TrainingOperator, store: ClaimStore) -> Claim | int | None:
+    """Find the job to continue with, or the number of the job to start.
 
     Args:
-        store: The task instance's claim.
-        log: The task log.
-        training_conn_id: The connection that a new job is submitted to.
-        durable: Whether a retry goes on with the job of the try before.
-        cancel_on_kill: Whether the job of a task that was cleared is canceled.
+        task: The task.
+        store: The claim of its task instance.
+
+    Returns:
+        The claim to continue with; the number of the job to start; None if no earlier try is known.
+
+    Raises:
+        TrainingError: The service of the earlier job is unavailable, or does not let us cancel it.
     """
-
-    def __init__(
-        self, store: ClaimStore, log: Log, *, training_conn_id: str, durable: bool, cancel_on_kill: bool
-    ) -> None:
-        self._store = store
-        self._log = log
-        self._training_conn_id = training_conn_id
-        self._durable = durable
-        self._cancel_on_kill = cancel_on_kill
-
-    async def decide(self) -> Claim | int | None:
-        """Find the job to go on with, or the generation of the job to start.
-
-        Returns:
-            The claim to go on with; the generation to start; None where nothing is known of an earlier try.
-
-        Raises:
-            TrainingError: The service of the earlier job cannot be asked, or does not let us cancel it.
-        """
-        claim = self._store.read()
-        if claim is None:
-            return None
-        if claim.over:
-            return claim.generation + 1
-        cleared = self._store.max_tries > claim.max_tries
-        if cleared or not self._durable:
-            if self._cancel_on_kill or not cleared:
-                await self._cancel(claim)
-            return claim.generation + 1
-        return await self._retry(claim)
-
-    async def _retry(self, claim: Claim) -> Claim | int:
-        status = await _status(claim)
-        if status is None and not claim.submitted:
-            return claim.generation
-        if status is None:
-            self._say(
-                f"The service lost the job {claim.job_id} of an earlier try: a new one is started", logging.WARNING
-            )
-            return claim.generation + 1
-        said = f"the job {claim.job_id} of an earlier try, which is {status.state.value}"
-        if status.state in (JobState.FAILED, JobState.CANCELED):
-            self._say(f"A new job is started after {said}")
-            return claim.generation + 1
-        stats.reattached()
-        self._say(f"Going on with {said}")
-        return claim if claim.submitted else self._store.write(claim.accepted())
-
-    async def _cancel(self, claim: Claim) -> None:
-        try:
-            await cancel(claim)
-        except TrainingError as error:
-            # The service of an earlier connection may be gone for good; this try has one of its own.
-            if claim.training_conn_id == self._training_conn_id:
-                raise
-            told = coded(f"The job {claim.job_id} of an earlier try could not be canceled: {error}", code="AT-416")
-            self._say(told, logging.WARNING)
-        else:
-            self._say(f"Canceled the job {claim.job_id} of an earlier try, to start a new one")
-
-    def _say(self, sentence: str, level: int = logging.INFO) -> None:
-        self._log.log(level, sentence)
+    claim = store.read()
+    if claim is None:
+        return None
+    if claim.over:
+        return claim.job_number + 1
+    # Airflow raises it for a clear only.
+    if store.max_tries > claim.max_tries:
+        return await _after_clear(task, claim)
+    return await _retry(task, store, claim)
 
 
-async def cancel(claim: Claim) -> bool:
-    """End the job of a claim, if it still runs, and tell whether the service knows it."""
-    async with await _client(claim) as client:
-        known = await client.cancel(claim.job_id)
-    if known:
-        stats.canceled()
-    return known
+async def _after_clear(task: TrainingOperator, claim: Claim) -> int:
+    if task.cancel_on_kill:
+        await _cancel(task, claim)
+    return claim.job_number + 1
 
 
-async def unused_generation(store: ClaimStore, client: TrainingClient) -> int:
-    """Find a generation whose job is not there yet.
+async def _retry(task: TrainingOperator, store: ClaimStore, claim: Claim) -> Claim | int:
+    if not task.durable:
+        await _cancel(task, claim)
+        return claim.job_number + 1
+    try:
+        async with await claim.connect() as client:
+            status = await client.status(claim.job_id)
+    except JobLost:
+        if not claim.submitted:
+            return claim.job_number
+        task.log.warning("The service lost the job %s of an earlier try: a new one is started", claim.job_id)
+        return claim.job_number + 1
+    if status.state in (JobState.FAILED, JobState.CANCELED):
+        task.log.info(
+            "A new job is started after the job %s of an earlier try, which is %s", claim.job_id, status.state.value
+        )
+        return claim.job_number + 1
+    stats.reattached()
+    task.log.info("Continuing with the job %s of an earlier try, which is %s", claim.job_id, status.state.value)
+    return claim if claim.submitted else store.write(claim.accepted())
 
-    Where a Dag run was deleted and made again, or where the state store was emptied, the service may know the jobs of
-    a former life. They are neither this task's result nor for this task to end.
+
+async def _cancel(task: TrainingOperator, claim: Claim) -> None:
+    try:
+        await claim.cancel()
+    except TrainingError as error:
+        # The service of an earlier connection may be gone for good; this try has one of its own.
+        if claim.training_conn_id == task.training_conn_id:
+            raise
+        warning = coded(f"The job {claim.job_id} of an earlier try could not be canceled: {error}", code="AT-416")
+        task.log.warning("%s", warning)
+    else:
+        task.log.info("Canceled the job %s of an earlier try, to start a new one", claim.job_id)
+
+
+async def unused_job_number(store: ClaimStore, client: TrainingClient) -> int:
+    """Find a number whose job does not exist yet.
+
+    If a Dag run was deleted and created again, or the state store was emptied, the service may know earlier jobs of the
+    same ids. They are neither this task's result nor this task's to cancel.
     """
-    generation = 1
-    while await client.find(store.job_id(generation)):
-        generation += 1
-    return generation
-
-
-async def _status(claim: Claim) -> JobStatus | None:
-    async with await _client(claim) as client:
-        try:
-            return await client.status(claim.job_id)
-        except JobLost:
-            return None
-
-
-async def _client(claim: Claim) -> TrainingClient:
-    return await TrainingHook(claim.training_conn_id).connect(version=claim.version, known=True)
+    job_number = 1
+    while await client.find(store.job_id(job_number)):
+        job_number += 1
+    return job_number

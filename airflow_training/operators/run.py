@@ -1,4 +1,7 @@
-"""One try of a training task on a worker: upload, submit, follow, result; and what becomes of its job when it ends."""
+"""A training task on a worker: submit the job or continue an earlier one, defer or follow, result.
+
+Also what becomes of the job when the task fails, is killed, times out or loses its trigger.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,25 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.execution_time import task_runner
 from anyio import fail_after
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.durations import read_duration
 from airflow_training.api.parameters import TrainingParameters
-from airflow_training.api.saved_model import choice_among
-from airflow_training.client.cancel_after_exit import PATIENCE as PATIENCE_OF_STAND_IN
+from airflow_training.api.saved_model import describe_choice
 from airflow_training.client.cancel_after_exit import StandIn
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.follow.watcher import Watcher
+from airflow_training.client.retry import CANCEL_AFTER_EXIT, FOLLOW
 from airflow_training.client.storage import TransferLog, Upload
 from airflow_training.exceptions import (
     FollowingFailed,
+    InvalidParameters,
     JobCanceled,
     JobError,
     JobTimedOut,
@@ -33,349 +40,265 @@ from airflow_training.exceptions import (
 )
 from airflow_training.following import stats
 from airflow_training.following.deadlines import Limits
-from airflow_training.following.follow_job import PATIENCE, Outcome, report
+from airflow_training.following.follow_job import Outcome, report
 from airflow_training.hooks.training import TrainingHook
+from airflow_training.operators import files
 from airflow_training.operators.claim import Claim, ClaimStore
-from airflow_training.operators.destination import copy_model
-from airflow_training.operators.interruptible import Interruptible
-from airflow_training.operators.masked_secrets import masks
-from airflow_training.operators.result import Result, check_success, kept_metrics, saved_models
-from airflow_training.operators.retry_or_clear import Reattachment, cancel, unused_generation
+from airflow_training.operators.interruption import Interruptible
+from airflow_training.operators.links import TrainingJobLink
+from airflow_training.operators.masked_secrets import mask_variables, masks
+from airflow_training.operators.result import (
+    Result,
+    check_success,
+    kept_metrics,
+    saved_models,
+    update_asset_events,
+)
+from airflow_training.operators.retry_or_clear import job_of_earlier_try, unused_job_number
+from airflow_training.triggers.training import TrainingTrigger, error_of
 from airflow_training.urls import TASK_TAB, base_url, task_path
 from airflow_training.xcom_keys import CLAIM_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.sdk.types import Logger
+
+    from airflow_training.operators.training import TrainingOperator
 
 T = TypeVar("T")
 
-# A task that Airflow ends has five seconds until it is killed; what takes longer is left to the stand-in.
+# Airflow kills a task five seconds after it asked it to end; what takes longer is left to the stand-in.
 _LAST_SECONDS = 2.0
 
-Description = tuple[TrainingParameters, Sequence[Upload]]
 
-
-class Attempt:
-    """One try of a task.
+class TaskRun:
+    """A training task on a worker: once to start it, and once more for the result if a trigger followed the job.
 
     Args:
-        context: The context that the task runs in.
-        log: The task log.
-        training_conn_id: The connection to the training service.
-        durable: Whether a retry goes on with the job of the try before.
-        cancel_on_kill: Whether a job whose task is ended is canceled.
+        task: The task, its templates rendered.
+        context: The context that it runs in.
+
+    Attributes:
+        claim: The job of the task; None until it has one.
+        location: The location of the model that the task returned.
     """
 
-    def __init__(
-        self, context: Context, log: Logger, *, training_conn_id: str, durable: bool, cancel_on_kill: bool
-    ) -> None:
+    def __init__(self, task: TrainingOperator, context: Context) -> None:
+        self._task = task
+        self._context = context
         self._ti = context["ti"]
+        self._log = task.log
         self._store = ClaimStore(context)
-        self._log = log
-        self._training_conn_id = training_conn_id
-        self._durable = durable
-        self._cancel_on_kill = cancel_on_kill
         self._work = Interruptible()
-        self._claimed: Claim | None = None
+        self.claim: Claim | None = None
+        self.location: str | None = None
         self._submitting = False
         self._job_ended = False
 
-    def begin(self, describe: Callable[[], Description]) -> Claim:
-        """Go on with the job of an earlier try, or start one.
+    def execute(self) -> str:
+        """Submit the job or continue an earlier one, then defer or follow it here."""
+        with _ErrorsForAirflow():
+            self._begin()
+            self._store_link()
+            if self._task.deferrable and _trigger_has_connection():
+                self._check_not_ended()
+                self._defer()
+            with self._mark_over():
+                return self._return(self._follow())
 
-        Args:
-            describe: Finds what to train and with which files; raises InvalidParameters.
-        """
-        try:
-            return self._run(self._begin(describe))
-        except ServiceUnavailable as error:
-            if not (self._claimed and self._submitting):
-                raise
-            # A submit whose reply did not come may have arrived.
-            raise self.not_followed(self._claimed, error) from error
+    def complete(self, event: dict[str, Any], claim: dict[str, Any]) -> str:
+        """Return the result of a job that a trigger followed to its end."""
+        self.claim = Claim(**claim)
+        if event["job_id"] != self.claim.job_id:
+            # SQLite reuses the id of a deleted trigger: Airflow then takes the event of an earlier try's trigger for
+            # that of this try's, which it never starts.
+            self._defer()
+        with _ErrorsForAirflow(), self._mark_over():
+            if "error" in event:
+                raise self._not_followed(error_of(event))
+            return self._return(Outcome.from_dict(event))
 
-    def job_page(self, claim: Claim) -> str:
-        """Where people see a job: where its connection says, or else the tab of the task in Airflow's UI."""
-        ti = self._ti
-        map_index = ti.map_index if ti.map_index is not None else -1
-        tab = f"{base_url()}{task_path(ti.dag_id, ti.run_id, ti.task_id, map_index)}/plugin/{TASK_TAB}"
-        return _hook(claim).job_page(claim.job_id) or tab
-
-    def follow(self, claim: Claim, limits: Limits) -> Outcome:
-        """Follow a job to its end, on this worker."""
-        try:
-            return self._run(self._follow(claim, limits))
-        except TrainingError as error:
-            raise self.not_followed(claim, error) from error
-
-    def not_followed(self, claim: Claim, error: TrainingError) -> TrainingError:
-        """See to a job that could not be followed to its end, and say what became of it.
-
-        A retry goes on with it; where there is none, it is canceled.
-        """
-        if isinstance(error, (JobError, TaskInterrupted)):
-            return error
-        return self._see_to(claim, error)
-
-    def without_trigger(self, reason: str) -> TrainingError:
-        """See to the job whose trigger died."""
-        error = FollowingFailed(f"The trigger that followed the training job died ({reason}).", code="AT-436")
-        claim = self._store.read()
-        return self.not_followed(claim, error) if claim and not claim.over else error
-
-    def result(self, claim: Claim, outcome: Outcome, destination: str | None) -> Result:
-        """Find the SavedModel of a job that ended, and hand it on; raises JobError where there is none.
-
-        Args:
-            claim: The job.
-            outcome: How it ended.
-            destination: Where a copy of the model is wanted, which then is the one that is handed on.
-        """
-        self._claimed, self._job_ended = claim, True
-        return self._run(self._result(claim, outcome, destination))
+    def without_trigger(self, reason: str) -> NoReturn:
+        """Handle the job whose trigger died, and raise the error that reports it."""
+        with _ErrorsForAirflow():
+            error = FollowingFailed(f"The trigger that followed the training job died ({reason}).", code="AT-436")
+            self.claim = self._store.read()
+            raise self._not_followed(error) if self.claim and not self.claim.over else error
 
     def interrupt(self) -> None:
-        """Interrupt what runs, which then cancels its job. It may be called from a signal handler."""
+        """Interrupt the current step, which then cancels its job. Safe in a signal handler."""
         self._work.interrupt()
 
-    def check_not_ended(self, claim: Claim) -> None:
-        """Cancel the job, and raise JobCanceled, if a user ended the task while it was submitted.
+    # The job: submitted, or continued from an earlier try.
 
-        Airflow refuses the deferral of such a task, and its process ends without a word to us.
-        """
-        state = self._state()
-        if state in (None, "running"):
-            return
-        if self._cancel_on_kill and asyncio.run(cancel(claim)):
-            claim = self._over(claim)
-        raise JobCanceled(
-            f"The task was ended, it is {state}; {self._end(claim)}",
-            code="AT-421",
-            job_id=claim.job_id,
-            over=claim.over,
-        )
-
-    @contextmanager
-    def over_after_its_end(self, claim: Claim) -> Iterator[None]:
-        """Remember that nothing can come of a job any more, so that the next try starts a new one."""
+    def _begin(self) -> None:
         try:
-            yield
-        except JobError as error:
-            if error.over:
-                self._over(claim)
-            raise
+            self._run(self._submit_or_continue())
+        except ServiceUnavailable as error:
+            if not (self.claim and self._submitting):
+                raise
+            # A submit without a response may have arrived.
+            raise self._not_followed(error) from error
 
-    def _see_to(self, claim: Claim, error: TrainingError) -> FollowingFailed:
-        job = f"the job {claim.job_id}"
-        if self._retry_goes_on():
-            return FollowingFailed(f"{error} The retry goes on with {job}.", code="AT-431")
-        if not self._cancel_on_kill:
-            return FollowingFailed(
-                f"{error} No retry goes on with {job}; it is left alone, as cancel_on_kill=False asks for.",
-                code="AT-432",
-            )
-        try:
-            known = asyncio.run(cancel(claim))
-        except TrainingError as other:
-            return FollowingFailed(
-                f"{error} No retry goes on with {job}, and it could not be canceled and may still run: {other}",
-                code="AT-433",
-            )
-        if not known:
-            return FollowingFailed(
-                f"{error} No retry goes on with {job}, which the service does not know.", code="AT-434"
-            )
-        self._over(claim)
-        return FollowingFailed(
-            f"{error} No retry goes on with {job}, so it was canceled; clear the task to train again.", code="AT-435"
-        )
-
-    def _retry_goes_on(self) -> bool:
-        return self._durable and self._ti.try_number <= self._store.max_tries
-
-    def _over(self, claim: Claim) -> Claim:
-        claim = replace(claim, over=True)
-        try:
-            self._store.write(claim)
-        except Exception as error:  # noqa: BLE001 - that of a task that was cleared is closed: its next try knows it
-            self._log.info("That the job %s is over could not be written down: %s", claim.job_id, error)
-        return claim
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self._work.run(work)
-        except (asyncio.CancelledError, AirflowTaskTimeout) as error:
-            claim = self._claimed
-            if isinstance(error, AirflowTaskTimeout):
-                if not claim:
-                    raise
-                raise JobTimedOut(
-                    f"The execution_timeout passed; {self._end(claim)}",
-                    code="AT-413",
-                    job_id=claim.job_id,
-                    over=claim.over,
-                ) from None
-            if claim and claim.over:
-                raise JobCanceled(
-                    f"The task was ended; {self._end(claim)}", code="AT-422", job_id=claim.job_id
-                ) from None
-            end = self._end(claim) if claim else "no training job was submitted."
-            raise TaskInterrupted(f"The worker was told to end the task; {end}", code="AT-423") from None
-
-    def _end(self, claim: Claim) -> str:
-        became = "was canceled" if claim.over else "has ended" if self._job_ended else "may still run"
-        return f"the training job {claim.name} ({claim.job_id}) {became}."
-
-    def _state(self) -> str | None:
-        """The state of this task in Airflow's database; None where it cannot be read."""
-        ti = self._ti
-        try:
-            states = ti.get_task_states(
-                dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[ti.task_id], map_index=ti.map_index
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is: the job is well, and is gone on with
-            self._log.warning("The state of the task cannot be read: %s", error)
-            return None
-        # A mapped task's key has its index at its end.
-        return next(iter(states.get(ti.run_id, {}).values()), None)
-
-    async def _begin(self, describe: Callable[[], Description]) -> Claim:
-        decision = await Reattachment(
-            self._store,
-            self._log,
-            training_conn_id=self._training_conn_id,
-            durable=self._durable,
-            cancel_on_kill=self._cancel_on_kill,
-        ).decide()
-        claim = decision if isinstance(decision, Claim) else await self._start(describe, decision)
+    async def _submit_or_continue(self) -> None:
+        earlier = await job_of_earlier_try(self._task, self._store)
+        if isinstance(earlier, Claim):
+            self.claim = earlier
+        else:
+            await self._start(earlier)
         # Before the id, by which it is found.
-        self._ti.xcom_push(CLAIM_KEY, claim.to_xcom())
-        self._ti.xcom_push(JOB_ID_KEY, claim.job_id)
-        return claim
+        self._ti.xcom_push(CLAIM_KEY, self._job.to_xcom())
+        self._ti.xcom_push(JOB_ID_KEY, self._job.job_id)
 
-    async def _start(self, describe: Callable[[], Description], generation: int | None) -> Claim:
-        parameters, files = describe()
-        async with await TrainingHook(self._training_conn_id).connect(version=parameters.version) as client:
-            generation = generation or await unused_generation(self._store, client)
-            claim = self._store.write(
+    async def _start(self, job_number: int | None) -> None:
+        parameters, uploads = self._describe()
+        conn_id = self._task.training_conn_id
+        async with await TrainingHook(conn_id).connect(version=parameters.version) as client:
+            job_number = job_number or await unused_job_number(self._store, client)
+            self.claim = self._store.write(
                 Claim(
-                    job_id=self._store.job_id(generation),
-                    generation=generation,
+                    job_id=self._store.job_id(job_number),
+                    job_number=job_number,
                     max_tries=self._store.max_tries,
                     name=parameters.job_name,
-                    training_conn_id=self._training_conn_id,
+                    training_conn_id=conn_id,
                     version=parameters.version,
                     completion_time=parameters.completion_time,
                     inputs=sorted(parameters.data),
                 )
             )
-            async with self._canceled_on_kill(lambda: client, claim):
-                await self._upload(client, claim, files)
-                await self._submit(client, claim, parameters)
-        return self._store.write(claim.accepted())
+            async with self._canceled_on_kill(lambda: client):
+                await self._upload(client, uploads)
+                await self._submit(client, parameters)
+        self.claim = self._store.write(self._job.accepted())
 
-    async def _upload(self, client: TrainingClient, claim: Claim, files: Sequence[Upload]) -> None:
+    def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
+        """Find all errors before the first byte is sent."""
+        folder = files.dag_folder(self._task)
+        parameters: TrainingParameters | None = None
+        values: dict[str, Any] = {}
+        errors: list[str] = []
+        try:
+            values = files.given(self._task)
+            mask_variables(values.get("env"))
+            parameters = TrainingParameters.read(values, limited=self._task.execution_timeout is not None)
+        except InvalidParameters as error:
+            errors += error.errors
+        errors += files.input_errors(values, folder)
+        errors += files.destination_errors(self._destination)
+        if errors or parameters is None:
+            raise InvalidParameters(errors)
+        return parameters, files.uploads(parameters, folder)
+
+    async def _upload(self, client: TrainingClient, uploads: Sequence[Upload]) -> None:
+        folder = self._job.folder
         storage = await client.storage()
-        self._log.info("Uploading %s file%s to %s", f"{len(files):,}", "" if len(files) == 1 else "s", claim.folder)
-        transfer = TransferLog(lambda line: self._log.info("%s", line), len(files), TransferLog.UPLOAD)
+        self._log.info("Uploading %s file%s to %s", f"{len(uploads):,}", "" if len(uploads) == 1 else "s", folder)
+        transfer = TransferLog(lambda line: self._log.info("%s", line), len(uploads), TransferLog.UPLOAD)
 
         def done(file: Upload, size: int, sent: bool) -> None:
             transfer.file_done(file.name, size, sent)
 
-        await storage.upload(claim.folder, files, done, transfer.bytes_done)
+        await storage.upload(folder, uploads, done, transfer.bytes_done)
         transfer.end()
 
-    async def _submit(self, client: TrainingClient, claim: Claim, parameters: TrainingParameters) -> None:
+    async def _submit(self, client: TrainingClient, parameters: TrainingParameters) -> None:
         self._submitting = True
-        submit = asyncio.ensure_future(client.submit(claim.job_id, JobDescription.of(parameters, masks(parameters))))
+        job_id = self._job.job_id
+        submit = asyncio.ensure_future(client.submit(job_id, JobDescription.of(parameters, masks(parameters))))
         try:
             status = await asyncio.shield(submit)
         except asyncio.CancelledError:
-            # A request that is under way would arrive after the one that cancels its job.
+            # A submit in flight would arrive after the request that cancels its job.
             await asyncio.wait([submit], timeout=_LAST_SECONDS)
             submit.cancel()
             raise
         stats.submitted()
-        self._log.info("Submitted job %s (%s) to %s", claim.job_id, status.state.value, client.settings.base_url)
+        self._log.info("Submitted job %s (%s) to %s", job_id, status.state.value, client.settings.base_url)
 
-    async def _follow(self, claim: Claim, limits: Limits) -> Outcome:
+    def _store_link(self) -> None:
+        ti = self._ti
+        try:
+            map_index = ti.map_index if ti.map_index is not None else -1
+            tab = f"{base_url()}{task_path(ti.dag_id, ti.run_id, ti.task_id, map_index)}/plugin/{TASK_TAB}"
+            page = TrainingHook(self._job.training_conn_id).job_page(self._job.job_id) or tab
+            ti.xcom_push(TrainingJobLink().xcom_key, page)
+        except Exception as error:  # noqa: BLE001 - the job has been submitted, and is followed without a link
+            self._log.warning("The link to the job could not be stored: %s", error)
+
+    # Following.
+
+    def _defer(self) -> NoReturn:
+        task, job = self._task, self._job
+        limits = self._limits().to_dict()
+        task.defer(
+            trigger=TrainingTrigger(job.training_conn_id, job.job_id, job.version, limits, task.cancel_on_kill),
+            method_name=task.execute_complete.__name__,
+            kwargs={"claim": job.to_dict()},
+        )
+
+    def _follow(self) -> Outcome:
+        try:
+            return self._run(self._report())
+        except TrainingError as error:
+            raise self._not_followed(error) from error
+
+    async def _report(self) -> Outcome:
         async def push(key: str, value: Any) -> None:
             self._ti.xcom_push(key, value)
 
         async def connect() -> TrainingClient:
-            return await _hook(claim).connect(version=claim.version, policy=PATIENCE, known=True)
+            return await self._job.connect(FOLLOW)
 
-        watcher = Watcher(await connect(), connect, patience=PATIENCE.budget)
-        # Where the credentials were renewed, its client is another one in the end.
-        async with watcher, self._canceled_on_kill(lambda: watcher.client, claim):
-            return await report(watcher, claim.job_id, log=self._log, lines=self._log, store=push, limits=limits)
-
-    @asynccontextmanager
-    async def _canceled_on_kill(self, client: Callable[[], TrainingClient], claim: Claim) -> AsyncIterator[None]:
-        self._claimed = claim
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self._cancel_on_kill and not self._goes_on():
-                await self._cancel_at_the_end(client(), claim)
-            raise
-
-    async def _cancel_at_the_end(self, client: TrainingClient, claim: Claim) -> None:
-        """Cancel a job in the few seconds that are left to this process, or have it done after them."""
-        try:
-            stand_in = StandIn(client.settings, claim.job_id)
-        except OSError as error:
-            stand_in = None
-            self._log.warning("The process that would go on with a cancellation cannot be started: %s", error)
-        try:
-            with fail_after(_LAST_SECONDS):
-                known = await client.cancel(claim.job_id)
-            # One that the service does not know yet may arrive there still.
-            if known:
-                if stand_in:
-                    stand_in.dismiss()
-                stats.canceled()
-                self._claimed = self._over(claim)
-        except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
-            why = str(error).rstrip(".") or "no answer in time"
-            rest = (
-                f" A process of its own goes on trying for {PATIENCE_OF_STAND_IN / 60:g} minutes." if stand_in else ""
+        watcher = Watcher(await connect(), connect, patience=FOLLOW.budget)
+        # The watcher replaces its client when the credentials are renewed.
+        async with watcher, self._canceled_on_kill(lambda: watcher.client):
+            return await report(
+                watcher, self._job.job_id, log=self._log, lines=self._log, store=push, limits=self._limits()
             )
-            told = coded(f"The job {claim.job_id} could not be canceled yet: {why}.{rest}", code="AT-415")
-            self._log.warning("%s", told)
-        finally:
-            if stand_in:
-                stand_in.begin()
 
-    def _goes_on(self) -> bool:
-        """Whether the worker is told to end but the task is not: it is shut down, and a retry goes on with the job."""
-        return self._work.interrupted and self._retry_goes_on() and self._state() in (None, "running")
+    def _limits(self) -> Limits:
+        started, timeout = self._ti.start_date, self._task.execution_timeout
+        return Limits(
+            submitted=datetime.fromisoformat(self._job.submitted or started.isoformat()),
+            # Airflow does not enforce it while the task is deferred.
+            deadline=started + timeout if timeout else None,
+            completion_time=read_duration(self._job.completion_time),
+            pending_timeout=self._task.pending_timeout,
+        )
 
-    async def _result(self, claim: Claim, outcome: Outcome, destination: str | None) -> Result:
-        status = outcome.status
+    # The result.
+
+    def _return(self, outcome: Outcome) -> str:
+        """Publish the result of a job that ended; raises JobError if it has none."""
+        self._job_ended = True
+        result = self._run(self._result(outcome))
+        self.location = result.location
+        update_asset_events(self._context, self._task.outlets, result)
+        return result.location
+
+    async def _result(self, outcome: Outcome) -> Result:
+        job, status = self._job, outcome.status
         self._ti.xcom_push(STATUS_KEY, status.to_wire())
         check_success(outcome)
-        async with await _hook(claim).connect(version=claim.version, known=True) as client:
+        async with await job.connect() as client:
             storage = await client.storage()
-            keys = await storage.keys(claim.folder)
-            models = saved_models(outcome, keys, claim.folder, claim.inputs)
-            if choice := choice_among(models):
+            keys = await storage.keys(job.folder)
+            models = saved_models(outcome, keys, job.folder, job.inputs)
+            if choice := describe_choice(models):
                 self._log.info("%s", choice)
-            key = models[0]
             try:
-                metrics = await kept_metrics(storage, outcome, keys, claim.folder, claim.inputs)
+                metrics = await kept_metrics(storage, outcome, keys, job.folder, job.inputs)
             except StorageError as error:
                 # The model is there: a training does not fail for its metrics.
-                self._log.warning("The metrics beside the model could not be kept or read: %s", error)
+                self._log.warning("The metrics beside the model could not be stored or read: %s", error)
                 metrics = dict(outcome.metrics)
-        location = f"training://{claim.training_conn_id}@data/{key}"
-        if destination:
+        location = f"training://{job.training_conn_id}@data/{models[0]}"
+        if destination := self._destination:
             ended = threading.Event()
             try:
-                await asyncio.to_thread(copy_model, location, destination, claim.job_id, ended)
+                await asyncio.to_thread(files.copy_model, location, destination, job.job_id, ended)
             finally:
-                # A thread cannot be interrupted: it looks for this.
+                # A thread cannot be interrupted: it checks this event.
                 ended.set()
             location = destination
         duration = status.duration.total_seconds() if status.duration else None
@@ -384,6 +307,181 @@ class Attempt:
         self._log.info("The SavedModel is at %s", location)
         return result
 
+    @property
+    def _destination(self) -> str | None:
+        given = self._task.model_destination
+        return str(given) if given else None
 
-def _hook(claim: Claim) -> TrainingHook:
-    return TrainingHook(claim.training_conn_id)
+    # The job of a task that ends early.
+
+    def _not_followed(self, error: TrainingError) -> TrainingError:
+        """Decide about a job that could not be followed to its end: a retry continues with it, or it is canceled."""
+        if isinstance(error, (JobError, TaskInterrupted)):
+            return error
+        job = f"the job {self._job.job_id}"
+        if self._retry_continues():
+            return FollowingFailed(f"{error} The retry continues with {job}.", code="AT-431")
+        if not self._task.cancel_on_kill:
+            return FollowingFailed(
+                f"{error} No retry continues with {job}; it is not canceled, since cancel_on_kill=False.",
+                code="AT-432",
+            )
+        try:
+            known = asyncio.run(self._job.cancel())
+        except TrainingError as other:
+            return FollowingFailed(
+                f"{error} No retry continues with {job}, and it could not be canceled and may still run: {other}",
+                code="AT-433",
+            )
+        if not known:
+            return FollowingFailed(
+                f"{error} No retry continues with {job}, which the service does not know.", code="AT-434"
+            )
+        self._set_over()
+        return FollowingFailed(
+            f"{error} No retry continues with {job}, so it was canceled; clear the task to train again.",
+            code="AT-435",
+        )
+
+    def _check_not_ended(self) -> None:
+        """Cancel the job and raise JobCanceled if a user ended the task while it was submitted.
+
+        Airflow refuses to defer such a task, and ends its process without `on_kill`.
+        """
+        state = self._state()
+        if state in (None, "running"):
+            return
+        if self._task.cancel_on_kill and asyncio.run(self._job.cancel()):
+            self._set_over()
+        raise JobCanceled(
+            f"The task was ended, it is {state}; {self._fate()}",
+            code="AT-421",
+            job_id=self._job.job_id,
+            over=self._job.over,
+        )
+
+    @contextmanager
+    def _mark_over(self) -> Iterator[None]:
+        """Mark a job that can have no result any more, so that the next try starts a new one."""
+        try:
+            yield
+        except JobError as error:
+            if error.over:
+                self._set_over()
+            raise
+
+    def _set_over(self) -> None:
+        self.claim = replace(self._job, over=True)
+        try:
+            self._store.write(self.claim)
+        except Exception as error:  # noqa: BLE001 - the store of a cleared task is closed; its next try knows of the clear
+            self._log.info("The end of the job %s could not be stored: %s", self.claim.job_id, error)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a step; raise the error of this package that reports its interruption."""
+        try:
+            return self._work.run(work)
+        except AirflowTaskTimeout:
+            if not self.claim:
+                raise
+            raise JobTimedOut(
+                f"The execution_timeout passed; {self._fate()}",
+                code="AT-413",
+                job_id=self.claim.job_id,
+                over=self.claim.over,
+            ) from None
+        except asyncio.CancelledError:
+            if self.claim and self.claim.over:
+                raise JobCanceled(
+                    f"The task was ended; {self._fate()}", code="AT-422", job_id=self.claim.job_id
+                ) from None
+            fate = self._fate() if self.claim else "no training job was submitted."
+            raise TaskInterrupted(f"The task was interrupted; {fate}", code="AT-423") from None
+
+    @asynccontextmanager
+    async def _canceled_on_kill(self, client: Callable[[], TrainingClient]) -> AsyncIterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._task.cancel_on_kill and not self._continues():
+                await self._cancel_in_time(client())
+            raise
+
+    async def _cancel_in_time(self, client: TrainingClient) -> None:
+        """Cancel the job in the few seconds that are left to this process, or leave it to a process that survives."""
+        job_id = self._job.job_id
+        try:
+            stand_in = StandIn(client.settings, job_id)
+        except OSError as error:
+            stand_in = None
+            self._log.warning("The process that would keep trying to cancel the job cannot be started: %s", error)
+        try:
+            with fail_after(_LAST_SECONDS):
+                known = await client.cancel(job_id)
+            # A job that the service does not know yet may still arrive.
+            if known:
+                if stand_in:
+                    stand_in.dismiss()
+                stats.canceled()
+                self._set_over()
+        except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
+            why = str(error).rstrip(".") or "no response in time"
+            rest = (
+                f" A separate process keeps trying for {CANCEL_AFTER_EXIT.budget / 60:g} minutes." if stand_in else ""
+            )
+            warning = coded(f"The job {job_id} could not be canceled yet: {why}.{rest}", code="AT-415")
+            self._log.warning("%s", warning)
+        finally:
+            if stand_in:
+                stand_in.begin()
+
+    def _fate(self) -> str:
+        became = "was canceled" if self._job.over else "has ended" if self._job_ended else "may still run"
+        return f"the training job {self._job.name} ({self._job.job_id}) {became}."
+
+    def _retry_continues(self) -> bool:
+        return self._task.durable and self._ti.try_number <= self._store.max_tries
+
+    def _continues(self) -> bool:
+        """Whether only the worker is shut down, not the task, and a retry continues with the job."""
+        return self._work.interrupted and self._retry_continues() and self._state() in (None, "running")
+
+    def _state(self) -> str | None:
+        """The state of this task in Airflow's database; None if it cannot be read."""
+        ti = self._ti
+        try:
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[ti.task_id], map_index=ti.map_index
+            )
+        except Exception as error:  # noqa: BLE001 - the job is well, whatever the database's error
+            self._log.warning("The state of the task cannot be read: %s", error)
+            return None
+        # The key of a mapped task ends with its index.
+        return next(iter(states.get(ti.run_id, {}).values()), None)
+
+    @property
+    def _job(self) -> Claim:
+        if self.claim is None:
+            raise AssertionError("a job is claimed before it is used")
+        return self.claim
+
+
+class _ErrorsForAirflow:
+    """Gives Airflow one clear sentence, and no retries if a retry cannot help.
+
+    The cause remains available to a debugger (`__context__`), but its stack is not in the task log.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, TrainingError):
+            if error.retryable:
+                raise error.with_traceback(None) from None
+            raise AirflowFailException(str(error)) from None
+
+
+def _trigger_has_connection() -> bool:
+    """Whether a trigger would get its connection: under `airflow dags test` Airflow 3.3 has none for it."""
+    return hasattr(task_runner.SUPERVISOR_COMMS, "asend")

@@ -1,4 +1,4 @@
-"""The application behind the pages, below `/training` of Airflow's api-server."""
+"""The application behind the pages, mounted at `/training` of Airflow's api-server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_training.plugins.job_refs import InvalidRef
 _HERE = Path(__file__).parent
 PAGES = ("job", "compare", "jobs")
 
-# Scripts and styles come from files of ours only, and the page can neither send a form nor be framed by others.
+# Scripts and styles come from our files only; the page can neither send a form nor be framed by other sites.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
@@ -24,7 +24,7 @@ _POLICY = (
 
 
 def application() -> FastAPI:
-    """Make it: the pages, which hold no data, what they load, and the JSON that they ask for."""
+    """Make the application: the pages, which contain no data, their static files, and their JSON API."""
     app = FastAPI(title="Training", openapi_url=None)
     app.middleware("http")(_headers)
     app.add_exception_handler(InvalidRef, _invalid)
@@ -33,23 +33,23 @@ def application() -> FastAPI:
     app.include_router(routes_lists.router, prefix="/api")
     app.mount("/static", StaticFiles(directory=_HERE / "static"))
     for page in PAGES:
-        app.add_api_route(f"/{page}", _shows(_HERE / "pages" / f"{page}.html"))
+        app.add_api_route(f"/{page}", _page(_HERE / "pages" / f"{page}.html"))
     return app
 
 
-def _shows(page: Path) -> Callable[[], FileResponse]:
+def _page(page: Path) -> Callable[[], FileResponse]:
     def show() -> FileResponse:
         return FileResponse(page, media_type="text/html")
 
     return show
 
 
-async def _headers(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await go_on(request)
+async def _headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
-    # Pages and scripts are asked about by their ETag each time: those of another version do not go together.
+    # Pages and scripts are revalidated by ETag each time, since those of different versions do not work together.
     is_data = response.headers.get("Content-Type", "").startswith("application/json")
     response.headers["Cache-Control"] = "no-store" if is_data else "no-cache"
     return response
@@ -57,6 +57,6 @@ async def _headers(request: Request, go_on: Callable[[Request], Awaitable[Respon
 
 async def _invalid(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        said = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
-        return JSONResponse({"detail": f"{said}."}, 422)
+        details = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
+        return JSONResponse({"detail": f"{details}."}, 422)
     return JSONResponse({"detail": str(error)}, 422)

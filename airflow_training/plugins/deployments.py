@@ -1,4 +1,4 @@
-"""Which trainings' models are served now, by what tasks told of it."""
+"""Which trainings' models are deployed now, by the deployment events that tasks pushed as XComs."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from airflow_training.plugins.job_owners import owners_of
 from airflow_training.plugins.task_instances import trainings_of
 from airflow_training.xcom_keys import DEPLOYED_KEY
 
-# Tasks that told of it, the latest ones. They are few: those that deploy.
-_MOST = 500
+# The latest XComs with deployment events; only tasks that deploy push them.
+_MAX_XCOMS = 500
 
-# Trainings in a row, each of which works on what the one before has left.
-_LINKS = 3
+# Trainings in a row, each of which continues from the model of the one before.
+_MAX_CHAIN = 3
 _SCHEME = "training://"
 _JOB = re.compile(r"/jobs/[^/]+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
 
 @cached(TTLCache(1, 2.0), lock=Lock())
 def deployed_locations() -> set[str]:
-    """The locations of the models that are served, and of those that they were made of."""
-    told = (
-        select(XComModel.value).where(XComModel.key == DEPLOYED_KEY).order_by(XComModel.timestamp.desc()).limit(_MOST)
-    )
+    """The locations of the models that are deployed, and of those that they were made from."""
+    deployed = select(XComModel.value).where(XComModel.key == DEPLOYED_KEY)
+    newest = deployed.order_by(XComModel.timestamp.desc()).limit(_MAX_XCOMS)
     with create_session(scoped=False) as session:
-        values = list(session.scalars(told))
+        values = list(session.scalars(newest))
     found = served(event for value in reversed(values) if isinstance(value, list) for event in value)
-    newly = found
-    for _ in range(_LINKS):
-        newly = _made_of(newly) - found
-        found = found | newly
+    added = found
+    for _ in range(_MAX_CHAIN):
+        added = _made_from(added) - found
+        found = found | added
     return found
 
 
-def _made_of(locations: Iterable[str]) -> set[str]:
-    """What trainings were given as their data: a model that is validated, or trained further, has another location."""
+def _made_from(locations: Iterable[str]) -> set[str]:
+    """The inputs of the trainings behind locations: a model that is validated or trained further has a new location."""
     jobs = [found[1] for location in locations if (found := _JOB.search(location))]
     trainings = trainings_of(list(owners_of(jobs).values())) if jobs else []
     return {value for training in trainings for _, value in training.parameters if value.startswith(_SCHEME)}
 
 
 def served(events: Iterable[Any]) -> set[str]:
-    """Which locations are served after some events: of each model the version that was deployed last and stayed.
+    """The locations that are deployed after some events: of each model, the latest version that was not withdrawn.
 
     >>> first = {"model": "/models/census", "version": 1, "location": "training://a"}
     >>> second = first | {"version": 2, "location": "training://b"}

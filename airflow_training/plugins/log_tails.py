@@ -1,4 +1,4 @@
-"""The end of each job's log that somebody looks at, read on and kept in memory."""
+"""The end of the log of each job that a page shows, kept in memory and extended on each request."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from airflow_training.api.log import LogRecord
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.follow.log_tail import LogTail
 from airflow_training.per_loop import PerLoop
-from airflow_training.plugins.clients import Service
-from airflow_training.plugins.texts import sendable
+from airflow_training.plugins.display import utf8_safe
+from airflow_training.plugins.gateway import ServiceRef
 
-MOST_LINES = 2000
-"""The lines that are kept of a job, and that a reply holds."""
+MAX_LINES = 2000
+"""The lines that are kept of a log, and that a reply holds."""
 
-_MOST_CHARACTERS = 1024 * 1024
-_MOST_TAILS = 50
-# The last but one multiple of so many bytes is where the reading of a long log begins; pieces read for one answer.
-_BEGIN = 1024 * 1024
-_PIECES = 40
+_MAX_CHARACTERS = 1024 * 1024
+_MAX_TAILS = 50
+# A long log is read from the last but one multiple of this many bytes.
+_STRIDE = 1024 * 1024
+# Chunks that are read for one request.
+_MAX_CHUNKS = 40
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class _Line:
 
     def to_dict(self) -> dict[str, Any]:
         time = self.record.time
-        # As Airflow does with every line of a task log.
-        line = redact(sendable(self.record.line))
+        # As Airflow masks every line of a task log.
+        line = redact(utf8_safe(self.record.line))
         return {"n": self.number, "time": time.isoformat() if time else None, "line": line}
 
 
@@ -42,11 +43,11 @@ class Tail:
     """The end of a log.
 
     Attributes:
-        id: Names the byte at which the reading began; empty before. Lines have the same numbers in all readings, also
-            those of other processes, that began there.
-        ended: Whether no line comes any more.
-        unknown: Whether the service did not know the job when it was asked last.
-        skipped: Whether the log has lines before those that are numbered.
+        id: The offset at which reading began; empty before. Line numbers are the same in all tails that began there,
+            also in those of other processes.
+        ended: Whether the log is complete.
+        unknown: Whether the service did not know the job at the last request.
+        skipped: Whether the log has lines before the first numbered one.
     """
 
     def __init__(self) -> None:
@@ -60,17 +61,17 @@ class Tail:
         self._next = 1
 
     async def read_on(self, client: TrainingClient, job_id: str) -> None:
-        """Read what is new, as far as it goes."""
+        """Read what the job has written since."""
         if self.ended:
             return
         # Before the log: when the job has ended, its log is complete.
         status = await client.find(job_id)
         self.unknown = status is None
         ended = status is not None and status.state.ended
-        for _ in range(_PIECES):
+        for _ in range(_MAX_CHUNKS):
             chunk = await client.log(job_id, self._tail.read_until)
             if not self.id:
-                begin = max(0, (chunk.size or 0) // _BEGIN - 1) * _BEGIN
+                begin = max(0, (chunk.size or 0) // _STRIDE - 1) * _STRIDE
                 self.id = str(begin)
                 if begin:
                     self._tail = LogTail(begin, within_a_line=True)
@@ -78,16 +79,16 @@ class Tail:
                     continue
             more = len(chunk.content) >= client.LOG_CHUNK
             last = ended and not more
-            self._add(self._tail.take(chunk.content, ndjson=chunk.ndjson, size=chunk.size, more=more, last=last))
+            self._add(self._tail.feed(chunk.content, ndjson=chunk.ndjson, size=chunk.size, more=more, last=last))
             if not more:
                 self.ended = ended
                 break
 
     def reply(self, after: int) -> dict[str, Any]:
-        """The lines after a number, the last of them."""
+        """The kept lines after a line number."""
         records = [line.to_dict() for line in self._lines if line.number > after]
         first = self._lines[0].number if self._lines else 1
-        # One of several processes may not have read as far as another.
+        # Another process of the api-server may have read further.
         following = max(self._next, after + 1)
         return {"records": records, "next": following, "skipped": after < first - 1 or (not after and self.skipped)}
 
@@ -96,17 +97,17 @@ class Tail:
             self._lines.append(_Line(self._next, record))
             self._next += 1
             self._characters += len(record.line)
-        while len(self._lines) > MOST_LINES or self._characters > _MOST_CHARACTERS:
+        while len(self._lines) > MAX_LINES or self._characters > _MAX_CHARACTERS:
             self._characters -= len(self._lines.popleft().record.line)
 
 
 class Tails:
-    """The tails of one event loop, those that somebody asked for last."""
+    """The tails of one event loop, the most recently used ones."""
 
     def __init__(self) -> None:
-        self._kept: LRUCache[tuple[Service, str], Tail] = LRUCache(_MOST_TAILS)
+        self._kept: LRUCache[tuple[ServiceRef, str], Tail] = LRUCache(_MAX_TAILS)
 
-    def get(self, service: Service, job_id: str) -> Tail:
+    def get(self, service: ServiceRef, job_id: str) -> Tail:
         """The tail of a job's log."""
         key = (service, job_id)
         if key not in self._kept:
@@ -115,4 +116,4 @@ class Tails:
 
 
 tails = PerLoop(Tails)
-"""Those of the event loop that runs."""
+"""The tails of the running event loop."""

@@ -1,4 +1,4 @@
-"""What the pages ask for that show many jobs: the trainings of a Dag side by side, and all jobs of a connection."""
+"""The JSON API of the pages that show many jobs: the trainings of a Dag compared, and all jobs of a connection."""
 
 from __future__ import annotations
 
@@ -11,41 +11,37 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_training.api.status import JobStatus
 from airflow_training.client.client import TrainingClient
-from airflow_training.plugins.access import Rights, RightsDep
-from airflow_training.plugins.clients import Service
+from airflow_training.plugins.access import Rights, RightsDep, readable_connections
 from airflow_training.plugins.deployments import deployed_locations
-from airflow_training.plugins.display import told_to
-from airflow_training.plugins.gateway import Answer, asking
+from airflow_training.plugins.display import run_labels, show_status
+from airflow_training.plugins.gateway import Answer, ServiceRef, gateway, visible_to
 from airflow_training.plugins.job_owners import owners_of
-from airflow_training.plugins.job_refs import InvalidRef, TaskRef, optional, task_ref, text
-from airflow_training.plugins.run_labels import labels
-from airflow_training.plugins.task_instances import Training, latest, training_tasks, trainings_of
-from airflow_training.plugins.viewed_job import show_status
-from airflow_training.plugins.visible_connections import readable_connections
+from airflow_training.plugins.job_refs import InvalidRef, TaskRef, optional, read_task_ref, required
+from airflow_training.plugins.task_instances import Training, latest_refs, training_tasks, trainings_of
 from airflow_training.urls import base_path, job_path
 
 router = APIRouter()
 
-_MOST_CHOSEN = 50
-_MOST_JOBS = 1000
-# Seconds for which a list is given out again: it is long.
+_MAX_SELECTED = 50
+_MAX_JOBS = 1000
+# Seconds for which a list is reused, since it is long.
 _FRESH = 5.0
-_FORBIDDEN = "You may not do this: it needs Airflow's right to the Dag or the connection."
+_FORBIDDEN = "You need Airflow's permission for the Dag or the connection."
 
 
-def _wanted(
+def _selected(
     request: Request, rights: RightsDep, limit: int = Query(25, ge=1, le=100)
 ) -> tuple[list[str], list[Training]]:
-    """The training tasks of the Dag, and the trainings that were asked for."""
-    chosen = request.query_params.getlist("ti")
-    if not chosen:
-        dag_id, task_id = text(request.query_params, "dag_id"), optional(request.query_params, "task_id")
+    """The training tasks of the Dag, and the selected trainings."""
+    selected = request.query_params.getlist("ti")
+    if not selected:
+        dag_id, task_id = required(request.query_params, "dag_id"), optional(request.query_params, "task_id")
         if not rights.dag(dag_id):
             raise HTTPException(403, _FORBIDDEN)
-        return training_tasks(dag_id), trainings_of(latest(dag_id, task_id, limit))
-    if len(chosen) > _MOST_CHOSEN:
-        raise InvalidRef(f"No more than {_MOST_CHOSEN} trainings can be compared.")
-    refs = [task_ref(_json(given)) for given in chosen]
+        return training_tasks(dag_id), trainings_of(latest_refs(dag_id, task_id, limit))
+    if len(selected) > _MAX_SELECTED:
+        raise InvalidRef(f"At most {_MAX_SELECTED} trainings can be compared.")
+    refs = [read_task_ref(_json(given)) for given in selected]
     if not all(rights.dag(dag_id) for dag_id in {ref.dag_id for ref in refs}):
         raise HTTPException(403, _FORBIDDEN)
     return sorted({ref.task_id for ref in refs}), trainings_of(list(dict.fromkeys(refs)))
@@ -60,22 +56,22 @@ def _json(given: str) -> Any:
 
 @router.get("/trainings")
 async def trainings(
-    wanted: Annotated[tuple[list[str], list[Training]], Depends(_wanted)], rights: RightsDep
+    selected: Annotated[tuple[list[str], list[Training]], Depends(_selected)], rights: RightsDep
 ) -> dict[str, Any]:
-    """Trainings side by side, the newest first."""
-    tasks, found = wanted
-    named = labels([training.ref for training in found])
-    served = await run_in_threadpool(deployed_locations)
-    running = {Service(task.conn_id, task.version) for task in found if not _ended(task.status)}
-    answers = {service: await told_to(rights, service, await _all_jobs(service)) for service in running}
+    """Trainings to compare, the newest first."""
+    tasks, found = selected
+    labels = run_labels([training.ref for training in found])
+    deployed = await run_in_threadpool(deployed_locations)
+    running = {ServiceRef(task.conn_id, task.version) for task in found if not _ended(task.status)}
+    answers = {service: await visible_to(rights, service, await _all_jobs(service)) for service in running}
     shown = []
     for training in found:
-        answer = answers.get(Service(training.conn_id, training.version))
-        status = _of_all(answer, training.job_id) or training.status
+        answer = answers.get(ServiceRef(training.conn_id, training.version))
+        status = _status_in(answer, training.job_id) or training.status
         ref = training.ref.to_dict()
         shown.append({
             "ref": ref,
-            "label": named[training.ref],
+            "label": labels[training.ref],
             "job_id": training.job_id,
             "name": status.name if status else training.name,
             "status": status.state.value if status else "UNKNOWN",
@@ -83,7 +79,7 @@ async def trainings(
             "duration": show_status(status)["duration"] if status else None,
             "metrics": dict(training.metrics),
             "parameters": dict(training.parameters),
-            "deployed": training.location is not None and training.location in served,
+            "deployed": training.location is not None and training.location in deployed,
             "url": base_path() + job_path(ref),
         })  # fmt: skip
     unreachable = next((answer for answer in answers.values() if not answer.reachable), None)
@@ -92,12 +88,12 @@ async def trainings(
 
 
 def _connections(request: Request, user: GetUserDep, rights: RightsDep) -> tuple[list[str], str]:
-    """The connections that the user may read, and the one that was asked for."""
-    asked = optional(request.query_params, "conn_id")
-    if asked and not rights.connection(asked):
+    """The connections that the user may read, and the requested one."""
+    requested = optional(request.query_params, "conn_id")
+    if requested and not rights.connection(requested):
         raise HTTPException(403, _FORBIDDEN)
     readable = readable_connections(user, rights)
-    return readable, asked or (readable[0] if readable else "")
+    return readable, requested or (readable[0] if readable else "")
 
 
 @router.get("/jobs")
@@ -108,7 +104,7 @@ async def jobs(
     names, conn_id = connections
     if not conn_id:
         return {"connections": [], "connection": "", "jobs": [], "left_out": 0, "service": None}
-    answer = await _all_jobs(Service(conn_id))
+    answer = await _all_jobs(ServiceRef(conn_id))
     newest = answer.value or []
     owners = await run_in_threadpool(_readable_owners, [job.job_id for job in newest], rights)
     shown = [_show_job(conn_id, job, owners.get(job.job_id)) for job in newest if owners.get(job.job_id) != _HIDDEN]
@@ -136,17 +132,17 @@ def _show_job(conn_id: str, job: JobStatus, owner: TaskRef | None) -> dict[str, 
     return {**show_status(job), "task": owner.to_dict() if owner else None, "url": base_path() + job_path(ref)}
 
 
-async def _all_jobs(service: Service) -> Answer[list[JobStatus]]:
-    """The newest jobs of a service; more of them are shown to nobody."""
+async def _all_jobs(service: ServiceRef) -> Answer[list[JobStatus]]:
+    """The newest jobs of a service; older ones are not shown."""
 
     async def newest(client: TrainingClient) -> list[JobStatus]:
-        jobs = await client.jobs(finished=_MOST_JOBS)
-        return sorted(jobs, key=lambda job: str(job.submission_time), reverse=True)[:_MOST_JOBS]
+        jobs = await client.jobs(finished=_MAX_JOBS)
+        return sorted(jobs, key=lambda job: str(job.submission_time), reverse=True)[:_MAX_JOBS]
 
-    return await asking.get().ask(service, "jobs", "", newest, fresh=_FRESH)
+    return await gateway.get().ask(service, "jobs", "", newest, fresh=_FRESH)
 
 
-def _of_all(answer: Answer[list[JobStatus]] | None, job_id: str) -> JobStatus | None:
+def _status_in(answer: Answer[list[JobStatus]] | None, job_id: str) -> JobStatus | None:
     return next((job for job in (answer.value if answer else None) or [] if job.job_id == job_id), None)
 
 

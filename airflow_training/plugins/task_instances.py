@@ -1,4 +1,4 @@
-"""What Airflow's database knows of the trainings of its tasks: their XComs and their rendered fields."""
+"""The trainings of tasks in Airflow's database: their XComs and their rendered fields."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_training.api.status import JobStatus
+from airflow_training.plugins.display import parameter_table, utf8_safe
 from airflow_training.plugins.job_refs import TaskRef
-from airflow_training.plugins.parameter_table import flat
-from airflow_training.plugins.texts import sendable
 from airflow_training.xcom_keys import CLAIM_KEY, CURSOR_KEY, JOB_ID_KEY, RESULT_KEY, STATUS_KEY
 
 _KEYS = (JOB_ID_KEY, CLAIM_KEY, STATUS_KEY, CURSOR_KEY, RESULT_KEY)
@@ -31,28 +30,28 @@ NO_JOB_YET = "The task has not submitted a job yet."
 # It becomes a part of a path of the job API.
 _VERSION = re.compile(r"[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*")
 
-# A template field that no task has but a training.
-_FIELD_OF_A_TRAINING = "training_conn_id"
+# A template field that only training tasks have.
+_TRAINING_FIELD = "training_conn_id"
 
 
 @dataclass(frozen=True)
 class Training:
-    """A task instance, and what it told of its job.
+    """A task instance and its job.
 
     Attributes:
         ref: The task instance.
         state: Its state.
         try_number: Its try.
-        job_id: Its job; empty where it has none.
+        job_id: Its job; empty if it has none.
         conn_id: The connection to the service of the job.
-        version: The job API's version, where it is not the connection's.
+        version: The version of the job API, if it is not the connection's.
         name: The job's name.
-        inputs: The names of its data.
-        status: What the service said of it last.
-        location: Where its model is.
-        metrics: Its metrics: the final ones, or those of the log until now.
-        parameters: The task's rendered fields, flat; Airflow has masked them.
-        why_no_job: Why there is no job; empty where there is one.
+        inputs: The names of its input data.
+        status: Its last known status.
+        location: The location of its model.
+        metrics: Its metrics: the final ones, or those logged so far.
+        parameters: The task's rendered fields, flattened; Airflow has masked them.
+        why_no_job: Why there is no job; empty if there is one.
     """
 
     ref: TaskRef
@@ -71,7 +70,7 @@ class Training:
 
 
 def training_of(ref: TaskRef) -> Training | None:
-    """Tell what is known of a task; None where there is no such task instance."""
+    """The training of a task; None if there is no such task instance."""
     with _reading() as session:
         found = _trainings([ref], session)
         if not found:
@@ -81,13 +80,13 @@ def training_of(ref: TaskRef) -> Training | None:
 
 
 def trainings_of(refs: Sequence[TaskRef]) -> list[Training]:
-    """Tell what is known of tasks, in the order of the references; those without a job are left out."""
+    """The trainings of tasks, in the order of the references; tasks without a job are left out."""
     with _reading() as session:
         return [training for training in _trainings(refs, session) if training.job_id]
 
 
-def latest(dag_id: str, task_id: str, limit: int) -> list[TaskRef]:
-    """The latest tasks of a Dag that submitted a job, the newest first; of one task where it is named."""
+def latest_refs(dag_id: str, task_id: str, limit: int) -> list[TaskRef]:
+    """The latest task instances of a Dag, or of one of its tasks, that submitted a job: the newest first."""
     where = [XComModel.dag_id == dag_id, XComModel.key == JOB_ID_KEY]
     if task_id:
         where.append(XComModel.task_id == task_id)
@@ -113,26 +112,26 @@ def _reading() -> Iterator[Session]:
 def _trainings(refs: Sequence[TaskRef], session: Session) -> list[Training]:
     xcoms: dict[TaskRef, dict[str, Any]] = {ref: {} for ref in refs}
     for key, value, *task in session.execute(
-        _of(XComModel, (XComModel.key, XComModel.value), refs).where(XComModel.key.in_(_KEYS))
+        _rows_of(XComModel, (XComModel.key, XComModel.value), refs).where(XComModel.key.in_(_KEYS))
     ):
         xcoms[TaskRef(*task)][key] = value
     fields = {
         TaskRef(*task): rendered
         for rendered, *task in session.execute(
-            _of(RenderedTaskInstanceFields, (RenderedTaskInstanceFields.rendered_fields,), refs)
+            _rows_of(RenderedTaskInstanceFields, (RenderedTaskInstanceFields.rendered_fields,), refs)
         )
     }
     states = {
         TaskRef(*task): (state, try_number)
         for state, try_number, *task in session.execute(
-            _of(TaskInstance, (TaskInstance.state, TaskInstance.try_number), refs)
+            _rows_of(TaskInstance, (TaskInstance.state, TaskInstance.try_number), refs)
         )
     }
     return [_training(ref, *states[ref], xcoms[ref], fields.get(ref) or {}) for ref in refs if ref in states]
 
 
-def _of(table: Any, columns: Sequence[Any], refs: Sequence[TaskRef]) -> Any:
-    """Columns of the rows that belong to task instances, and whose they are."""
+def _rows_of(table: Any, columns: Sequence[Any], refs: Sequence[TaskRef]) -> Any:
+    """Select columns of the rows that belong to task instances, followed by the columns of the reference."""
     key = (table.dag_id, table.run_id, table.task_id, table.map_index)
     wanted = [(ref.dag_id, ref.run_id, ref.task_id, ref.map_index) for ref in refs]
     return select(*columns, *key).where(tuple_(*key).in_(wanted))
@@ -141,7 +140,7 @@ def _of(table: Any, columns: Sequence[Any], refs: Sequence[TaskRef]) -> Any:
 def _training(
     ref: TaskRef, state: str | None, try_number: int, xcoms: Mapping[str, Any], rendered: Mapping[str, Any]
 ) -> Training:
-    task = Training(ref, state, try_number, parameters=flat(rendered))
+    task = Training(ref, state, try_number, parameters=parameter_table(rendered))
     claim = _of_job(xcoms.get(CLAIM_KEY), None)
     job_id, conn_id, version = str(claim.get("job_id")), claim.get("training_conn_id"), claim.get("version")
     if xcoms.get(JOB_ID_KEY) != job_id or not isinstance(conn_id, str) or not ref.owns(job_id):
@@ -149,7 +148,7 @@ def _training(
     if version is not None and not _VERSION.fullmatch(str(version)):
         return task
     result = _of_job(xcoms.get(RESULT_KEY), job_id)
-    told = _of_job(xcoms.get(CURSOR_KEY), job_id)
+    cursor = _of_job(xcoms.get(CURSOR_KEY), job_id)
     inputs = claim.get("inputs")
     return Training(
         ref,
@@ -158,55 +157,53 @@ def _training(
         job_id=job_id,
         conn_id=conn_id,
         version=version and str(version),
-        name=sendable(str(claim.get("name") or "")),
-        inputs=[sendable(str(name)) for name in inputs] if isinstance(inputs, list) else [],
+        name=utf8_safe(str(claim.get("name") or "")),
+        inputs=[utf8_safe(str(name)) for name in inputs] if isinstance(inputs, list) else [],
         status=_status(result.get("status")) or _status(_of_job(xcoms.get(STATUS_KEY), job_id)),
-        location=sendable(str(result["location"])) if result.get("location") else None,
-        metrics=_metrics((result or told).get("metrics")),
+        location=utf8_safe(str(result["location"])) if result.get("location") else None,
+        metrics=_metrics((result or cursor).get("metrics")),
         parameters=task.parameters,
     )
 
 
 def _of_job(xcom: Any, job_id: str | None) -> Mapping[str, Any]:
-    """An XCom that tells of a job; empty where it is of another job, or somebody wrote something else there."""
-    told = isinstance(xcom, dict) and (job_id is None or xcom.get("job_id") == job_id)
-    return xcom if told else {}
+    """An XCom about a job; empty if it is about another job, or was overwritten with something else."""
+    valid = isinstance(xcom, dict) and (job_id is None or xcom.get("job_id") == job_id)
+    return xcom if valid else {}
 
 
-def _status(told: Any) -> JobStatus | None:
+def _status(stored: Any) -> JobStatus | None:
     try:
-        return JobStatus.model_validate(told) if told else None
+        return JobStatus.model_validate(stored) if stored else None
     except ValidationError:
         return None
 
 
-def _metrics(told: Any) -> dict[str, float]:
-    if not isinstance(told, dict):
+def _metrics(stored: Any) -> dict[str, float]:
+    if not isinstance(stored, dict):
         return {}
-    numbers = {name: value for name, value in told.items() if isinstance(value, (int, float))}
-    # JSON has no others.
-    return {sendable(str(name)): value for name, value in numbers.items() if abs(value) < math.inf}
+    numbers = {name: value for name, value in stored.items() if isinstance(value, (int, float))}
+    # JSON has finite numbers only.
+    return {utf8_safe(str(name)): value for name, value in numbers.items() if abs(value) < math.inf}
 
 
 def _without_job(training: Training, session: Session) -> Training:
-    trains = any(name == _FIELD_OF_A_TRAINING for name, _ in training.parameters) or _is_a_training(
-        training.ref, session
-    )
-    reason = NO_JOB_YET if trains else f"This task trains nothing: {training.ref.task_id} is another kind of task."
+    is_training = any(name == _TRAINING_FIELD for name, _ in training.parameters) or _is_training(training.ref, session)
+    reason = NO_JOB_YET if is_training else f"The task {training.ref.task_id} is not a training task."
     return Training(
         training.ref,
         training.state,
         training.try_number,
-        parameters=training.parameters if trains else (),
+        parameters=training.parameters if is_training else (),
         why_no_job=reason,
     )
 
 
-def _is_a_training(ref: TaskRef, session: Session) -> bool:
-    """Whether the task in the latest version of the Dag has the fields of a training."""
+def _is_training(ref: TaskRef, session: Session) -> bool:
+    """Whether the task in the latest version of the Dag has the template fields of a training task."""
     dag = SerializedDagModel.get(ref.dag_id, session=session)
     tasks = ((dag.data or {}).get("dag", {}).get("tasks", [])) if dag else []
     for task in (entry.get("__var", {}) for entry in tasks):
         if task.get("task_id") == ref.task_id:
-            return _FIELD_OF_A_TRAINING in (task.get("template_fields") or ())
+            return _TRAINING_FIELD in (task.get("template_fields") or ())
     return False

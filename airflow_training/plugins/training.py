@@ -1,7 +1,7 @@
-"""What Airflow's UI shows of trainings: a page of each task, one of each Dag, and one of all jobs.
+"""The plugin: in Airflow's UI a page for each training task, one for each Dag, and one for all jobs.
 
-Every process of Airflow that loads plugins imports this: it costs nothing but the names. What answers is imported by
-the first request.
+Every process of Airflow that loads plugins imports this module, so it imports next to nothing. The application is
+imported on the first request.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class _OnDemand:
-    """The application behind the pages, made when somebody asks for one: the api-server starts as fast without."""
+class _LazyApplication:
+    """The application behind the pages, made on the first request: it does not delay the start of the api-server."""
 
     def __init__(self) -> None:
-        self._made: Application | None = None
+        self._application: Application | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if self._made is None:
-            # What it imports takes a second, in which other requests go on.
-            self._made = await asyncio.to_thread(_application)
-        await self._made(scope, receive, send)
+        if self._application is None:
+            # Its imports take a second, during which other requests are served.
+            self._application = await asyncio.to_thread(_application)
+        await self._application(scope, receive, send)
 
 
 def _application() -> Application:
@@ -40,15 +40,15 @@ def _application() -> Application:
 
 
 class TrainingPlugin(AirflowPlugin):
-    """The pages of trainings, and their places in Airflow's UI."""
+    """The pages, and their places in Airflow's UI."""
 
     name = "training"
-    # Airflow declares them for instances, and reads them of the class.
-    fastapi_apps = [{"name": "Training", "app": _OnDemand(), "url_prefix": PREFIX}]  # noqa: RUF012
+    # Airflow declares these as attributes of instances, and reads them from the class.
+    fastapi_apps = [{"name": "Training", "app": _LazyApplication(), "url_prefix": PREFIX}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {
             "name": "Training",
-            # Airflow's UI fills these in, but for the index of a task that is not mapped.
+            # Airflow's UI fills these in, except for the index of a task that is not mapped.
             "href": f"{base_path()}{PREFIX}/job?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}"
             "&map_index={MAP_INDEX}",
             "destination": "task_instance",

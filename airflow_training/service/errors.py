@@ -1,19 +1,19 @@
-"""The errors of the service: what its operator and its clients are told.
+"""The errors of the service.
 
 ```
 TrainingError
-├── ServiceNotStarted  the service cannot serve as it was asked to
-├── StorageAway        the S3 store that keeps the files cannot be used now
-├── ClientNotChanged   an OAuth2 client cannot be added, removed or changed as it was asked
-├── InvalidDescription the body of a submit is not a job, or not one that can run here
-└── ApiError           a request is answered with an error; carries its HTTP status
+├── ServiceNotStarted   the service cannot start with its settings
+├── StorageUnavailable  the S3 store with the files is unavailable
+├── ClientNotChanged    an OAuth2 client cannot be added, removed or changed
+├── InvalidDescription  the body of a submit is not a job, or the job can never run here
+└── ApiError            a request is answered with an error; has its HTTP status
 
 Exception
-├── RayAway            the Ray cluster does not answer, or not now
-└── RayRefused         the Ray cluster does not take what it was asked for
+├── RayUnavailable      the Ray cluster is unavailable
+└── RayRefused          the Ray cluster has rejected a request
 ```
 
-What Ray says has no code: it is told as a part of what a job waits for, or failed of.
+Errors of Ray have no code: their text becomes part of the message of a job that waits or has failed.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from airflow_training.exceptions import TrainingError
 
 
 class ServiceNotStarted(TrainingError):
-    """The service cannot serve as it was asked to."""
+    """The service cannot start with its settings."""
 
 
-class StorageAway(TrainingError):
-    """The S3 store that keeps the files cannot be used now."""
+class StorageUnavailable(TrainingError):
+    """The S3 store with the files is unavailable."""
 
 
-class RayAway(Exception):
-    """Ray does not answer, or not now; the text says why."""
+class RayUnavailable(Exception):
+    """The Ray cluster is unavailable; the text has the reason."""
 
 
 class RayRefused(Exception):
-    """Ray does not take what it was asked for; the text says why.
+    """The Ray cluster has rejected a request; the text has the reason.
 
     Attributes:
-        status: The HTTP status of its answer.
+        status: The HTTP status of its reply.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -48,14 +48,14 @@ class RayRefused(Exception):
 
 
 class ClientNotChanged(TrainingError):
-    """An OAuth2 client cannot be added, removed or changed as it was asked."""
+    """An OAuth2 client cannot be added, removed or changed."""
 
 
 class InvalidDescription(TrainingError):
-    """The body of a submit is not a job, or not one that can run here.
+    """The body of a submit is not a job, or the job can never run here.
 
     Attributes:
-        status: 400 where it cannot be read, 422 where it was read and is no job.
+        status: 400 if the body cannot be parsed, 422 if it is not valid.
     """
 
     def __init__(self, message: str, *, status: int, code: str) -> None:

@@ -1,1 +1,1 @@
-"""What follows a training while no worker is busy with it."""
+"""Triggers: following a training without a worker slot."""

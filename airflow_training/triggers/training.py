@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from airflow.utils.helpers import log_filename_template_renderer
 from tenacity import AsyncRetrying, stop_after_delay, wait_random_exponential
 
 from airflow_training.client.follow.watcher import Watcher
+from airflow_training.client.retry import TASK_STATE
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidConnection,
@@ -38,48 +40,44 @@ from airflow_training.following.follow_job import Superseded, report
 from airflow_training.following.log_backpressure import log_is_read
 from airflow_training.following.task_log import LOGGER, Span, span_of
 from airflow_training.per_loop import PerLoop
-from airflow_training.shielded import finish
+from airflow_training.shielded import run_to_completion
 from airflow_training.triggers.shared_watcher import shared_watcher
 from airflow_training.xcom_keys import CURSOR_KEY, JOB_ID_KEY
 
-# Seconds that a trigger takes at least. When a task resumes before the scheduler has noticed that the worker which
-# deferred it has exited, the scheduler takes that exit for the end of the resumed one, and fails the task.
+# Minimum duration of a trigger in seconds. If a task resumes before the scheduler has noticed the exit of the worker
+# that deferred it, the scheduler takes that exit for the end of the resumed task, and fails it.
 _SHORTEST = 10.0
 
-# Seconds for which Airflow is asked again what became of a task, if it cannot be asked: a database that is locked, an
-# API that restarts. Much later the answer would be about another try.
-_ASK = 60.0
+# In these states the task continues with this job, or its next try decides about it.
+_CONTINUES = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
 
-# The task has not been ended: it goes on with this job, or its next try sees to it.
-_GOES_ON = frozenset({"deferred", "running", "up_for_retry", "up_for_reschedule"})
-
-# The status with which Airflow says that the task, its run or its Dag has been deleted.
+# The status with which Airflow reports that the task, its run or its Dag has been deleted.
 _NOT_FOUND = 404
 
 
-# Statuses that are stored at once. Airflow answers one request in each of its rounds, in their order: triggers that
-# begin and read their cursor so come before the statuses of thousands that have begun.
+# Limits concurrent writes of statuses. Airflow answers one request in each of its rounds, in their order: new triggers,
+# which read their cursor, come before the statuses of thousands of others.
 _storing = PerLoop(lambda: asyncio.Semaphore(2))
 
-# Where this triggerer began to tell the logs of triggers that it has not seen the end of. One that it gets again, after
-# another triggerer had it, begins there once more: Airflow empties the log that this triggerer wrote of it.
+# The cursors at which this triggerer started the logs of its unfinished triggers. A trigger that returns from another
+# triggerer starts there again: Airflow empties the log that this triggerer wrote for it.
 _begun: dict[tuple[Any, ...], Any] = {}
 
 
 class TrainingTrigger(BaseTrigger):
     """Follows a job to its end: its log into the task log, its status into the XCom `training_status`.
 
-    It holds no secret: its arguments are stored by Airflow and shown in logs.
+    Its arguments are no secrets: Airflow stores them and shows them in logs.
 
     Args:
         training_conn_id: The connection to the training service.
         job_id: The job.
-        version: The job API's version, where it is not the connection's.
-        limits: How long the job may take, as `Limits.to_dict` writes it.
-        cancel_on_kill: Whether a job whose task is ended by a user is canceled.
+        version: The version of the job API, if it is not the connection's.
+        limits: How long the job may take, from `Limits.to_dict`.
+        cancel_on_kill: Whether the job is canceled when a user ends its task.
 
-    Its one event is `{"job_id": …, "status": …, "last_lines": […], "metrics": {…}}`, or what `failure_event` makes of
-    an error where the job could not be followed to its end.
+    Its one event is `{"job_id": …, "status": …, "last_lines": […], "metrics": {…}}`, or a `failure_event` if the job
+    could not be followed to its end.
     """
 
     def __init__(
@@ -101,30 +99,27 @@ class TrainingTrigger(BaseTrigger):
         self._logs_here: list[str] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class and the arguments that make this trigger again elsewhere."""
+        """Return the class and the arguments that recreate this trigger elsewhere."""
         names = ("training_conn_id", "job_id", "version", "limits", "cancel_on_kill")
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the job."""
-        shortest = asyncio.ensure_future(asyncio.sleep(_SHORTEST))
-        try:
-            event = await self._follow()
-            await self._log_is_read()
-            await shortest
-        finally:
-            shortest.cancel()
+        earliest_end = time.monotonic() + _SHORTEST
+        event = await self._follow()
+        await self._log_is_read()
+        await asyncio.sleep(earliest_end - time.monotonic())
         yield TriggerEvent(event)
 
     async def _log_is_read(self) -> None:
         try:
             await log_is_read()
-        except Exception as error:  # noqa: BLE001 - whatever it is: what became of the job is known, and counts more
+        except Exception as error:  # noqa: BLE001 - the event of the job matters more
             self.log.warning("The end of the log may be missing here: %s", error)
 
     async def _follow(self) -> dict[str, Any]:
-        # Airflow is about to empty the log that this triggerer wrote.
-        comes_back = self._try() in _begun
+        # Airflow then empties the log that this triggerer wrote.
+        returns = self._try() in _begun
         cursor = _begun.setdefault(self._try(), await self._cursor())
         try:
             outcome = await report(
@@ -135,11 +130,11 @@ class TrainingTrigger(BaseTrigger):
                 store=self._store,
                 limits=Limits.from_dict(self.limits),
                 cursor=cursor,
-                shown=[] if comes_back else await asyncio.to_thread(self._shown),
+                shown=[] if returns else await asyncio.to_thread(self._shown),
             )
             event = {"job_id": self.job_id, **outcome.to_dict()}
         except Superseded:
-            # Airflow may take this trigger for that of the next try, whose worker may not have exited yet.
+            # Airflow may take this trigger for that of the next try, whose worker may still run.
             await asyncio.sleep(_SHORTEST)
             event = {"job_id": self.job_id}
         except TrainingError as error:
@@ -149,33 +144,33 @@ class TrainingTrigger(BaseTrigger):
 
     async def _shared_watcher(self) -> Watcher:
         if self._watcher is None:
-            # Until `cleanup`: when the task is ended, its job is canceled over the same connection.
+            # Until `cleanup`: `on_kill` cancels the job over the same connection.
             self._watcher = await self._used.enter_async_context(shared_watcher(self.training_conn_id, self.version))
         return self._watcher
 
     async def cleanup(self) -> None:
-        """Leave the connection to those who still use it; Airflow calls this last, whatever ended the trigger."""
+        """Release the connection; Airflow calls this last, whatever ended the trigger."""
         await self._used.aclose()
 
     async def on_kill(self) -> None:
-        """Cancel the job, if its task was ended: Airflow calls this also for a trigger that it moved elsewhere.
+        """Cancel the job if its task was ended: Airflow calls this also for a trigger that it moved elsewhere.
 
-        Airflow (3.3) does not wait for it: it cancels this coroutine a second after it was called, whatever
-        `[triggerer] on_kill_timeout` says, since it cancels each trigger that should be gone once a second.
+        Airflow (3.3) cancels this coroutine after a second, whatever `[triggerer] on_kill_timeout` is, since it cancels
+        each trigger that should be gone once a second.
         """
-        await finish(self._end_job(self._used.pop_all()))
+        await run_to_completion(self._cancel_unless_task_continues(self._used.pop_all()))
 
-    async def _end_job(self, used: AsyncExitStack) -> None:
+    async def _cancel_unless_task_continues(self, used: AsyncExitStack) -> None:
         async with used:
             if not self.cancel_on_kill:
-                self.log.info("The training job %s is left alone, as cancel_on_kill=False asks for", self.job_id)
+                self.log.info("The training job %s is not canceled, since cancel_on_kill=False", self.job_id)
                 return
             try:
-                reason = await self._reason_to_leave_it()
+                reason = await self._reason_to_continue()
             except asyncio.CancelledError:
-                reason = "the triggerer was stopped before it could read what became of its task"
-            except Exception as error:  # noqa: BLE001 - whatever it is: who does not know does not cancel
-                reason = f"what became of its task cannot be read ({error})"
+                reason = "the triggerer was stopped before it could read the state of its task"
+            except Exception as error:  # noqa: BLE001 - a job is not canceled for an unknown state
+                reason = f"the state of its task cannot be read ({error})"
             if reason:
                 self.log.warning("The training job %s is not canceled: %s", self.job_id, reason)
                 return
@@ -185,12 +180,12 @@ class TrainingTrigger(BaseTrigger):
                 if watcher is None:
                     watcher = await used.enter_async_context(shared_watcher(self.training_conn_id, self.version))
                 known = await self._cancel(watcher)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nobody else reports that it may still run
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nothing else reports that it may still run
                 why = str(error) or "the triggerer was stopped."
-                told = coded(
+                message = coded(
                     f"The training job {self.job_id} could not be canceled and may still run: {why}", code="AT-414"
                 )
-                self.log.error("%s", told)
+                self.log.error("%s", message)
                 return
             if known:
                 stats.canceled()
@@ -202,18 +197,20 @@ class TrainingTrigger(BaseTrigger):
         try:
             return await watcher.client.cancel(self.job_id)
         except asyncio.CancelledError:
-            # Only a triggerer that is stopped cancels this, once, and then waits for it: for twenty seconds (3.3).
+            # Only a triggerer that stops cancels this, once, and then waits twenty seconds for it (3.3).
             return await watcher.client.cancel(self.job_id)
 
-    async def _reason_to_leave_it(self) -> str:
-        asking = AsyncRetrying(
-            stop=stop_after_delay(_ASK), wait=wait_random_exponential(multiplier=0.5, max=10), reraise=True
+    async def _reason_to_continue(self) -> str:
+        retrying = AsyncRetrying(
+            stop=stop_after_delay(TASK_STATE.budget),
+            wait=wait_random_exponential(TASK_STATE.first, TASK_STATE.longest),
+            reraise=True,
         )
-        state: str | None = await asking(self._state)
-        return f"its task goes on, it is {state}" if state in _GOES_ON else ""
+        state: str | None = await retrying(self._state)
+        return f"its task continues, it is {state}" if state in _CONTINUES else ""
 
     async def _state(self) -> str | None:
-        """What became of the task; None if it goes on with another job, or is no longer there."""
+        """The state of the task; None if it was deleted or continues with another job."""
         task = self._task()
         query = GetTaskStates(
             dag_id=task["dag_id"], run_ids=[task["run_id"]], task_ids=[task["task_id"]], map_index=task["map_index"]
@@ -228,7 +225,7 @@ class TrainingTrigger(BaseTrigger):
             raise
         if not isinstance(answer, TaskStatesResult):
             raise TypeError(f"Airflow answered with {type(answer).__name__}")
-        # A mapped task's key has its index at its end; there is one task instance, or none if it was deleted.
+        # The key of a mapped task ends with its index; there is one task instance, or none if it was deleted.
         states: list[str | None] = list(answer.task_states.get(task["run_id"], {}).values())
         return states[0] if states else None
 
@@ -242,7 +239,7 @@ class TrainingTrigger(BaseTrigger):
             await XCom.aset(key, {**value, "logs": self._logs_here}, **self._task())
             return
         async with _storing.get():
-            # Not before a cursor: it takes as long as the storing, and a cursor says which job it is of.
+            # A cursor is not checked: the check takes as long as the write, and a cursor names its job.
             if await self._is_superseded():
                 raise Superseded
             await XCom.aset(key, value, **self._task())
@@ -250,40 +247,38 @@ class TrainingTrigger(BaseTrigger):
     async def _cursor(self) -> Any:
         try:
             cursor = await XCom.aget_one(key=CURSOR_KEY, **self._task())
-        except Exception as error:  # noqa: BLE001 - whatever ails Airflow's database: the job is well, and is followed
-            self.log.warning("How far the log has been told cannot be read, it is told from its beginning: %s", error)
+        except Exception as error:  # noqa: BLE001 - the job is followed, whatever Airflow's error
+            self.log.warning("The position in the log cannot be read, the log starts from its beginning: %s", error)
             return None
         if not isinstance(cursor, dict):
             return None
-        # If none of the logs of this try that were there then is here now, a triggerer may have been lost with its
-        # disk, and Airflow can no longer show what it wrote. If it can after all, its page shows each line once.
+        # If none of the logs that this try had then exists here, a triggerer may have been lost with its disk, and
+        # Airflow can no longer show what it wrote. If it still can, its page shows each line once.
         if not set(cursor.get("logs", [])).intersection(path.name for path in await asyncio.to_thread(self._logs)):
-            self.log.info(
-                "The log begins again here: what was written before is not in the log folder of this triggerer"
-            )
+            self.log.info("The log starts again here: its earlier part is not in the log folder of this triggerer")
             return None
         return cursor
 
     def _shown(self) -> list[Span]:
-        """The lines of the job that the logs of this try hold already."""
+        """The lines of the job that are in the logs of this try already."""
         try:
             return [span for log in self._logs() if (span := span_of(log))]
         except OSError as error:
-            self.log.warning("What is in the log already cannot be read, lines may be there twice: %s", error)
+            self.log.warning("The earlier logs of this try cannot be read, lines may be repeated: %s", error)
             return []
 
     def _logs(self) -> list[Path]:
-        """What triggerers wrote of this try, as far as it is in the log folder of this one."""
+        """The logs of this try that triggerers wrote into the log folder of this one."""
         try:
             folder = Path(conf.get("logging", "base_log_folder"))
             log = folder / log_filename_template_renderer()(ti=self.task_instance)
             return sorted(log.parent.glob(f"{glob.escape(log.name)}.trigger.*.log"))
-        except Exception as error:  # noqa: BLE001 - the template is the administrator's, and may need what is not known here
+        except Exception as error:  # noqa: BLE001 - the administrator's template may need values that are missing here
             self.log.debug("The log of the task cannot be found: %s", error)
             return []
 
     def _try(self) -> tuple[Any, ...]:
-        """The try of the task whose log this is."""
+        """The key of this try of the task."""
         return (*self._task().values(), self.task_instance and self.task_instance.try_number)
 
     def _task(self) -> dict[str, Any]:
@@ -295,14 +290,14 @@ class TrainingTrigger(BaseTrigger):
 
 
 def failure_event(job_id: str, error: TrainingError) -> dict[str, Any]:
-    """Write an error as an event: the worker that resumes raises it again."""
+    """Serialize an error as an event, which the resumed worker raises again."""
     over = {"over": error.over} if isinstance(error, JobError) else {}
     event = {"job_id": job_id, "error": type(error).__name__, "message": error.message, "code": error.code}
     return event | {"retryable": error.retryable} | over
 
 
 def error_of(event: dict[str, Any]) -> TrainingError:
-    """Make the error again that `failure_event` wrote."""
+    """Recreate the error of a `failure_event`."""
     name, message = event["error"], event["message"]
     if job_error := {kind.__name__: kind for kind in (JobLost, JobTimedOut)}.get(name):
         return job_error(message, code=event["code"], job_id=event["job_id"], over=event["over"])

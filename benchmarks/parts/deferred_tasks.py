@@ -1,11 +1,11 @@
-"""Puts tasks of a Dag run into the state that a deferral leaves them in, in the database of an Airflow.
+"""Defers tasks of a Dag run in the database of an Airflow, without a worker.
 
-A process of a worker for each of a thousand tasks takes a small machine too long, and it is the triggerer that is
-measured. So the rows of triggers are added, and those of the task instances changed, by Airflow's own models, as its
-API server does for a worker. The Dag is paused: the scheduler leaves the run alone.
+Running a worker process for each of a thousand tasks takes too long on a small machine, and only the triggerer is
+measured. So the rows of triggers are added, and those of the task instances changed, by Airflow's own models, as the
+API server does for a worker. The Dag is paused, so that the scheduler leaves the run alone.
 
-`python -m benchmarks.parts.deferred_tasks RUN NUMBER KIND`, in the environment of that Airflow: the first so many
-tasks, with the triggers of trainings or with sleeping ones. One more gets a trigger that measures the loop.
+`python -m benchmarks.parts.deferred_tasks RUN NUMBER KIND`, in the environment of that Airflow, defers the first NUMBER
+tasks with the triggers of trainings or with sleeping ones. One more task gets a trigger that measures the loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.parts.stall import StallTrigger
 
 
 def triggers(number: int, kind: str) -> list[BaseTrigger]:
-    """The triggers of so many tasks, and the one that measures the loop."""
+    """The triggers of the tasks, and the one that measures the loop."""
     later = datetime.now(timezone.utc) + timedelta(days=1)
     if kind == SLEEPING:
         return [*(DateTimeTrigger(later) for _ in range(number)), StallTrigger()]
@@ -44,7 +44,7 @@ def triggers(number: int, kind: str) -> list[BaseTrigger]:
 
 
 def defer(run_id: str, number: int, kind: str) -> None:
-    """Defer the tasks, each with a claim on its job; what was deferred before is not any more."""
+    """Defer the tasks, each with a claim on its job, and undo earlier deferrals."""
     with create_session() as session:
         run = session.scalars(select(DagRun).where(DagRun.dag_id == DAG, DagRun.run_id == run_id)).one()
         run.state = DagRunState.RUNNING

@@ -1,11 +1,11 @@
-"""Names that programs of a benchmark share. Who imports them needs no Airflow, which would make a folder for itself."""
+"""Names that the programs of a benchmark share. This module does not import Airflow, which would create its home."""
 
 DAG = "deferred"
 TASK = "train"
 
 TRAININGS = "trainings"
 SLEEPING = "sleeping"
-"""What the tasks are deferred with."""
+"""The kinds of triggers."""
 
 STALL = "longest stall"
-"""What the trigger that measures the loop logs each second, with the `seconds`."""
+"""The event that the measuring trigger logs each second, with `seconds`."""

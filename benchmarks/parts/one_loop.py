@@ -1,13 +1,13 @@
-"""One event loop with the triggers of one kind, as the triggerer of Airflow runs them.
+"""One event loop with triggers of one kind, as Airflow's triggerer runs them.
 
-`python -m benchmarks.parts.one_loop KIND NUMBER SECONDS`, with the connection in `AIRFLOW_CONN_BENCHMARK`. It prints a
-line when it begins to measure, then the processor time that this process took in how long a time, and in the end the
-longest stall of the loop in as long a time.
+`python -m benchmarks.parts.one_loop KIND NUMBER SECONDS`, with the connection in `AIRFLOW_CONN_BENCHMARK`, prints a
+line when the measurement begins, then the CPU time of this process and its duration, and finally the longest stall of
+the loop in another period of the same length.
 
-Each trigger runs in `TriggerRunner.run_trigger` of Airflow; for `following` there are none, and the jobs are followed
-as triggers do. What is not Airflow's is who answers what triggers ask of it, such as for an XCom: that takes no time
-here. The log is dropped by its level; for `training_with_log` it goes, as in the triggerer, as JSON into a socket,
-which another process reads.
+Each trigger runs in Airflow's `TriggerRunner.run_trigger`; for `following` there are no triggers, and the jobs are
+followed as triggers do. Only Airflow's supervisor, which answers requests of triggers such as for an XCom, is replaced
+by one that answers at once. The log is dropped by its level; for `training_with_log` it goes as JSON into a socket, as
+in the triggerer, which another process reads.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ CONNECTION = "benchmark"
 SETTLE, PATIENCE = 5.0, 300.0
 
 
-class AtOnce:
-    """Stands in for Airflow's supervisor: knows no XCom, and takes each.
+class InstantSupervisor:
+    """Replaces Airflow's supervisor: has no XComs, and accepts each.
 
     Args:
-        number: How many tasks there are.
+        number: Number of tasks.
 
     Attributes:
-        all_told: An XCom was stored for each of them.
+        all_stored: Set when each task has stored an XCom.
     """
 
     def __init__(self, number: int) -> None:
-        self.all_told = asyncio.Event()
-        self._silent: set[int | None] = set(range(number))
+        self.all_stored = asyncio.Event()
+        self._waiting: set[int | None] = set(range(number))
 
     def send(self, message: object) -> object:
         """Answer."""
         if isinstance(message, SetXCom):
-            self._silent.discard(message.map_index)
-            if not self._silent:
-                self.all_told.set()
+            self._waiting.discard(message.map_index)
+            if not self._waiting:
+                self.all_stored.set()
         return XComResult(key=message.key, value=None) if isinstance(message, GetXCom) else OKResponse(ok=True)
 
     async def asend(self, message: object) -> object:
@@ -68,7 +68,7 @@ class AtOnce:
 
 
 def arguments(kind: str, index: int) -> tuple[str, dict[str, Any]]:
-    """The class of a trigger, and what it is made with: one look a second."""
+    """The class of a trigger and its arguments: one check a second."""
     later = datetime.now(timezone.utc) + timedelta(days=1)
     each_second = {"end_time": later.timestamp(), "poll_interval": 1, "conn_id": CONNECTION}
     if kind == "databricks":
@@ -106,14 +106,14 @@ def start(runner: TriggerRunner, kind: str, index: int) -> None:
 
 
 async def measure_triggers(kind: str, number: int, seconds: float) -> None:
-    """Run so many triggers, and measure when all are at work."""
-    supervisor = task_runner.SUPERVISOR_COMMS = AtOnce(number)  # type: ignore[assignment] # the stand-in
+    """Run triggers, and measure once all are at work."""
+    supervisor = task_runner.SUPERVISOR_COMMS = InstantSupervisor(number)  # type: ignore[assignment] # the stand-in
     runner = TriggerRunner()
     for index in range(number):
         start(runner, kind, index)
-    # A training's trigger stores the first status that it gets.
+    # The trigger of a training stores the first status that it gets.
     if kind.startswith("training"):
-        await asyncio.wait_for(supervisor.all_told.wait(), PATIENCE)
+        await asyncio.wait_for(supervisor.all_stored.wait(), PATIENCE)
     await measure(seconds)
     if ended := [
         details["name"] for details in runner.triggers.values() if details["task"].done() or details["events"]
@@ -122,14 +122,14 @@ async def measure_triggers(kind: str, number: int, seconds: float) -> None:
 
 
 async def measure_following(number: int, seconds: float) -> None:
-    """Follow so many jobs as triggers do, without triggers: their lines are read and dropped."""
-    task_runner.SUPERVISOR_COMMS = AtOnce(number)  # type: ignore[assignment] # the stand-in
+    """Follow jobs as triggers do, without triggers: their lines are read and dropped."""
+    task_runner.SUPERVISOR_COMMS = InstantSupervisor(number)  # type: ignore[assignment] # the stand-in
 
     async def follow(watcher: Watcher, index: int, first: asyncio.Semaphore) -> None:
-        with watcher.follower(job_id(index), 0, lambda news: None) as follower:
-            await follower.changed()
+        with watcher.subscribe(job_id(index), 0, lambda update: None) as subscription:
+            await subscription.changed()
             first.release()
-            await follower.changed()
+            await subscription.changed()
 
     async with shared_watcher(CONNECTION, None) as watcher:
         followed = asyncio.Semaphore(0)
@@ -142,18 +142,18 @@ async def measure_following(number: int, seconds: float) -> None:
 
 
 async def measure(seconds: float) -> None:
-    """Measure what runs on the loop."""
+    """Measure the loop."""
     await asyncio.sleep(SETTLE)
     print("begin", flush=True)
-    processor, began = time.process_time(), time.monotonic()
+    cpu, began = time.process_time(), time.monotonic()
     await asyncio.sleep(seconds)
-    print(json.dumps({"cpu": time.process_time() - processor, "seconds": time.monotonic() - began}), flush=True)
-    # Not at the same time: to look for stalls costs as much as to follow many a job.
+    print(json.dumps({"cpu": time.process_time() - cpu, "seconds": time.monotonic() - began}), flush=True)
+    # Not at the same time: measuring stalls costs as much as following many jobs.
     print(json.dumps({"stall": await longest_stall(seconds)}), flush=True)
 
 
-def speak_plainly() -> None:
-    """Have dbt Cloud's hook speak plain HTTP as the others do: it knows HTTPS only, with a new session each time."""
+def use_plain_http() -> None:
+    """Make dbt Cloud's hook use plain HTTP as the others do: it supports only HTTPS, with a new session each time."""
     hook = resolve_name("airflow.providers.dbt.cloud.hooks.dbt:DbtCloudHook")
 
     def url_and_parameters(tenant: str, endpoint: str, *_: object) -> tuple[str, dict[str, Any]]:
@@ -172,13 +172,13 @@ def main(kind: str, number: int, seconds: float) -> None:
     else:
         configure_logging(json_output=True, log_level="CRITICAL", output=sys.stderr.buffer, sending_to_supervisor=True)
     if kind == "dbt_cloud":
-        speak_plainly()
+        use_plain_http()
     loop = asyncio.new_event_loop()
     if kind == "following":
         loop.run_until_complete(measure_following(number, seconds))
     else:
         loop.run_until_complete(measure_triggers(kind, number, seconds))
-    # The triggers never end, and to cancel them takes its time.
+    # The triggers never end, and canceling them takes long.
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
-"""Answers as Databricks, dbt Cloud and Airbyte do where a run's status is asked for: it runs, for ever.
+"""Answers status requests like Databricks, dbt Cloud and Airbyte: the run is always running.
 
-`python -m benchmarks.parts.peer_server` prints its port. What it says of a run is less than they do, which is to the
-advantage of their triggers. `GET /count` tells how many requests it had.
+`python -m benchmarks.parts.peer_server` prints its port. Its replies are shorter than the real ones, to the advantage
+of their triggers. `GET /count` returns the number of requests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def airbyte(request: web.Request) -> web.Response:
 
 
 async def count(request: web.Request) -> web.Response:
-    """How many requests there were before this one."""
+    """The number of requests before this one."""
     return web.Response(text=str(request.app[_COUNT][0]))
 
 
@@ -50,7 +50,7 @@ async def counting(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def main() -> None:
-    """Serve for ever, on a free port of the loopback interface."""
+    """Serve forever on a free port of the loopback interface."""
     app = web.Application(middlewares=[counting])
     app[_COUNT] = [0]
     app.router.add_get("/api/{version}/jobs/runs/get", databricks)

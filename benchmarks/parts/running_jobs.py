@@ -1,14 +1,13 @@
-"""Jobs that a training service takes for running ones, each of which prints a line a second, or more rarely.
+"""Simulated running jobs of a training service, each of which prints a line a second, or less often.
 
-A thousand trainings do not fit on a small machine, and what is measured is who follows them. So they are made up on the
-runner's side, below the service: rows in its table as the scheduler leaves them, and state folders as supervisors leave
-them. One process has all the locks that supervisors hold, and writes the logs by the same code as they do. All above is
-real: the scheduler looks at each job as at any other, and status and log are read and answered as ever.
+A thousand trainings do not fit on a small machine, and only their followers are measured. So the jobs are simulated
+below the service: rows in its table as the scheduler leaves them, and run folders as supervisors leave them. One
+process holds all the locks of supervisors, and writes the logs with their code. Everything above is real: the scheduler
+checks each job, and status and log are served as usual.
 """
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -22,13 +21,13 @@ from sqlalchemy import insert
 from airflow_training.api.status import JobState
 from airflow_training.local.service import LocalService
 from airflow_training.service.database.models import Job, now, open_database
-from airflow_training.service.runners.run_folder import STARTED, SUPERVISOR, boot_id, lock_of
+from airflow_training.service.runners.run_folder import Started, SupervisorRecord, boot_id, try_lock
 from airflow_training.service.runners.supervisor.job_log import JobLog
 from airflow_training.service.settings import DataFolder
 
 TENANT = "benchmark"
 LINE = "step "
-"""What each line begins with."""
+"""The beginning of each line."""
 
 _DESCRIPTION = '{"name": "train", "execution": {"command": "python3 train.py", "completionTime": "20h"}}'
 _LARGEST_LOG = 1024**3
@@ -41,14 +40,14 @@ def job_id(index: int) -> str:
 
 @contextmanager
 def running_jobs(folder: Path, number: int, every: float = 1) -> Iterator[LocalService]:
-    """Run a service that has so many running jobs, with seconds from one of their lines to the next."""
-    # Three files for each job; the triggerer, which inherits this, has as many task logs open.
+    """Run a service with running jobs, each of which writes a line every so many seconds."""
+    # Three files for each job; the triggerer, which inherits this limit, has a task log open for each.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     service = LocalService(folder)
     data = DataFolder.at(service.data)
     _fill_table(data, number)
-    # It names the data folder, and so is ended with the service.
+    # It has the data folder in its arguments, and so is terminated with the service.
     command = [sys.executable, "-m", "benchmarks.parts.running_jobs", str(data.root), str(number), str(every)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         try:
@@ -70,18 +69,16 @@ def _fill_table(data: DataFolder, number: int) -> None:
 
 
 def write(root: Path, number: int, every: float) -> None:
-    """Hold the locks of all jobs, and write their lines, evenly spread over the time; never returns."""
+    """Hold the locks of all jobs and write their lines, evenly distributed over time; never returns."""
     data = DataFolder.at(root)
     with ExitStack() as locks:
         logs = []
         for index in range(number):
             state = data.job_state(TENANT, job_id(index))
             state.mkdir(mode=0o700, parents=True)
-            locks.enter_context(lock_of(state))
-            supervisor = {"pid": 0, "supervisor": 1, "attempt": 1, "at": time.time(), "boot": boot_id()}
-            (state / SUPERVISOR).write_text(json.dumps(supervisor))
-            started = {"holder": f"made-up-{index}", "started": now().isoformat(), "attempt": 1}
-            (state / STARTED).write_text(json.dumps(started))
+            locks.enter_context(try_lock(state))
+            SupervisorRecord(pid=0, number=1, attempt=1, boot_id=boot_id(), at=time.time()).write(state)
+            Started(f"made-up-{index}", now(), attempt=1).write(state)
             logs.append(JobLog(state, _LARGEST_LOG))
         print("ready", flush=True)
         began, step = time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""How long an event loop stands still."""
+"""Stalls of an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLEEP = 0.01
 
 
 async def longest_stall(seconds: float) -> float:
-    """For so long, sleep ten milliseconds again and again; returns by how much a sleep was longer at most."""
+    """Repeatedly sleep ten milliseconds; returns the longest delay of a sleep, in seconds."""
     longest = 0.0
     end = time.monotonic() + seconds
     while (began := time.monotonic()) < end:
@@ -26,7 +26,7 @@ async def longest_stall(seconds: float) -> float:
 
 
 class StallTrigger(BaseTrigger):
-    """Measures the loop of a triggerer, and never ends."""
+    """Measures the loop of a triggerer; never ends."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base is not typed there

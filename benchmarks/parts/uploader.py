@@ -1,7 +1,6 @@
 """One upload in a process of its own, for `benchmarks.upload`: `python -m benchmarks.parts.uploader SOURCE FOLDER`.
 
-It uploads a directory to the storage that the environment names, as the operator does, and prints as JSON what that
-took.
+It uploads a directory to the storage in the environment, as the operator does, and prints the cost as JSON.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import Any
 import psutil
 
 from airflow_training.api.parameters import TrainingParameters
+from airflow_training.api.storage import StorageAccess
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.storage import JobStorage, StorageAccess
-from airflow_training.operators.inputs import find_mistakes, uploads
+from airflow_training.client.storage import JobStorage
+from airflow_training.operators.files import input_errors, uploads
 
 
 def main(source: str, folder: str) -> None:
-    """Upload, and print seconds, seconds of the processor, and bytes of memory beyond those of the idle process."""
+    """Upload, and print seconds, CPU seconds, and bytes of memory beyond those of the idle process."""
     access = StorageAccess(
         endpoint=os.environ["RCLONE_CONFIG_SERVICE_ENDPOINT"],
         access_key=os.environ["RCLONE_CONFIG_SERVICE_ACCESS_KEY_ID"],
@@ -33,9 +33,9 @@ def main(source: str, folder: str) -> None:
     described: dict[str, Any] = {"job_name": "benchmark", "image": "-", "completion_time": "1h"}
     described |= {"script": "#!/bin/sh\ntrue", "data": {"data": source}}
     parameters = TrainingParameters.read(described)
-    # As the operator does; Airflow's object storage is imported by it.
-    if mistakes := find_mistakes(described, Path(source)):
-        raise SystemExit("; ".join(mistakes))
+    # As the operator does; this imports Airflow's object storage.
+    if errors := input_errors(described, Path(source)):
+        raise SystemExit("; ".join(errors))
     sent: list[bool] = []
     idle, began, processor = psutil.Process().memory_info().rss, time.perf_counter(), time.process_time()
     files = uploads(parameters, Path(source))

@@ -1,9 +1,9 @@
-"""Predict with a deployed model, through its signature, as a request to it would."""
+"""Predict with a deployed model through its signature, as a request would."""
 
 import argparse
 from pathlib import Path
 
-# Before TensorFlow: it says how little that is to log.
+# Before TensorFlow: it sets TensorFlow's log level.
 from train import LABELS
 
 import tensorflow as tf
@@ -26,17 +26,17 @@ PERSON = {
 
 
 def main() -> None:
-    """Load, predict, and see whether the answer is one."""
+    """Load the model, predict, and check the prediction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployed", type=Path, default="deployed", help="the folder of the model")
     deployed = parser.parse_args().deployed
 
     predict = tf.saved_model.load(str(deployed)).signatures["serving_default"]
-    answer = predict(**{name: tf.constant([value]) for name, value in PERSON.items()})
-    label, probability = answer["label"].numpy()[0].decode(), float(answer["probability"].numpy()[0])
+    prediction = predict(**{name: tf.constant([value]) for name, value in PERSON.items()})
+    label, probability = prediction["label"].numpy()[0].decode(), float(prediction["probability"].numpy()[0])
     print(f"Predicted {label}, with a probability of {probability:.3f} for {LABELS[1]}", flush=True)
     if label not in LABELS or not 0 <= probability <= 1:
-        raise SystemExit("That is no answer.")
+        raise SystemExit("That is not a valid prediction.")
 
     Path("model").mkdir()
     deployed.rename("model/1")

@@ -1,10 +1,10 @@
 """Train a wide & deep model on the census income data and export it for serving.
 
 The wide part is linear: it learns one weight for each category, each range of a number and each crossed
-pair. The deep part is a small neural network over embeddings and scaled numbers: it generalises to
-combinations that are rare in the data. Both are trained together, and their sum decides.
+pair. The deep part is a small neural network over embeddings and scaled numbers: it generalizes to
+combinations that are rare in the data. Both are trained together, and their sum is the prediction.
 
-Writes `<model_dir>/1/`, a SavedModel that takes the columns as they are in the data, and `metrics.json`.
+Writes `<model_dir>/1/`, a SavedModel that takes the raw columns of the data, and `metrics.json`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import os
 import zlib
 from pathlib import Path
 
-# TensorFlow reads these while it is imported. Without oneDNN it logs less, and takes as long here.
+# TensorFlow reads these at import. Without oneDNN it logs less, and is as fast here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -23,11 +23,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-# What each column of the files is, in their order.
+# The columns of the files, in order.
 COLUMNS = {
     "age": "number",
     "workclass": "category",
-    "fnlwgt": "unused",  # It says how many people a row stands for, not what they earn.
+    "fnlwgt": "unused",  # The number of people that a row represents, not their income.
     "education": "category",
     "education_num": "number",
     "marital_status": "category",
@@ -57,20 +57,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test_data", type=Path, default="adult.test.gz", help="plain, or .gz")
     parser.add_argument("--epochs", type=positive, default=8)
     parser.add_argument("--batch_size", type=positive, default=256)
-    parser.add_argument("--model_dir", type=Path, default="model", help="the model goes to its folder 1")
+    parser.add_argument("--model_dir", type=Path, default="model", help="the model is written to its folder 1")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 
 
 def positive(text: str) -> int:
-    """Parse a whole number above zero."""
+    """Parse a positive integer."""
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
 
 
 def read_data(path: Path) -> tuple[Features, np.ndarray]:
-    """Read a file: its columns by name, and for each row 1 if the income is above 50K, else 0."""
+    """Read a file: its columns by name, and the labels: 1 for an income above 50K, else 0."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
@@ -90,15 +90,15 @@ def read_data(path: Path) -> tuple[Features, np.ndarray]:
 
 
 def parse_row(line: str, place: str) -> dict[str, str]:
-    """Split a line into its columns; `place` says where it is, for the message if it is malformed."""
-    # Labels end in a full stop in the test file only.
+    """Split a line into its columns; `place` is its position, for the error message."""
+    # Labels end in a period in the test file only.
     values = line.strip().removesuffix(".").split(", ")
     if len(values) != len(COLUMNS):
         raise SystemExit(f"{place}: {len(values)} values instead of {len(COLUMNS)}.")
     row = dict(zip(COLUMNS, values, strict=True))
     for name in NUMBERS:
         if not row[name].isdecimal():
-            raise SystemExit(f"{place}: {name} is {row[name]!r} instead of a whole number.")
+            raise SystemExit(f"{place}: {name} is {row[name]!r} instead of an integer.")
     if row["income"] not in LABELS:
         raise SystemExit(f"{place}: income is {row['income']!r} instead of {' or '.join(LABELS)}.")
     return row
@@ -111,7 +111,7 @@ def build_preprocessor(features: Features) -> keras.Model:
     crossable = dict(inputs)
     wide, categories, numbers = [], [], []
     for name in CATEGORIES:
-        # The unknown value `?` becomes a category like any other; index 0 is for values never seen here.
+        # The unknown value `?` becomes a category like any other; index 0 is for unseen values.
         lookup = layers.StringLookup(vocabulary=np.unique(features[name]))
         index = lookup(inputs[name])
         categories.append(index)
@@ -152,7 +152,7 @@ def build_network(prepared: Tensors) -> keras.Model:
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Print one line per epoch, which becomes a point of each curve; a progress bar would fill a log file."""
+    """Print one line per epoch, which is a point of each curve; a progress bar would fill the log."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         metrics = {name: round(logs[name], 4) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
@@ -188,7 +188,7 @@ def main() -> None:
     prepared = preprocessor(train_features)
     network = build_network(prepared)
     network.compile(keras.optimizers.Adam(0.002), loss="binary_crossentropy", metrics=["accuracy"])
-    # The last tenth of the training rows is held out, for the lines to show when the model starts to overfit.
+    # The last tenth of the training rows is the validation set, which shows when the model starts to overfit.
     network.fit(
         prepared,
         train_labels,

@@ -1,13 +1,13 @@
-"""Measure a model on rows that it was not trained with, and compare it with the one that is deployed.
+"""Measure a model on rows that it was not trained with, and compare it with the deployed one.
 
-The model that was measured is the one that is handed on: it lies in `model/1` when it is good enough.
+A model that is good enough becomes the result of this job too: it is moved to `model/1`.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-# Before TensorFlow: it says how little that is to log.
+# Before TensorFlow: it sets TensorFlow's log level.
 from train import LABELS, Features, read_data
 
 import numpy as np
@@ -15,22 +15,22 @@ import tensorflow as tf
 
 
 def accuracy(folder: Path, features: Features, labels: np.ndarray) -> float:
-    """Load a SavedModel and give the share of rows that its signature gets right."""
+    """Load a SavedModel and return the fraction of rows that its signature predicts correctly."""
     predict = tf.saved_model.load(str(folder)).signatures["serving_default"]
     columns = {
         name: tf.constant(values.tolist(), predict.structured_input_signature[1][name].dtype)
         for name, values in features.items()
     }
-    said = predict(**columns)["label"].numpy() == LABELS[1].encode()
-    return float(np.mean(said == (labels == 1)))
+    predicted = predict(**columns)["label"].numpy() == LABELS[1].encode()
+    return float(np.mean(predicted == (labels == 1)))
 
 
 def main() -> None:
-    """Measure, compare, hand on."""
+    """Measure, compare, return the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--test_data", type=Path, default="adult.test.gz")
     parser.add_argument("--candidate", type=Path, default="candidate", help="the folder of the new model")
-    parser.add_argument("--deployed", type=Path, default="deployed", help="that of the deployed one, if there is one")
+    parser.add_argument("--deployed", type=Path, default="deployed", help="the folder of the deployed model, if any")
     parser.add_argument("--least_accuracy", type=float, default=0.8)
     parser.add_argument("--tolerance", type=float, default=0.005, help="how much worse than the deployed one it may be")
     arguments = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
     print(json.dumps({"metrics": metrics}), flush=True)
     least = max(arguments.least_accuracy, metrics.get("deployed_accuracy", 0) - arguments.tolerance)
     if metrics["accuracy"] < least:
-        raise SystemExit(f"An accuracy of {metrics['accuracy']:.4f} is not enough: at least {least:.4f} is wanted.")
+        raise SystemExit(f"An accuracy of {metrics['accuracy']:.4f} is not enough: at least {least:.4f} is required.")
 
     Path("model").mkdir()
     arguments.candidate.rename("model/1")

@@ -1,8 +1,8 @@
-"""Takes the pictures of the docs from a running Airflow: `make pictures`, fifteen minutes.
+"""Takes the screenshots of the docs in a running Airflow: `make pictures`, fifteen minutes.
 
-A real Airflow and a real training service of their own, in a temporary folder, run the Dags of the checkout; Debian's
-Chromium, driven by Playwright, looks at the pages as somebody who is logged in. All pictures are taken again, so that
-they belong together.
+A real Airflow and a real training service in a temporary folder run the Dags of the repository. Debian's Chromium,
+driven by Playwright, opens the pages as a logged-in user. All screenshots are taken in one run, so that they are
+consistent.
 """
 
 from __future__ import annotations
@@ -26,51 +26,51 @@ from tests.engines.browser import running_browser
 
 CHECKOUT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-# Of the window. More pixels than are shown keep the letters sharp.
+# Of the window; more device pixels keep the text sharp.
 WIDTH, HEIGHT, SHARPNESS = 1360, 760, 1.25
-# Of a window in which a dialog is whole.
+# Of a window that shows a whole dialog.
 TALL = 1500
-# Pages have few colours: a palette takes a fifth of the bytes.
-COLOURS = 128
+# The pages have few colors: a palette reduces the file to a fifth.
+COLORS = 128
 # Milliseconds; the first training installs TensorFlow.
 PATIENCE = 300_000
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A running Airflow that somebody looks at."""
+    """A running Airflow in a browser."""
 
     airflow: LocalAirflow
     page: Page
 
     def open(self, path: str, shown: str) -> None:
-        """Open a page, and wait until it shows a text."""
+        """Open a page and wait until it shows a text."""
         self.page.goto(f"{self.airflow.url}{path}")
         self.page.get_by_text(shown).first.wait_for(timeout=PATIENCE)
 
     @contextmanager
     def window(self, height: int) -> Iterator[None]:
-        """Look through a window of another height."""
+        """Use a window of another height."""
         self.page.set_viewport_size({"width": WIDTH, "height": height})
         yield
         self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     @contextmanager
     def dark(self) -> Iterator[None]:
-        """Look at what follows the system's theme in the dark."""
+        """Use the dark theme for pages that follow the system's."""
         self.page.emulate_media(color_scheme="dark")
         yield
         self.page.emulate_media(color_scheme="light")
 
     def take(self, name: str, part: str = "body", before: Locator | None = None) -> None:
-        """Take a picture of a part of the page, or of what comes before an element, once it has come to rest."""
+        """Take a screenshot of a part of the page, or of everything above an element, once the page is idle."""
         self.page.wait_for_load_state("networkidle")
         file = HERE / f"{name}.png"
         self.page.locator(part).first.screenshot(path=file, animations="disabled")
         with Image.open(file) as picture:
             box = before.bounding_box() if before else None
             whole = picture.crop((0, 0, picture.width, int((box["y"] - 12) * SHARPNESS))) if box else picture
-            whole.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+            whole.convert("RGB").quantize(COLORS).save(file, optimize=True)
         print(f"{file.relative_to(CHECKOUT)} ({file.stat().st_size // 1024} KiB)")
 
 
@@ -86,18 +86,18 @@ def params_form(demo: Demo) -> None:
     demo.airflow.unpause("train_on_demand")
     demo.open("/dags/train_on_demand", "train_on_demand")
     demo.page.get_by_role("button", name="Trigger").first.click()
-    demo.page.get_by_text("Rows in a batch").first.wait_for()
+    demo.page.get_by_text("Batch size").first.wait_for()
     with demo.window(TALL):
         demo.take("params", "[role=dialog]:visible")
 
 
 def live_log(demo: Demo) -> None:
-    # Airflow starts the run of last night.
+    # Airflow starts last night's run.
     demo.airflow.unpause("train_nightly")
-    wait_until(lambda: bool(runs(demo)), "A run of train_nightly", timeout=60, interval=0.5)
+    wait_until(lambda: bool(runs(demo)), "run of train_nightly", timeout=60, interval=0.5)
     (run,) = runs(demo)
     demo.open(f"/dags/train_nightly/runs/{run}/tasks/train", '"epoch": 3')
-    # Long lines are wrapped.
+    # Wrap long lines.
     demo.page.keyboard.press("w")
     demo.take("live-log")
     demo.airflow.wait_for_run("train_nightly", run)
@@ -136,10 +136,10 @@ def graph(demo: Demo) -> None:
 def training_page(demo: Demo) -> None:
     run = demo.airflow.trigger("train_on_demand", {"epochs": 20})
     task = f"/dags/train_on_demand/runs/{run}/tasks/train"
-    # Where the button of the task leads.
+    # The target of the task's button.
     demo.page.goto(f"{demo.airflow.url}{task}/plugin/training")
     frame = demo.page.frame_locator("iframe")
-    # The legend tells the last epoch.
+    # The legend shows the last epoch.
     frame.locator(".u-value").get_by_text(re.compile("^1[0-9]$")).first.wait_for(timeout=PATIENCE)
     with demo.window(TALL):
         demo.take("training-page", before=frame.get_by_role("heading", name="Parameters"))

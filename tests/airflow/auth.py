@@ -1,4 +1,4 @@
-"""Who may do what in the Airflow of the tests."""
+"""The users and their permissions in the Airflow of the tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DAG_OF_THE_STRANGER = "mapped"
 
 
 class AuthManager(SimpleAuthManager):
-    """Airflow's own, which knows no rights to single Dags, and one user who has none but to one Dag."""
+    """Airflow's own auth manager, which has no permissions per Dag, with one user who may access a single Dag."""
 
     def is_authorized_dag(
         self, *, user: SimpleAuthManagerUser, details: DagDetails | None = None, **kwargs: Any
     ) -> bool:
-        """Ask Airflow's own, and refuse the stranger all Dags but theirs."""
+        """Apply Airflow's permissions, and refuse the stranger all other Dags."""
         theirs = details is not None and details.id == DAG_OF_THE_STRANGER
         allowed = super().is_authorized_dag(user=user, details=details, **kwargs)
         return allowed and (user.username != "stranger" or theirs)

@@ -1,6 +1,6 @@
 """An Airflow and a training service for each process of the test run.
 
-The Airflow ends with the last test of this package: while it does nothing, it takes a tenth of a core.
+The Airflow ends with the last test of this package: when idle, it takes a tenth of a core.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.patience import PATIENCE
 HERE = Path(__file__).parent
 DAGS = HERE / "dags"
 USERS = {"admin": "admin", "viewer": "viewer", "user": "user", "op": "op", "stranger": "op"}
-"""The users and their roles. `op` may read connections; `stranger` may too, and reads one Dag only."""
+"""The users and their roles. `op` may read connections; so may `stranger`, who may read one Dag only."""
 
 
 @pytest.fixture(scope="package")
@@ -39,8 +39,8 @@ def counts() -> Iterator[Counts]:
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, service: LocalService, credentials: Credentials, counts: Counts
 ) -> Iterator[LocalAirflow]:
-    """A running Airflow with connections to the service, good ones and bad ones."""
-    # Tests that wait for something share this Airflow: more tasks run beside each other than there are cores.
+    """A running Airflow with connections to the service, valid and invalid ones."""
+    # Tests mostly wait, so they share this Airflow: more tasks run in parallel than there are cores.
     settings = {
         "AIRFLOW__CORE__PARALLELISM": "12",
         "AIRFLOW__METRICS__STATSD_ON": "True",
@@ -67,9 +67,9 @@ def airflow(
 
 @contextmanager
 def kept_running(process: LocalProcess) -> Iterator[None]:
-    """Start Airflow's scheduler again when it has ended by itself, as a production supervisor does; no test stops it.
+    """Restart Airflow's scheduler if it exits, as a production supervisor does; no test stops it.
 
-    It ends (3.3) with a StaleDataError when somebody deletes a Dag or a run that it is just looking at.
+    It exits (3.3) with a StaleDataError if a Dag or a run is deleted while the scheduler processes it.
     """
     over = threading.Event()
 
@@ -93,7 +93,7 @@ def kept_running(process: LocalProcess) -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def under_test(service: LocalService, credentials: Credentials) -> ServiceUnderTest:
-    """The service that the connection `training_default` leads to."""
+    """The service of the connection `training_default`."""
     return ServiceUnderTest(service, credentials)
 
 
@@ -113,7 +113,7 @@ def train(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Iterator[Calla
 
 @pytest.fixture
 def proxy(airflow: LocalAirflow, under_test: ServiceUnderTest) -> Iterator[Proxy]:
-    """A proxy in front of the service, and a connection that leads to it and has the name `training_proxy`."""
+    """A proxy in front of the service, with the connection `training_proxy`."""
     with Proxy(under_test.local.url).running() as proxy:
         airflow.connect("training_proxy", proxy.url, under_test.credentials)
         yield proxy

@@ -1,4 +1,4 @@
-"""A proxy in front of a real service, which does to requests and replies what a test tells it to."""
+"""A proxy in front of a real service, which injects faults into requests and replies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOP_BY_HOP = {"connection", "content-encoding", "content-length", "date", "serv
 
 @dataclass
 class Rule:
-    """A fault, and the requests that it befalls: those from `skip` on, as many as `times`."""
+    """A fault and its requests: after the first `skip`, as many as `times`."""
 
     method: str
     path: str
@@ -46,13 +46,13 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """Passes requests on to a service, its storage included, but for those that a fault befalls.
+    """Forwards requests to a service and its storage, except those with a fault.
 
     Attributes:
         upstream: The service.
-        url: Where the proxy answers.
-        delay: Seconds by which every request is late, whatever else befalls it. One that its client has given up by
-            then never reaches the service.
+        url: The URL of the proxy.
+        delay: Seconds by which every request is delayed, also one with a fault. A request that its client has given up
+            by then never reaches the service.
         seen: Method, path and time of each request.
     """
 
@@ -64,15 +64,15 @@ class Proxy:
     _storage: str = ""
 
     def inject(self, method: str, path: str, fault: Fault, *, times: float = 1, skip: int = 0) -> None:
-        """Have requests befallen by a fault; the rule that was made first is the first to act."""
+        """Inject a fault into requests; earlier rules come first."""
         self._rules.append(Rule(method, path, fault, times, skip))
 
     def heal(self) -> None:
-        """Pass everything on from now."""
+        """Forward all requests from now on."""
         self._rules.clear()
 
     def times(self, method: str, path: str) -> list[float]:
-        """When requests came, in seconds."""
+        """The times of requests, in seconds."""
         return [time for seen, where, time in self.seen if seen == method and re.search(path, where)]
 
     def count(self, method: str, path: str) -> int:
@@ -81,9 +81,9 @@ class Proxy:
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
-        """Serve from a thread of its own."""
+        """Serve in a separate thread."""
         started: Future[Callable[[], object]] = Future()
-        # asyncio.run also cancels the tasks that the server leaves, such as one that accepts a connection.
+        # asyncio.run also cancels the remaining tasks of the server, such as one that accepts a connection.
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), name="proxy", daemon=True)
         thread.start()
         end = started.result()
@@ -130,7 +130,7 @@ class Proxy:
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         upstream = self._storage if request.path.startswith("/data") else self.upstream
-        # The signature of a request to S3 is made for the Host that the client sees.
+        # The signature of an S3 request covers the Host that the client uses.
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             try:
                 answer = await session.request(
@@ -155,12 +155,12 @@ class Proxy:
 
 
 async def passed(_: web.Request, forward: Forward) -> web.Response:
-    """No fault at all."""
+    """No fault."""
     return await forward()
 
 
 async def lost(request: web.Request, forward: Forward | None) -> web.Response:
-    """The connection breaks; the request has reached the service where there is one to forward it to."""
+    """The connection breaks after the request has reached the service, if there is one."""
     if forward:
         await forward()
     if request.transport:
@@ -169,12 +169,12 @@ async def lost(request: web.Request, forward: Forward | None) -> web.Response:
 
 
 async def reset(request: web.Request, _: Forward) -> web.Response:
-    """The connection breaks before the service sees anything."""
+    """The connection breaks before the service gets the request."""
     return await lost(request, None)
 
 
 def answers(status: int, body: str = "", content_type: str = "application/json", **headers: str) -> Fault:
-    """Somebody else answers."""
+    """Another server replies."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def fault(_: web.Request, __: Forward) -> web.Response:
@@ -184,7 +184,7 @@ def answers(status: int, body: str = "", content_type: str = "application/json",
 
 
 async def truncated(_: web.Request, forward: Forward) -> web.Response:
-    """Of the reply, half arrives."""
+    """Half of the reply arrives."""
     answer = await forward()
     body = answer.body if isinstance(answer.body, bytes) else b""
     headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -192,7 +192,7 @@ async def truncated(_: web.Request, forward: Forward) -> web.Response:
 
 
 def stalled(seconds: float) -> Fault:
-    """The reply takes its time."""
+    """The reply is slow."""
 
     async def fault(_: web.Request, forward: Forward) -> web.Response:
         await asyncio.sleep(seconds)
@@ -202,7 +202,7 @@ def stalled(seconds: float) -> Fault:
 
 
 def late_for_those_who_wait(seconds: float) -> Fault:
-    """The service is asked late, and only if the client still waits for the reply then."""
+    """The request is forwarded late, and only if the client still waits for the reply."""
 
     async def fault(request: web.Request, forward: Forward) -> web.Response:
         await asyncio.sleep(seconds)
@@ -217,7 +217,7 @@ def _is_given_up(request: web.Request) -> bool:
 
 
 def edited(**changes: Any) -> Fault:
-    """Fields of a JSON reply are others."""
+    """Fields of a JSON reply are replaced."""
 
     async def fault(_: web.Request, forward: Forward) -> web.Response:
         answer = await forward()
@@ -228,7 +228,7 @@ def edited(**changes: Any) -> Fault:
 
 
 async def forgotten(request: web.Request, _: Forward) -> web.Response:
-    """None of the jobs that are watched is known."""
+    """The watch knows none of its jobs."""
     unknown = [{"job_id": job_id, "unknown": True} for job_id in json.loads(await request.read())["jobs"]]
     return web.Response(text="".join(json.dumps(line) + "\n" for line in unknown), content_type="application/x-ndjson")
 
@@ -239,7 +239,7 @@ NO_WATCH = answers(404, '{"error": {"code": "404", "message": "There is nothing 
 
 @dataclass
 class Held:
-    """A fault that holds a reply back, after the service made it, until the test lets it go."""
+    """A fault that delays the service's reply until the test releases it."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -247,7 +247,7 @@ class Held:
     async def __call__(self, _: web.Request, forward: Forward) -> web.Response:
         answer = await forward()
         self.reached.set()
-        # Not in a thread that waits: one would hold up the end of a test that fails before it lets go.
-        while not self.released.is_set():  # noqa: ASYNC110 - a test lets go in another thread
+        # Not in a waiting thread, which would block the end of a test that fails before the release.
+        while not self.released.is_set():  # noqa: ASYNC110 - a test releases it in another thread
             await asyncio.sleep(0.02)
         return answer

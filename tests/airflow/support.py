@@ -39,7 +39,7 @@ BOTH = ("deferred", pytest.param("in_worker", marks=pytest.mark.slow))
 
 
 class ServiceUnderTest:
-    """A service, and what its client sees of it."""
+    """A service and its client."""
 
     def __init__(self, service: LocalService, credentials: Credentials) -> None:
         self.local = service
@@ -47,7 +47,7 @@ class ServiceUnderTest:
         self._settings = ClientSettings(service.url, credentials.client_id, credentials.client_secret)
 
     def jobs(self, name: str) -> list[JobStatus]:
-        """The jobs of a name, the oldest first."""
+        """The jobs of a name, oldest first."""
 
         async def ask() -> Sequence[JobStatus]:
             async with TrainingClient(self._settings) as client:
@@ -64,7 +64,7 @@ class ServiceUnderTest:
         sync.run(ask())
 
     def work(self, job: JobStatus) -> Path:
-        """Where a job works on its copy of the files; made before it starts, if need be."""
+        """The working directory of a job; created before its start if needed."""
         tenant = self.folder(job).relative_to(self.local.data / "tenants").parts[0]
         folder = self.local.data / "jobs" / tenant / job.job_id / "files"
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ class Training:
     """A run of a Dag of `dags/reliability.py`.
 
     Args:
-        airflow: Where it runs.
-        service: Where its jobs run.
+        airflow: The Airflow of the run.
+        service: The service of its jobs.
         dag_id: The Dag.
         connection: The connection it uses.
         job: Parameters of the job.
@@ -115,7 +115,7 @@ class Training:
         return self.service.jobs(self.name)
 
     def wait(self, condition: Callable[[], T], what: str) -> T:
-        """Wait for a state of this training; what is read in the end is returned."""
+        """Wait for a state of this training, and return the last value read."""
         try:
             return wait_for(condition, what)
         except Exception as error:
@@ -126,7 +126,7 @@ class Training:
         return self.wait(lambda: self.state if self.state in states else "", f"{states} of {self.name}")
 
     def wait_for_job(self, number: int = 1, *states: str) -> JobStatus:
-        """Wait until the service has so many jobs of this training, the last of them in one of some states."""
+        """Wait until the service has so many jobs of this training, and the last one is in one of the states."""
         wanted = states or ("RUNNING",)
 
         def reached() -> JobStatus | None:
@@ -141,11 +141,11 @@ class Training:
         self.wait(lambda: line in self.lines(try_number), f"The line {line!r} of {self.name}")
 
     def go_on(self, number: int = 1) -> None:
-        """Have a waiting script save its model and end."""
+        """Let a waiting script save its model and end."""
         (self.service.work(self.jobs[number - 1]) / "go").touch()
 
     def leave(self) -> None:
-        """End what a failed test left running, so that others have the machine for themselves."""
+        """End what a failed test left running, to free the machine for others."""
         run = f"/dags/{self.dag_id}/dagRuns/{self.run}"
         with suppress(LocalProcessError):  # a test may have deleted it
             if self.airflow.api("GET", run)["state"] not in {"success", "failed"}:
@@ -194,7 +194,7 @@ class Training:
         self.airflow.clear(self.dag_id, self.run, "train")
 
     def delete_and_run_again(self) -> None:
-        """Delete the run and make one with the same id."""
+        """Delete the run and create one with the same id."""
         self.airflow.api("DELETE", f"/dags/{self.dag_id}/dagRuns/{self.run}")
         self.airflow.trigger(self.dag_id, self._conf, self.run)
 
@@ -205,7 +205,7 @@ class Training:
         self.airflow.api("PATCH", f"/dags/{self.dag_id}/dagRuns/{self.run}", body={"state": state})
 
     def describe(self) -> str:
-        """What a failed test needs to show."""
+        """The output for a failed test."""
         try:
             task = self.task
         except LocalProcessError as error:  # a test may have deleted it
@@ -217,12 +217,12 @@ class Training:
 
 
 def lines_of(log: list[dict[str, Any]]) -> list[str]:
-    """The lines of a task log: those of a job that come late, as on a busy machine, are one record."""
+    """The lines of a task log: late lines of a job, as on a busy machine, are one record."""
     return [TIME_OF_LATER_LINE.sub("", line) for entry in log for line in entry["event"].split("\n")]
 
 
 def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:
-    """Every place that a user of Airflow can look into: log, triggerer's log, XComs, rendered template fields."""
+    """Everything that a user of Airflow can read: log, triggerer's log, XComs, rendered template fields."""
     yield str(training.log())
     yield airflow.components["triggerer"].output.read_text(errors="replace")
     task = f"/dags/{training.dag_id}/dagRuns/{training.run}/taskInstances/train"
@@ -232,10 +232,10 @@ def places(airflow: LocalAirflow, training: Training) -> Iterator[str]:
 
 
 class Counts:
-    """Receives what an Airflow sends to StatsD (UDP, `name:value|kind`), and counts it.
+    """Receives the metrics that an Airflow sends to StatsD (UDP, `name:value|kind`), and counts it.
 
     Attributes:
-        port: Where it listens.
+        port: Its port.
     """
 
     def __init__(self) -> None:
@@ -247,11 +247,11 @@ class Counts:
         self._thread.start()
 
     def count(self, name: str) -> int:
-        """How often something was sent; Airflow's prefix is left out."""
+        """How often a metric was sent, without Airflow's prefix."""
         return self._seen[name]
 
     def close(self) -> None:
-        # A thread that receives is woken by a last message only.
+        # Only a last message wakes the receiving thread.
         self._socket.sendto(b"", ("127.0.0.1", self.port))
         self._thread.join()
         self._socket.close()
@@ -263,7 +263,7 @@ class Counts:
 
 @contextmanager
 def frozen_triggerer(airflow: LocalAirflow) -> Iterator[None]:
-    """A triggerer that stands still, as on a machine that is short of everything."""
+    """A paused triggerer, as on an overloaded machine."""
     parent = psutil.Process(airflow.components["triggerer"].pid)
     processes = [parent, *parent.children(recursive=True)]
 
@@ -295,7 +295,7 @@ def _can_be_written(database: Path) -> bool:
 
 
 def peak_memory(process: LocalProcess) -> int:
-    """The most memory that a process and its children ever had at once, in bytes."""
+    """The peak memory of a process and its children, in bytes."""
     parent = psutil.Process(process.pid)
     statuses = [Path(f"/proc/{each.pid}/status").read_text() for each in (parent, *parent.children(recursive=True))]
     return sum(int(status.split("VmHWM:")[1].split()[0]) * 1024 for status in statuses)

@@ -1,4 +1,4 @@
-"""What users of Airflow expect of a task: assets, links, counters, and the model where they want it."""
+"""Features that Airflow users expect of a task: assets, links, metrics, and a destination for the model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tests.airflow.support import Counts, ServiceUnderTest
 from tests.patience import wait_for
 
 
-def test_a_model_is_announced_with_all_that_is_known_of_it(
+def test_the_asset_event_of_a_model_carries_its_result(
     airflow: LocalAirflow, under_test: ServiceUnderTest, tmp_path: Path, counts: Counts
 ) -> None:
-    wanted = tmp_path / "models" / "a"
-    wanted.mkdir(parents=True)
-    (wanted / "saved_model.pb").write_text("the model of yesterday")
-    (wanted / "left").write_text("of the model of yesterday")
+    destination = tmp_path / "models" / "a"
+    destination.mkdir(parents=True)
+    (destination / "saved_model.pb").write_text("the model of yesterday")
+    (destination / "left").write_text("of the model of yesterday")
     airflow.wait_for_dag("consumer")
     airflow.wait_for_dag("producer")
     before = counts.count("training.submits")
 
-    run = airflow.trigger("producer", {"destination": str(wanted)})
+    run = airflow.trigger("producer", {"destination": str(destination)})
     going = (None, "scheduled", "queued", "running")
     wait_for(lambda: airflow.task("producer", run, "train")["state"] not in going, "The deferral")
     (job,) = [job for job in under_test.jobs("train") if not job.state.ended]
@@ -30,25 +30,25 @@ def test_a_model_is_announced_with_all_that_is_known_of_it(
     (under_test.work(job) / "go").touch()
     assert airflow.wait_for_run("producer", run) == "success", airflow.log("producer", run, "train")
 
-    told = airflow.xcom("producer", run, "train", "training_job")
-    assert told["metrics"] == {"accuracy": 0.75, "loss": 1.25}
-    assert airflow.xcom("producer", run, "train") == str(wanted)
-    assert sorted(file.name for file in wanted.rglob("*")) == ["saved_model.pb", "variables", "variables.index"]
-    assert [folder.name for folder in wanted.parent.iterdir()] == ["a"], "nothing is left of the copying"
+    result = airflow.xcom("producer", run, "train", "training_job")
+    assert result["metrics"] == {"accuracy": 0.75, "loss": 1.25}
+    assert airflow.xcom("producer", run, "train") == str(destination)
+    assert sorted(file.name for file in destination.rglob("*")) == ["saved_model.pb", "variables", "variables.index"]
+    assert [folder.name for folder in destination.parent.iterdir()] == ["a"], "nothing is left of the copying"
     assert (under_test.folder(job) / "metrics.json").read_text() == '{"accuracy": 0.75, "loss": 1.25}'
     extra = announced(airflow)
     assert extra == {
-        "location": str(wanted),
+        "location": str(destination),
         "job_id": job.job_id,
-        "metrics": told["metrics"],
-        "duration": told["duration"],
+        "metrics": result["metrics"],
+        "duration": result["duration"],
     }
     assert counts.count("training.submits") > before
     assert counts.count("training.log_lag") > 0
 
 
 def announced(airflow: LocalAirflow) -> object:
-    """What the Dag that waits for the model learned of it."""
+    """The event that the consuming Dag got."""
 
     def runs() -> list[str]:
         return [run["dag_run_id"] for run in airflow.api("GET", "/dags/consumer/dagRuns")["dag_runs"]]

@@ -1,4 +1,4 @@
-"""Who ends a task ends its job; who moves it does not; and a job that takes too long is ended."""
+"""The end of a task cancels its job, moving its trigger does not, and a job that takes too long is canceled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.patience import PATIENCE
 both = pytest.mark.parametrize("where", BOTH)
 Train = Callable[..., Training]
 
-# The second job of a task saves its model, the first one waits for ever.
+# The second job of a task saves its model, the first one waits forever.
 SECOND_TIME = """
 import time
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_cleared_task_cancels_its_job_and_trains_again(train: Train) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Train, airflow: LocalAirflow) -> None:
+def test_a_new_try_that_is_faster_than_the_old_trigger_keeps_its_job(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
 
@@ -63,7 +63,7 @@ def test_a_new_try_that_is_quicker_than_the_old_trigger_keeps_its_job(train: Tra
 
 
 @pytest.mark.slow
-def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Train, airflow: LocalAirflow) -> None:
+def test_an_old_trigger_that_is_mistaken_for_the_new_one_ends_no_training(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
     old = training.task["trigger"]["id"]
@@ -72,7 +72,7 @@ def test_an_old_trigger_that_is_taken_for_the_new_one_ends_no_training(train: Tr
         training.clear()
         training.wait(lambda: training.task["try_number"] == 2 and training.state == "deferred", "The second deferral")
         new = training.task["trigger"]["id"]
-        # On SQLite this happens by itself: an id that is free again is given to the next trigger.
+        # SQLite does this by itself: it reuses a free id for the next trigger.
         with closing(sqlite3.connect(airflow.database, timeout=PATIENCE)) as database:
             database.execute("DELETE FROM trigger WHERE id = ?", (old,))
             database.execute("UPDATE trigger SET id = ? WHERE id = ?", (old, new))
@@ -113,11 +113,11 @@ ENDINGS: dict[str, tuple[str, Callable[[Training], object]]] = {
 }
 
 
-def test_a_deferred_task_that_is_ended_ends_its_job_however_slow_the_service(train: Train, proxy: Proxy) -> None:
+def test_a_deferred_task_that_is_ended_cancels_its_job_however_slow_the_service(train: Train, proxy: Proxy) -> None:
     proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(LATE), times=math.inf)
     trainings = {way: train(f"{dag}_deferred", "training_proxy", script=WAIT) for way, (dag, _) in ENDINGS.items()}
     for training in trainings.values():
-        # All of them at once: most wait for a CPU at the service.
+        # All at once: most wait for a CPU of the service.
         training.wait(training.is_followed, f"The following of {training.name}")
 
     for way, (_, end) in ENDINGS.items():
@@ -128,7 +128,7 @@ def test_a_deferred_task_that_is_ended_ends_its_job_however_slow_the_service(tra
         assert len(training.jobs) == 1
 
 
-def test_a_triggerer_that_is_stopped_finishes_the_cancellation_of_a_job(
+def test_a_triggerer_that_is_stopped_completes_the_cancellation_of_a_job(
     train: Train, proxy: Proxy, airflow: LocalAirflow
 ) -> None:
     proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(LATE), times=math.inf)
@@ -144,10 +144,10 @@ def test_a_triggerer_that_is_stopped_finishes_the_cancellation_of_a_job(
     training.wait_for_job(1, "CANCELED")
 
 
-def test_a_task_on_a_worker_that_is_ended_ends_its_job_though_airflow_kills_it_first(
+def test_a_task_on_a_worker_that_is_ended_cancels_its_job_though_airflow_kills_it_first(
     train: Train, proxy: Proxy
 ) -> None:
-    # Longer than the five seconds that Airflow leaves to a task that it asked to end.
+    # Longer than the five seconds that Airflow gives a task to end.
     proxy.inject("DELETE", "/jobs/", late_for_those_who_wait(8), times=math.inf)
     training = train("once_in_worker", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
@@ -155,7 +155,7 @@ def test_a_task_on_a_worker_that_is_ended_ends_its_job_though_airflow_kills_it_f
     training.mark("failed")
 
     training.wait_for_job(1, "CANCELED")
-    assert any("goes on trying for 15 minutes" in line for line in training.lines())
+    assert any("keeps trying for 15 minutes" in line for line in training.lines())
 
 
 @pytest.mark.slow
@@ -194,14 +194,12 @@ def test_a_task_that_is_ended_during_the_submit_leaves_no_running_job(train: Tra
 
 
 @pytest.mark.slow
-def test_with_cancel_on_kill_false_the_job_goes_on(train: Train) -> None:
+def test_with_cancel_on_kill_false_the_job_continues(train: Train) -> None:
     training = train("not_canceled_deferred", script=WAIT)
     training.wait_for_line("waiting 3")
 
     training.mark("failed")
-    training.wait_for_line(
-        f"The training job {training.jobs[0].job_id} is left alone, as cancel_on_kill=False asks for"
-    )
+    training.wait_for_line(f"The training job {training.jobs[0].job_id} is not canceled, since cancel_on_kill=False")
 
     assert training.jobs[0].state.value == "RUNNING"
     training.go_on()
@@ -209,7 +207,7 @@ def test_with_cancel_on_kill_false_the_job_goes_on(train: Train) -> None:
 
 
 @both
-def test_the_execution_timeout_cancels_the_job_and_honours_the_retry(train: Train, where: str, tmp_path: Path) -> None:
+def test_the_execution_timeout_cancels_the_job_and_honors_the_retry(train: Train, where: str, tmp_path: Path) -> None:
     training = train(f"timeout_{where}", script=SECOND_TIME.format(before=tmp_path / "before"))
 
     training.end()
@@ -233,11 +231,11 @@ def test_the_completion_time_cancels_the_job(train: Train, where: str) -> None:
     assert kind == "JobTimedOut"
     assert "has run for its completion_time of 0:00:04, and was canceled. Allow it more time" in text
     numbers = training.waited()
-    assert numbers == list(range(1, len(numbers) + 1)), "the log is told to its end"
+    assert numbers == list(range(1, len(numbers) + 1)), "the log is complete"
 
 
 @both
-def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(
+def test_the_pending_timeout_cancels_the_job_and_reports_the_services_reason(
     train: Train, proxy: Proxy, where: str
 ) -> None:
     pending = edited(status="PENDING", startTime=None, message="waiting for 2 of 4 cpus, 3 jobs ahead")
@@ -257,7 +255,7 @@ def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(
 
 
 @pytest.mark.slow
-def test_a_job_that_cannot_be_canceled_in_time_is_said_to_run_on(train: Train, proxy: Proxy) -> None:
+def test_a_job_that_cannot_be_canceled_in_time_is_reported_as_running(train: Train, proxy: Proxy) -> None:
     proxy.inject("DELETE", "/jobs/", answers(403, '{"error": {"code": "403", "message": "Not yours"}}'), times=999)
     training = train("once_deferred", "training_proxy", script=WAIT, completion_time="2s")
 

@@ -1,4 +1,4 @@
-"""The Dags that users copy, each on a real Airflow and with the real TensorFlow."""
+"""The example Dags, on a real Airflow with the real TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 
 
 class Examples:
-    """An Airflow that has the example Dags, paused as Airflow has new ones, and the folder they deploy to."""
+    """An Airflow with the example Dags, paused like all new Dags, and their deployment folder."""
 
     def __init__(self, airflow: LocalAirflow, models: Path) -> None:
         self.airflow = airflow
@@ -43,10 +43,10 @@ class Examples:
         )
 
     def approve(self, dag_id: str, run: str, task_id: str) -> None:
-        """Approve as a person does, who is never as quick as this test.
+        """Approve, but not faster than a person could.
 
-        A task that goes on before the scheduler knows that its worker gave it back is failed by Airflow 3.3: the
-        worker's late "success" is taken for a task that was killed while it was queued.
+        Airflow 3.3 fails a task that resumes before the scheduler has noticed its deferral: it takes the worker's late
+        "success" for a task that was killed while it was queued.
         """
         self.wait_for_state(dag_id, run, task_id, "awaiting_input")
         given_back = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run},"
@@ -76,9 +76,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory, under_test: ServiceUnderT
 
 @pytest.fixture(scope="module")
 def deployed(examples: Examples) -> str:
-    """The location of a model that was trained in the night, and that the asset had deployed as version 1."""
+    """The location of a nightly model, which the asset event deployed as version 1."""
     examples.airflow.unpause("deploy_census")
-    # Airflow then starts the run of last night, and none of the nights before.
+    # Airflow then starts the run of last night only.
     examples.airflow.unpause("train_nightly")
     wait_for(lambda: bool(examples.runs("train_nightly")), "The run of last night")
     (run,) = examples.runs("train_nightly")
@@ -103,7 +103,7 @@ def test_the_model_of_the_night_is_deployed(examples: Examples, deployed: str) -
     )
 
 
-def test_a_model_is_deployed_when_somebody_approves_and_taken_back_when_it_does_not_predict(
+def test_a_model_is_deployed_after_an_approval_and_rolled_back_when_it_does_not_predict(
     examples: Examples, deployed: str, under_test: ServiceUnderTest
 ) -> None:
     run = examples.start("train_and_deploy", {"approval": True})
@@ -126,7 +126,7 @@ def test_a_model_is_deployed_when_somebody_approves_and_taken_back_when_it_does_
     assert versions(examples.model) == [1]
 
 
-def test_what_is_no_model_is_not_deployed(examples: Examples, deployed: str, tmp_path: Path) -> None:
+def test_an_invalid_model_is_not_deployed(examples: Examples, deployed: str, tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_text("nonsense")
     (asset,) = examples.airflow.api("GET", "/assets", name_pattern="census_model")["assets"]
     before = set(examples.runs("deploy_census"))
@@ -141,7 +141,7 @@ def test_what_is_no_model_is_not_deployed(examples: Examples, deployed: str, tmp
     assert versions(examples.model) == [1]
 
 
-def test_what_is_filled_into_the_form_is_trained_with(examples: Examples) -> None:
+def test_the_values_of_the_form_are_the_parameters_of_the_training(examples: Examples) -> None:
     run = examples.start("train_on_demand", {"epochs": 1, "batch_size": 512, "job_name": "by-hand"})
 
     examples.end("train_on_demand", run)
@@ -150,7 +150,7 @@ def test_what_is_filled_into_the_form_is_trained_with(examples: Examples) -> Non
     assert result["metrics"]["epochs"] == 1
 
 
-def test_many_models_are_trained_and_the_best_is_named(examples: Examples) -> None:
+def test_many_models_are_trained_and_the_best_is_found(examples: Examples) -> None:
     run = examples.start("train_many", {"models": 3})
 
     examples.end("train_many", run)

@@ -1,4 +1,4 @@
-"""A service that forgets, refuses or breaks off: the training survives, or says what is wrong."""
+"""A service that loses jobs, refuses or disconnects: the training survives, or reports the error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Train = Callable[..., Training]
 
 
 @both
-def test_a_job_that_is_gone_fails_the_task_with_a_sentence_that_says_so(train: Train, proxy: Proxy, where: str) -> None:
+def test_a_lost_job_fails_the_task_with_a_sentence_that_says_so(train: Train, proxy: Proxy, where: str) -> None:
     training = train(f"once_{where}", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
     asked = proxy.count("GET", "/jobs/[^/]+$")
@@ -36,7 +36,7 @@ REFUSED = answers(403, '{"error": {"code": "403", "message": "Not today"}}')
 
 
 @both
-def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, proxy: Proxy, where: str) -> None:
+def test_a_retry_continues_with_a_job_that_could_not_be_followed(train: Train, proxy: Proxy, where: str) -> None:
     training = train(f"retry_{where}", "training_proxy", script=WAIT)
     training.wait_for_line("waiting 3")
 
@@ -50,7 +50,7 @@ def test_a_retry_goes_on_with_a_job_that_could_not_be_followed(train: Train, pro
     kind, text = training.failure(1)
     assert kind == "FollowingFailed"
     assert "Not today" in text
-    assert text.endswith(f"The retry goes on with the job {training.jobs[0].job_id}. [AT-431]")
+    assert text.endswith(f"The retry continues with the job {training.jobs[0].job_id}. [AT-431]")
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_without_a_retry_a_job_that_cannot_be_followed_is_canceled(train: Train,
     assert training.failure()[1].endswith("so it was canceled; clear the task to train again. [AT-435]")
 
 
-def test_a_wrong_secret_is_one_clear_error_and_no_storm(
+def test_a_wrong_secret_is_one_clear_error_without_a_request_storm(
     train: Train, airflow: LocalAirflow, under_test: ServiceUnderTest, proxy: Proxy
 ) -> None:
     proxy.inject("POST", "/oauth/token", answers(401, '{"error": "invalid_client"}'), times=999)
@@ -83,7 +83,7 @@ def test_a_wrong_secret_is_one_clear_error_and_no_storm(
         assert under_test.credentials.client_secret not in place
 
 
-def test_no_secret_is_shown_by_a_training_that_goes_well(
+def test_a_training_that_succeeds_shows_no_secret(
     train: Train, airflow: LocalAirflow, under_test: ServiceUnderTest, proxy: Proxy
 ) -> None:
     tokens: list[str] = []
@@ -118,7 +118,7 @@ def data(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_retry_does_not_send_again_what_has_arrived(train: Train, proxy: Proxy, data: dict[str, str]) -> None:
-    # Seven requests get through, then the storage breaks every connection until the task has given up.
+    # Seven requests succeed, then the storage breaks every connection until the task gives up.
     proxy.inject("(PUT|POST)", "/data/", lost, times=9999, skip=9)
     training = train("retry_deferred", "training_proxy", data=data)
     training.wait(lambda: training.task["try_number"] == 2 or training.state == "up_for_retry", "The first failure")
@@ -138,7 +138,7 @@ def test_a_retry_does_not_send_again_what_has_arrived(train: Train, proxy: Proxy
 def test_an_upload_of_which_the_last_reply_was_lost_is_not_sent_again(
     train: Train, proxy: Proxy, data: dict[str, str]
 ) -> None:
-    # The first POST begins an upload in parts, the second completes it; a third finds no such upload.
+    # The first POST starts a multipart upload, the second completes it; a third finds no such upload.
     proxy.inject("POST", "/data/.*part-0", lost, skip=1)
 
     training = train("retry_deferred", "training_proxy", data={"part-0.bin": data["part-0.bin"]})
@@ -159,7 +159,7 @@ def test_a_storage_that_is_pending_is_waited_for(train: Train, proxy: Proxy) -> 
 
 
 @pytest.mark.slow
-def test_a_storage_that_failed_is_told_in_the_services_words(train: Train, proxy: Proxy) -> None:
+def test_a_storage_that_failed_is_reported_with_the_services_message(train: Train, proxy: Proxy) -> None:
     proxy.inject("(GET|POST)", "/storage", edited(status="Error", message="quota exceeded"), times=999)
 
     training = train("once_deferred", "training_proxy")
@@ -167,4 +167,4 @@ def test_a_storage_that_failed_is_told_in_the_services_words(train: Train, proxy
     training.end("failed")
     kind, text = training.failure()
     assert kind == "StorageError"
-    assert "is not ready, it is Error: quota exceeded. Ask whoever runs the service." in text
+    assert "is not ready, it is Error: quota exceeded. Ask the administrator of the service." in text

@@ -1,4 +1,4 @@
-"""A job that writes more than anybody can read: all that fits is shown, the rest is named, and nobody waits for it."""
+"""A job that floods its log: what fits is shown, the rest is reported as omitted, and no other training waits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from airflow_training.local.airflow import LocalAirflow
 from tests.airflow.support import WAIT, Training, lines_of, peak_memory
 from tests.patience import PATIENCE
 
-# Airflow reads what the triggerer logs by 4 KB in each of its rounds, of which a slow machine does eighty a second.
+# Airflow reads 4 KB of the triggerer's log in each of its rounds, of which a slow machine does eighty a second.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * PATIENCE)]
 
 Train = Callable[..., Training]
 
 LINES = 60_000
 MEGABYTE = 1024 * 1024
-# What the triggerer may need more of for a flood: 20 to 40 MB are measured, of 200,000 lines too.
+# The triggerer's additional memory for a flood: 20 to 40 MB are measured, even for 200,000 lines.
 MEMORY = 100 * MEGABYTE
 
 FLOOD = f"""
@@ -36,16 +36,16 @@ Path("model/saved_model.pb").touch()
 """
 
 
-def test_a_flood_of_log_is_told_and_holds_up_nobody(train: Train, airflow: LocalAirflow) -> None:
+def test_a_flood_of_log_is_shown_and_delays_no_other_training(train: Train, airflow: LocalAirflow) -> None:
     other = train("once_deferred", script=WAIT)
     other.wait_for_line("waiting 5")
     before = peak_memory(airflow.components["triggerer"])
 
     flood = train("once_deferred", script=FLOOD)
     flood.wait_for_job(1, "SUCCEEDED")
-    told = max(other.waited())
-    other.wait_for_line(f"waiting {told + 25}")
-    assert flood.state == "deferred", "the other training is told of while the flood is"
+    shown = max(other.waited())
+    other.wait_for_line(f"waiting {shown + 25}")
+    assert flood.state == "deferred", "the log of the other training grows during the flood"
     other.go_on()
     flood.end()
 

@@ -1,4 +1,4 @@
-"""Trainings that take minutes: the first test that asks for one starts them all, side by side."""
+"""Trainings that take minutes: the first test that needs one starts them all, in parallel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.retry import REQUEST
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.service import LocalService
 from tests.airflow.proxy import NO_WATCH, Fault, Proxy, answers, lost, passed, reset, stalled, truncated
@@ -38,8 +38,8 @@ MAINTENANCE = answers(200, "<html>Maintenance</html>", "text/html")
 STALL = stalled(30)
 EVERY_FAULT = [TOO_MANY, *[answers(500)] * 3, *[OVERLOADED] * 3, reset, reset, NOT_THERE, MAINTENANCE, truncated]
 
-# What is asked once has half a minute to go well; a job that runs has a quarter of an hour. The status of a job is
-# asked for a first time before it is submitted.
+# A single request has half a minute to succeed; following a job has a quarter of an hour. The status of a job is first
+# requested before its submit.
 FAULTS: dict[tuple[str, str], list[Fault]] = {
     ("POST", "/oauth/token"): [TOO_MANY, answers(500), reset, OVERLOADED],
     ("GET", "/storage"): [TOO_MANY, OVERLOADED, MAINTENANCE, truncated, reset],
@@ -56,7 +56,7 @@ ALL_FAULTS = {"deferred": FAULTS | WATCHED, "in_worker": FAULTS | POLLED}
 
 @dataclass
 class LongTrainings:
-    """All that takes a minute or more; `hundred` is the id of a run."""
+    """All long trainings; `hundred` is the id of a run."""
 
     short_tokens: dict[str, Training]
     outage: dict[str, Training]
@@ -118,7 +118,7 @@ def test_tokens_that_expire_are_not_noticed(long: LongTrainings, where: str) -> 
 
 
 @both
-def test_a_service_that_is_away_for_a_minute_ends_no_training(long: LongTrainings, where: str) -> None:
+def test_a_service_that_is_unavailable_for_a_minute_ends_no_training(long: LongTrainings, where: str) -> None:
     training = long.outage[where]
     before = max(training.waited())
 
@@ -132,7 +132,7 @@ def test_a_service_that_is_away_for_a_minute_ends_no_training(long: LongTraining
 
 
 @both
-def test_faults_on_the_wire_are_outlived_and_the_waits_are_within_the_policy(long: LongTrainings, where: str) -> None:
+def test_faults_on_the_wire_are_survived_and_the_waits_are_within_the_policy(long: LongTrainings, where: str) -> None:
     training, proxy = long.faults[where], long.proxies[where]
 
     training.end()
@@ -146,7 +146,7 @@ def test_faults_on_the_wire_are_outlived_and_the_waits_are_within_the_policy(lon
         gaps = [after - before for before, after in pairwise(times)]
         waits = [gap for gap, fault in zip(gaps, faults, strict=False) if fault not in (passed, STALL)]
         assert waits[0] >= 2, "Retry-After is obeyed"
-        assert max(waits) <= RetryPolicy().longest + 1
+        assert max(waits) <= REQUEST.longest + 1
 
 
 def test_a_hundred_mapped_tasks_train_a_hundred_models(

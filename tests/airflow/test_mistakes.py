@@ -1,4 +1,4 @@
-"""What a user reads when a training goes wrong: one clear sentence, and no secret."""
+"""The error of a training: one clear sentence, and no secret."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SENTENCES = {
     "wrong-secret": r"refused the client 'tests': .*Check login and password of the connection\. \[AT-141\]$",
     "no-service": r"No token could be fetched from http://127\.0\.0\.1:\d+: Connection refused\. Check that the OAuth2",
     "no-connection": r"There is no connection 'training_not_there': create it",
-    "unknown-script": r"1 mistake: script is not there: .*/no_such_script\.py does not exist\. \[AT-001\]$",
+    "unknown-script": r"1 error: script does not exist: .*/no_such_script\.py\. \[AT-001\]$",
     "many-mistakes": (
-        r"3 mistakes: resources\.cpus must be a whole number, 1 or more, not 'many'; "
+        r"3 errors: resources\.cpus must be a whole number, 1 or more, not 'many'; "
         r"python_major_version must be 2 or 3, not 4; "
-        r"data 'a\.csv' is not there: .*no_such\.csv does not exist\. \[AT-001\]$"
+        r"data 'a\.csv' does not exist: .*no_such\.csv\. \[AT-001\]$"
     ),
     "exits-3": (
         r"The training job exits-3 .* failed: .* status 3 \[AT-451\]\. Mend .* clear the task .*\. \[AT-401\]\n"
@@ -41,7 +41,7 @@ def run(airflow: LocalAirflow) -> str:
 
 
 def failure(airflow: LocalAirflow, run: str, task_id: str) -> list[dict[str, Any]]:
-    """The exceptions that the task log shows, the last one first."""
+    """The exceptions in the task log, last one first."""
     (entry,) = [entry for entry in airflow.log(DAG, run, task_id) if entry.get("error_detail")]
     details: list[dict[str, Any]] = entry["error_detail"]
     return details
@@ -57,7 +57,7 @@ def test_the_task_fails_with_one_sentence_that_says_what_to_do(airflow: LocalAir
 
 
 @pytest.mark.parametrize("task_id", sorted(SENTENCES))
-def test_no_stack_of_somebody_elses_library_is_shown(airflow: LocalAirflow, run: str, task_id: str) -> None:
+def test_no_stack_of_a_library_is_shown(airflow: LocalAirflow, run: str, task_id: str) -> None:
     (detail,) = failure(airflow, run, task_id)
 
     files = [frame["filename"] for frame in detail["frames"]]

@@ -1,4 +1,4 @@
-"""The pages of the trainings, in a real browser, of a real Airflow and a real service."""
+"""The training pages in a real browser, with a real Airflow and a real service."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ Path("model/1/saved_model.pb").write_text("m")
 
 _PLOT = "document.querySelector('.charts > div').chart.plot"
 _SHOWN = f"[{_PLOT}.scales.x.min, {_PLOT}.scales.x.max]"
-# It has more points, and shows all of them.
+# It has more points, and all are shown.
 _GROWN = f"""seen => {_PLOT}.data[0].length > seen + 3
     && {_PLOT}.scales.x.min === {_PLOT}.data[0][0] && {_PLOT}.scales.x.max === {_PLOT}.data[0].at(-1)"""
-# Milliseconds: more than a page waits between two looks.
+# Milliseconds: more than a page waits between two requests.
 _LONG = 60_000
 # A browser without windows hides no tab.
 _HIDDEN = """hidden => {
@@ -64,11 +64,11 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody who has logged in, at a window of some size.
+    """A user who has logged in, with a window size.
 
     Attributes:
-        page: What they look at.
-        errors: What the browser complained of.
+        page: The browser's page.
+        errors: The browser's errors.
     """
 
     def __init__(self, airflow: LocalAirflow, page: Page, user: str) -> None:
@@ -85,7 +85,7 @@ class Visitor:
         page.wait_for_url(lambda url: "/auth/" not in url)
 
     def open(self, name: str, **query: str) -> Page:
-        """Open one of the three pages by itself."""
+        """Open one of the three pages outside of Airflow's UI."""
         self.page.goto(f"{self.airflow.url}/training/{name}?{urlencode(query)}")
         expect(self.page.locator("#page")).to_have_attribute("aria-busy", "false")
         return self.page
@@ -94,7 +94,7 @@ class Visitor:
         return self.open("job", dag_id=training.dag_id, run_id=training.run, task_id="train")
 
     def points(self, title: str) -> int:
-        """How many points the chart of a title has."""
+        """The number of points in a chart."""
         chart = self.page.locator(".charts > div").filter(has=self.page.get_by_text(title, exact=True)).first
         return int(chart.evaluate("host => host.chart.plot.data[0].length"))
 
@@ -123,7 +123,7 @@ def visitor(airflow: LocalAirflow, chromium: Browser) -> Iterator[Visitor]:
 
 @pytest.fixture(scope="module")
 def learning(airflow: LocalAirflow, chromium: Browser, under_test: Any) -> Iterator[Training]:
-    """A training that learns until the end of the tests."""
+    """A training that runs until the end of the tests."""
     training = Training(airflow, under_test, "once_deferred", script=LEARNS)
     training.wait_for_job()
     yield training
@@ -132,7 +132,7 @@ def learning(airflow: LocalAirflow, chromium: Browser, under_test: Any) -> Itera
 
 @pytest.fixture(scope="module")
 def ended(airflow: LocalAirflow, chromium: Browser, under_test: Any) -> Training:
-    """A training of the same task that has ended well."""
+    """A successful training of the same task."""
     training = Training(airflow, under_test, "once_deferred", script=LEARNS)
     training.wait_for_line("<img src=x onerror='document.title=1'> <script>alert(1)</script>")
     training.go_on()
@@ -159,28 +159,28 @@ def test_what_was_drawn_larger_stays_so(visitor: Visitor, learning: Training) ->
     before = page.evaluate_handle(_PLOT)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"before => {_PLOT} !== before", arg=before)
-    assert page.evaluate(_SHOWN) == [2, 4], "of a chart that is made anew too"
+    assert page.evaluate(_SHOWN) == [2, 4], "also of a chart that is drawn again"
 
 
 def test_the_machine_that_a_job_uses_is_shown_against_what_it_may_use(visitor: Visitor, learning: Training) -> None:
     page = visitor.open_job(learning)
     expect(page.get_by_role("img", name=re.compile("^Memory, MB by time: memory used"))).to_be_visible()
-    expect(page.get_by_role("img", name=re.compile("may use"))).not_to_have_count(0)
+    expect(page.get_by_role("img", name=re.compile("allocated"))).not_to_have_count(0)
 
 
-def test_the_log_goes_on_and_is_searched(visitor: Visitor, learning: Training) -> None:
+def test_the_log_grows_and_can_be_searched(visitor: Visitor, learning: Training) -> None:
     page = visitor.open_job(learning)
     lines = page.get_by_label("Log", exact=True).get_by_role("listitem")
     expect(lines.first).to_be_visible()
     count = lines.count()
     expect(lines.nth(count + 5)).to_be_attached()
-    told = page.get_by_label("Log", exact=True).get_by_text(re.compile('"epoch": [0-9]+}')).last.inner_text()
-    page.get_by_label("Search").fill(told.split(", ")[-1])
+    line = page.get_by_label("Log", exact=True).get_by_text(re.compile('"epoch": [0-9]+}')).last.inner_text()
+    page.get_by_label("Search").fill(line.split(", ")[-1])
     expect(lines).to_have_count(1)
     expect(page.get_by_text(re.compile("^1 of .* lines"))).to_be_visible()
 
 
-def test_what_a_script_prints_does_no_harm(visitor: Visitor, learning: Training) -> None:
+def test_the_output_of_a_script_is_escaped(visitor: Visitor, learning: Training) -> None:
     page = visitor.open_job(learning)
     expect(page.get_by_text("<script>alert(1)</script>").first).to_be_attached()
     expect(page.get_by_text("__proto__", exact=True).first).to_be_visible()
@@ -189,15 +189,15 @@ def test_what_a_script_prints_does_no_harm(visitor: Visitor, learning: Training)
     assert page.locator("img").count() == 0
 
 
-def test_a_job_of_any_name_does_no_harm(visitor: Visitor, learning: Training) -> None:
+def test_the_name_of_a_job_is_escaped(visitor: Visitor, learning: Training) -> None:
     name = "<script>alert(1)</script>"
 
-    # No job of ours can have it.
+    # No job of this service can have it.
     def rename(route: Route) -> None:
         reply = route.fetch()
-        told = reply.json()
-        told["job"]["name"] = name
-        route.fulfill(response=reply, json=told)
+        data = reply.json()
+        data["job"]["name"] = name
+        route.fulfill(response=reply, json=data)
 
     visitor.page.route("**/training/api/job?*", rename)
     page = visitor.open_job(learning)
@@ -224,14 +224,14 @@ def test_all_jobs_of_a_connection_are_listed(visitor: Visitor, learning: Trainin
     expect(page.get_by_role("heading", name=learning.name)).to_be_visible()
 
 
-def test_a_job_is_canceled_by_who_says_so_twice(visitor: Visitor, train: Train) -> None:
+def test_a_job_is_canceled_after_a_confirmation(visitor: Visitor, train: Train) -> None:
     training = train("once_deferred", script=LEARNS)
     training.wait_for_job()
     page = visitor.open_job(training)
-    # By keyboard alone.
+    # With the keyboard only.
     page.get_by_role("button", name="Cancel …").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Let it run")).to_be_focused()
+    expect(page.get_by_role("button", name="Keep it running")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     assert training.jobs[0].state.value == "RUNNING"
@@ -242,14 +242,18 @@ def test_a_job_is_canceled_by_who_says_so_twice(visitor: Visitor, train: Train) 
     training.end("failed")
 
 
-def test_who_may_not_read_the_dag_sees_nothing(airflow: LocalAirflow, chromium: Browser, learning: Training) -> None:
+def test_a_user_without_access_to_the_dag_sees_nothing(
+    airflow: LocalAirflow, chromium: Browser, learning: Training
+) -> None:
     with visiting(airflow, chromium, "stranger") as stranger:
         page = stranger.open_job(learning)
         expect(page.get_by_role("alert")).to_be_visible()
         assert learning.name not in page.content()
 
 
-def test_who_may_only_look_cannot_cancel(airflow: LocalAirflow, chromium: Browser, learning: Training) -> None:
+def test_a_user_with_read_access_only_cannot_cancel(
+    airflow: LocalAirflow, chromium: Browser, learning: Training
+) -> None:
     with visiting(airflow, chromium, "viewer") as viewer:
         page = viewer.open_job(learning)
         expect(page.get_by_role("heading", name=learning.name)).to_be_visible()
@@ -261,7 +265,7 @@ def test_who_may_only_look_cannot_cancel(airflow: LocalAirflow, chromium: Browse
     assert learning.jobs[0].state.value == "RUNNING"
 
 
-def test_what_is_known_is_shown_while_the_service_is_away(
+def test_known_data_is_shown_while_the_service_is_unavailable(
     airflow: LocalAirflow, visitor: Visitor, train: Train, proxy: Proxy
 ) -> None:
     training = train("once_deferred", connection="training_proxy", script=LEARNS)
@@ -269,16 +273,16 @@ def test_what_is_known_is_shown_while_the_service_is_away(
     page = visitor.open_job(training)
     expect(page.get_by_text("running", exact=True)).to_be_visible()
     proxy.inject(".*", "", reset, times=math.inf)
-    expect(page.get_by_text("What is shown is what is known").first).to_be_visible()
+    expect(page.get_by_text("This page shows the last known state").first).to_be_visible()
     expect(page.get_by_role("heading", name=training.name)).to_be_visible()
     proxy.heal()
-    expect(page.get_by_text("What is shown is what is known")).to_have_count(0)
+    expect(page.get_by_text("This page shows the last known state")).to_have_count(0)
 
 
-def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visitor, learning: Training) -> None:
-    # Its clock stands still, so that it is between two looks when it is hidden.
+def test_a_hidden_tab_sends_no_requests(visitor: Visitor, learning: Training) -> None:
+    # Its clock stands still, so that it is between two requests when it is hidden.
     visitor.page.clock.install(time=0)
-    # It runs until it is paused, which a busy machine may do later.
+    # It runs until it is paused, which may take longer on a busy machine.
     visitor.page.clock.pause_at(24 * 3600)
     page = visitor.open_job(learning)
     asked: list[str] = []
@@ -293,7 +297,7 @@ def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visitor, learning: Trainin
 
 
 @pytest.mark.parametrize("look", [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")])
-def test_nobody_is_kept_out_and_nothing_is_cut_off(
+def test_the_pages_are_accessible_and_nothing_is_cut_off(
     airflow: LocalAirflow, chromium: Browser, learning: Training, ended: Training, look: Look
 ) -> None:
     size, theme = look
@@ -321,7 +325,7 @@ def test_a_training_is_one_click_from_its_task(visitor: Visitor, learning: Train
     page.goto(f"{visitor.airflow.url}/dags/{learning.dag_id}/runs/{learning.run}/tasks/train")
     page.get_by_role("link", name="Training", exact=True).click()
     expect(in_airflow(page).get_by_role("heading", name=learning.name)).to_be_visible()
-    # Its frame may not lead the window elsewhere by itself.
+    # The frame may not navigate the window.
     in_airflow(page).get_by_role("link", name="Airflow's log").click()
     expect(page.locator("iframe")).to_have_count(0)
     page.wait_for_url(re.compile("/tasks/train([?].*)?$"))
@@ -332,7 +336,7 @@ def test_the_pages_are_in_the_navigation_and_follow_the_theme(visitor: Visitor, 
     page.goto(f"{visitor.airflow.url}/dags/{learning.dag_id}")
     page.get_by_role("link", name="Trainings").click()
     frame = in_airflow(page)
-    expect(frame.get_by_role("heading", name="Trainings compared")).to_be_visible()
+    expect(frame.get_by_role("heading", name="Compare trainings")).to_be_visible()
     page.evaluate("document.documentElement.classList.replace('light', 'dark')")
     expect(frame.locator("html[data-theme=dark]")).to_be_attached()
     page.evaluate("document.documentElement.classList.replace('dark', 'light')")

@@ -1,4 +1,4 @@
-"""A retry goes on with the job of the try before, or starts a new one after it failed."""
+"""A retry continues with the job of the previous try, or starts a new one if it failed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_lost_reply_to_the_submit_makes_no_second_job(train: Train, proxy: Pro
 
 
 @pytest.mark.slow
-def test_a_submit_that_is_never_answered_says_that_its_job_may_run(train: Train, proxy: Proxy) -> None:
+def test_a_submit_without_a_response_says_that_its_job_may_run(train: Train, proxy: Proxy) -> None:
     proxy.inject("(POST|DELETE)", "/jobs/", lost, times=999)
 
     training = train("once_deferred", "training_proxy", script=WAIT)
@@ -131,7 +131,7 @@ def test_without_durable_a_retry_cancels_the_job_and_starts_a_new_one(train: Tra
 
 
 @pytest.mark.slow
-def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None:
+def test_a_run_that_was_deleted_and_created_again_trains_again(train: Train) -> None:
     training = train("once_deferred")
     training.end()
 
@@ -144,7 +144,7 @@ def test_a_run_that_was_deleted_and_made_again_trains_anew(train: Train) -> None
 
 
 @pytest.mark.slow
-def test_a_model_that_a_training_begins_with_is_not_the_one_it_trained(train: Train, tmp_path: Path) -> None:
+def test_a_model_that_a_training_starts_from_is_not_its_result(train: Train, tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7/saved_model.pb").write_bytes(b"to begin with")
 

@@ -1,4 +1,4 @@
-"""What Airflow masks on a worker is shown nowhere, whoever follows the job."""
+"""Secrets that Airflow masks on a worker are shown nowhere, whether worker or triggerer follows the job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = [
 
 @pytest.fixture
 def _tracker(airflow: LocalAirflow) -> Iterator[None]:
-    """A connection whose password a Dag hands to its job."""
+    """A connection whose password a Dag passes to its job."""
     airflow.api("POST", "/connections", body={"connection_id": "tracker", "conn_type": "generic", "password": PASSWORD})
     yield
     airflow.api("DELETE", "/connections/tracker")
@@ -39,14 +39,14 @@ def _tracker(airflow: LocalAirflow) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_tracker")
 @pytest.mark.parametrize("where", BOTH)
-def test_what_airflow_masks_is_shown_nowhere_and_all_else_is(
+def test_secrets_that_airflow_masks_are_shown_nowhere_and_everything_else_is(
     train: Train, airflow: LocalAirflow, under_test: ServiceUnderTest, where: str
 ) -> None:
     training = train(f"secret_{where}", script="scripts/show_secrets.py")
     training.wait_for_line("ready")
     trigger = str(training.task["trigger"])
     if where == "deferred":
-        # The next one has even less of what the worker knew.
+        # The next triggerer knows even less than the worker.
         triggerer = airflow.components["triggerer"]
         triggerer.stop(grace=60)
         triggerer.start()
@@ -88,7 +88,7 @@ def _of_the_page(airflow: LocalAirflow, training: Training) -> Iterator[str]:
 
 
 def _of_the_service(service: ServiceUnderTest, job: JobStatus) -> str:
-    """Its own log, and what it keeps of the job's."""
+    """The service's own log, and its copy of the job's log."""
     (state,) = service.local.data.glob(f"jobs/*/{job.job_id}")
     files = [service.local.process.output, *state.glob("log.*"), state / "supervisor.log", state / "exit.json"]
     return "".join(file.read_text(errors="replace") for file in files)

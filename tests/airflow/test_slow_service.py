@@ -1,10 +1,10 @@
-"""The life of a job, once more with a service that is two seconds late with every reply.
+"""The life of a job with a service that delays every reply by two seconds.
 
-So late is each request for a token, of the job API and of the storage. Each way that a job's life takes is run once, by
-the tests of a quick service: a training that goes well, a task that is marked and one that is cleared, a worker that
+The delay applies to each request for a token, to the job API and to the storage. Each course of a job is run once, by
+the tests of a fast service: a training that succeeds, a task that is marked and one that is cleared, a worker that
 dies, a triggerer that is shut down, a limit that passes. How a task is marked, or how a triggerer ends, makes no
-difference to the service. That limit is the `pending_timeout`: the service ends a job at its `completion_time` too, and
-is first if its replies are late, and an `execution_timeout` of seconds would pass before the job starts.
+difference to the service. The limit is the `pending_timeout`: the service enforces the `completion_time` too, and is
+first if its replies are late, and an `execution_timeout` of seconds would pass before the job starts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tests.airflow.proxy import Proxy
 from tests.airflow.support import BOTH, ServiceUnderTest, Training
 from tests.airflow.test_ending import test_a_cleared_task_cancels_its_job_and_trains_again
 from tests.airflow.test_retries import test_a_worker_that_dies_between_submit_and_deferral_loses_no_job
-from tests.airflow.test_training import test_a_training_holds_no_worker_and_hands_on_its_model
+from tests.airflow.test_training import test_a_training_occupies_no_worker_and_returns_its_model
 
 pytestmark = pytest.mark.slow
 
-# They are run here as they are.
+# They run here unchanged.
 __all__ = [
     "test_a_cleared_task_cancels_its_job_and_trains_again",
-    "test_a_training_holds_no_worker_and_hands_on_its_model",
+    "test_a_training_occupies_no_worker_and_returns_its_model",
     "test_a_worker_that_dies_between_submit_and_deferral_loses_no_job",
 ]
 
@@ -35,7 +35,7 @@ Train = Callable[..., Training]
 
 @pytest.fixture(autouse=True)
 def _late(airflow: LocalAirflow, proxy: Proxy, under_test: ServiceUnderTest) -> Iterator[None]:
-    """Have the connections that these tests use lead to a service that is late."""
+    """Point the connections of these tests to the slow service."""
     proxy.delay = 2.0
     airflow.api("DELETE", "/connections/training_default")
     airflow.connect("training_default", proxy.url, under_test.credentials)
@@ -49,9 +49,9 @@ def test_a_task_that_is_marked_failed_cancels_its_job(train: Train, where: str) 
     test_ending.test_a_task_that_is_marked_cancels_its_job(train, where, "failed")
 
 
-def test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(train: Train, proxy: Proxy) -> None:
-    test_ending.test_the_pending_timeout_cancels_the_job_and_tells_the_services_reason(train, proxy, "deferred")
+def test_the_pending_timeout_cancels_the_job_and_reports_the_services_reason(train: Train, proxy: Proxy) -> None:
+    test_ending.test_the_pending_timeout_cancels_the_job_and_reports_the_services_reason(train, proxy, "deferred")
 
 
-def test_a_triggerer_that_is_shut_down_harms_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
-    test_triggerer.test_a_triggerer_that_ends_harms_no_job_and_no_log(train, airflow, test_triggerer.shut_down)
+def test_a_triggerer_that_is_shut_down_affects_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
+    test_triggerer.test_a_triggerer_that_ends_affects_no_job_and_no_log(train, airflow, test_triggerer.shut_down)

@@ -29,7 +29,7 @@ def job_folders(service: LocalService, name: str) -> list[Path]:
 
 
 def worker_is_alive(task: dict[str, Any]) -> bool:
-    """Whether the process that ran the task is there; its id may have been given to a younger one since."""
+    """Whether the process that ran the task exists; a later process may have the same id."""
     started = datetime.fromisoformat(task["start_date"].replace("Z", "+00:00"))
     try:
         return psutil.Process(task["pid"]).create_time() <= started.timestamp()
@@ -38,7 +38,7 @@ def worker_is_alive(task: dict[str, Any]) -> bool:
 
 
 class WaitingTraining:
-    """A run of the Dag whose script prints lines until it is told to go on."""
+    """A run of the Dag whose script prints lines until the test lets it continue."""
 
     def __init__(self, airflow: LocalAirflow, service: LocalService) -> None:
         self.airflow = airflow
@@ -73,7 +73,7 @@ class WaitingTraining:
         assert waiting == [f"waiting {number}" for number in range(1, len(waiting) + 1)], "none lost, none twice"
 
 
-def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow, service: LocalService) -> None:
+def test_a_training_occupies_no_worker_and_returns_its_model(airflow: LocalAirflow, service: LocalService) -> None:
     training = WaitingTraining(airflow, service)
     training.wait_for_line("waiting 3")
     assert "arguments --train_data=data.csv" in training.lines()
@@ -98,7 +98,7 @@ def test_a_training_holds_no_worker_and_hands_on_its_model(airflow: LocalAirflow
     assert "saved" in training.lines()
 
 
-def test_a_training_outlives_a_crash_of_the_service(airflow: LocalAirflow, service: LocalService) -> None:
+def test_a_training_survives_a_crash_of_the_service(airflow: LocalAirflow, service: LocalService) -> None:
     training = WaitingTraining(airflow, service)
     training.wait_for_line("waiting 3")
 
@@ -129,22 +129,22 @@ def test_the_worker_can_follow_the_job_itself(airflow: LocalAirflow) -> None:
     assert airflow.xcom("in_the_worker", run, "train", "training_status")["status"] == "SUCCEEDED"
 
 
-def test_a_program_whose_braces_jinja_would_read_arrives_as_it_was_written(airflow: LocalAirflow) -> None:
+def test_a_program_with_jinja_braces_is_sent_unchanged(airflow: LocalAirflow) -> None:
     run = run_to_the_end(airflow, "in_the_worker")
 
     assert airflow.xcom("in_the_worker", run, "train", "training_job")["metrics"] == {"loss": 0.5}
 
 
-def test_a_run_by_hand_overrides_parameters_in_either_spelling(airflow: LocalAirflow) -> None:
+def test_a_manual_run_overrides_parameters_in_either_spelling(airflow: LocalAirflow) -> None:
     run = run_to_the_end(airflow, "by_hand", {"jobName": "by-hand", "completion_time": "5m"})
 
     assert "/jobs/by-hand-" in airflow.xcom("by_hand", run, "train")
 
 
-def test_airflows_dags_test_runs_a_training_in_the_terminal_and_openlineage_learns_of_its_model(
+def test_airflow_dags_test_runs_a_training_in_the_terminal_and_reports_its_model_to_openlineage(
     tmp_path: Path, service: LocalService, credentials: Credentials
 ) -> None:
-    # An Airflow of which nothing runs: a scheduler would take the run for one of its own, and be there first at times.
+    # An Airflow without running components: a scheduler might take the run for its own, and be first.
     connection = {
         "conn_type": "training",
         "host": service.url,

@@ -1,4 +1,4 @@
-"""The training page in a running Airflow: what it is told, and who is told nothing."""
+"""The training page in a running Airflow: its data, and access to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_A_JOB = ("job", "metrics", "usage", "model", "log")
 
 
 class Browser:
-    """A user who has logged in: with the cookie, as Airflow's UI does."""
+    """A user with the cookie of a login, as in Airflow's UI."""
 
     def __init__(self, airflow: LocalAirflow, user: str | None) -> None:
         self._url = f"{airflow.url}/training"
@@ -39,7 +39,7 @@ class Browser:
         return self._session.get(f"{self._url}/{path}", params=params, timeout=PATIENCE)
 
     def read(self, path: str, **params: Any) -> Any:
-        """What is answered, which is no refusal."""
+        """The reply, which must be a success."""
         reply = self.get(f"api/{path}", params)
         assert reply.ok, reply.text
         return reply.json()
@@ -72,7 +72,7 @@ def admin(browser: Callable[[str | None], Browser]) -> Browser:
 
 
 def ref_of(training: Training) -> Ref:
-    # As the address of the page has it where the task is not mapped.
+    # As in the URL of the page of an unmapped task.
     return {"dag_id": training.dag_id, "run_id": training.run, "task_id": "train", "map_index": "{MAP_INDEX}"}
 
 
@@ -81,7 +81,7 @@ def wait_for_status(browser: Browser, ref: Ref, *statuses: str) -> Any:
 
     def reached() -> bool:
         reply = browser.get("api/job", ref)
-        if reply.status_code == 404:  # the scheduler has not made the task instance yet
+        if reply.status_code == 404:  # the scheduler has not created the task instance yet
             return False
         seen.append(reply.json())
         return bool(seen[-1]["job"]) and seen[-1]["job"]["status"] in statuses
@@ -120,9 +120,9 @@ def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin:
     assert not grown[-1]["reset"]
     assert not set(lines(first)) & set(lines(grown[-1])), "no line twice"
     assert grown[-1]["records"][0]["n"] == first["next"]
-    anew = admin.read("log", **ref, after=first["next"] - 1, tail="of another process")
-    assert anew["reset"]
-    assert anew["records"][0]["n"] == 1
+    reread = admin.read("log", **ref, after=first["next"] - 1, tail="of another process")
+    assert reread["reset"]
+    assert reread["records"][0]["n"] == 1
 
     training.go_on()
     training.end()
@@ -144,17 +144,17 @@ def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin:
     assert shown["url"] == listed["url"]
 
 
-def test_who_has_not_logged_in_sees_nothing(train: Train, browser: Callable[[str | None], Browser]) -> None:
+def test_without_a_login_nothing_is_shown(train: Train, browser: Callable[[str | None], Browser]) -> None:
     training = train("once_deferred")
-    nobody = browser(None)
+    anonymous = browser(None)
 
     for path in (*OF_A_JOB, "trainings", "jobs"):
-        assert nobody.get(f"api/{path}", ref_of(training)).status_code == 401, path
-    assert nobody.cancel(ref_of(training)).status_code == 401
+        assert anonymous.get(f"api/{path}", ref_of(training)).status_code == 401, path
+    assert anonymous.cancel(ref_of(training)).status_code == 401
     training.end()
 
 
-def test_who_may_not_read_the_dag_does_not_see_its_job(
+def test_a_user_without_access_to_the_dag_does_not_see_its_job(
     train: Train, browser: Callable[[str | None], Browser], admin: Browser
 ) -> None:
     training = train("once_deferred", script=WAIT)
@@ -196,7 +196,9 @@ def test_a_viewer_sees_the_job_and_cannot_cancel_it(train: Train, browser: Calla
 
 
 @pytest.mark.slow
-def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[str | None], Browser]) -> None:
+def test_a_user_who_may_edit_the_task_can_cancel_its_job(
+    train: Train, browser: Callable[[str | None], Browser]
+) -> None:
     training = train("once_deferred", script=WAIT)
     user = browser("user")
     ref = ref_of(training)
@@ -216,7 +218,9 @@ def test_who_may_edit_the_task_cancels_its_job(train: Train, browser: Callable[[
 
 
 @pytest.mark.slow
-def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow: LocalAirflow, admin: Browser) -> None:
+def test_writing_an_xcom_gives_no_access_to_another_tasks_job(
+    train: Train, airflow: LocalAirflow, admin: Browser
+) -> None:
     theirs, mine = train("once_deferred", script=WAIT), train("once_deferred")
     job = wait_for_status(admin, ref_of(theirs), "RUNNING")["job"]["job_id"]
     mine.end()
@@ -230,7 +234,7 @@ def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow:
     assert admin.read("log", **ref_of(mine))["records"] == []
     shown = [one for one in admin.read("jobs", conn_id="training_default")["jobs"] if one["job_id"] == job]
     assert [one["task"]["run_id"] for one in shown] == [theirs.run]
-    # Its own job, by a path of the job API that is another one's.
+    # Its own job, through a path of the job API that leads to another job.
     own = job_id("once_deferred", mine.run, "train", -1, 1)
     airflow.api("PATCH", f"{xcoms}/{JOB_ID_KEY}", body={"value": own})
     airflow.api("PATCH", f"{xcoms}/{CLAIM_KEY}", body={"value": {**claim, "version": "v2/storage?"}})
@@ -240,10 +244,10 @@ def test_who_writes_an_xcom_does_not_see_another_ones_job(train: Train, airflow:
 
 
 @pytest.mark.slow
-def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> None:
-    said = "<img src=x onerror=alert(1)>"
-    script = f"print({json.dumps(json.dumps({'metrics': {'__proto__': 1, said: 2}}))})\nprint({said!r})\n{SAVE}"
-    training = train("once_deferred", script=script, env={"HARM": said})
+def test_the_output_of_a_script_arrives_as_data(train: Train, admin: Browser) -> None:
+    harm = "<img src=x onerror=alert(1)>"
+    script = f"print({json.dumps(json.dumps({'metrics': {'__proto__': 1, harm: 2}}))})\nprint({harm!r})\n{SAVE}"
+    training = train("once_deferred", script=script, env={"HARM": harm})
     training.end()
 
     reply = admin.get("api/job", ref_of(training))
@@ -251,13 +255,13 @@ def test_what_a_script_says_arrives_as_data(train: Train, admin: Browser) -> Non
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
-    assert reply.json()["metrics"] == {"__proto__": 1, said: 2}
-    assert ["env.HARM", said] in reply.json()["parameters"]
-    assert said in lines(admin.read("log", **ref_of(training)))
+    assert reply.json()["metrics"] == {"__proto__": 1, harm: 2}
+    assert ["env.HARM", harm] in reply.json()["parameters"]
+    assert harm in lines(admin.read("log", **ref_of(training)))
 
 
 @pytest.mark.slow
-def test_a_service_that_is_away_leaves_what_airflow_knows(
+def test_an_unavailable_service_leaves_the_data_of_airflow(
     train: Train, proxy: Proxy, browser: Callable[[str | None], Browser], admin: Browser
 ) -> None:
     training = train("once_deferred", "training_proxy")
@@ -273,17 +277,17 @@ def test_a_service_that_is_away_leaves_what_airflow_knows(
     for path in OF_A_JOB[1:]:
         assert not admin.read(path, **ref_of(training))["service"]["reachable"], path
     assert not admin.read("jobs", conn_id="training_proxy")["service"]["reachable"]
-    told = browser("stranger").get("api/job", ref_of(training))
-    assert told.status_code == 403
+    reply = browser("stranger").get("api/job", ref_of(training))
+    assert reply.status_code == 403
     viewed = browser("viewer").read("job", **ref_of(training))["service"]["message"]
-    assert viewed.startswith("The training service cannot be reached or does not answer as it should [AT-201];")
+    assert viewed.startswith("The training service is unreachable or returned an error [AT-201].")
     assert "://" not in viewed
     proxy.heal()
     wait_for(lambda: admin.read("job", **ref_of(training))["service"]["reachable"], "The service")
 
 
 @pytest.mark.slow
-def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy, admin: Browser) -> None:
+def test_a_lost_job_is_shown_as_lost(train: Train, proxy: Proxy, admin: Browser) -> None:
     training = train("once_deferred", "training_proxy", script=WAIT)
     ref = ref_of(training)
     wait_for_status(admin, ref, "RUNNING")
@@ -292,7 +296,7 @@ def test_a_job_that_its_service_has_lost_is_shown_so(train: Train, proxy: Proxy,
 
     seen = wait_for_status(admin, ref, "UNKNOWN")
 
-    assert seen["job"]["message"] == "The training service does not know the job any more."
+    assert seen["job"]["message"] == "The training service no longer knows the job."
     assert seen["service"]["reachable"]
     assert not seen["may_cancel"]
     wait_for(lambda: admin.read("log", **ref)["ended"], "The end of the log")
@@ -310,7 +314,7 @@ def test_a_task_without_a_job_says_why(airflow: LocalAirflow, train: Train, admi
     run = airflow.trigger("waiting")
     other = {"dag_id": "waiting", "run_id": run, "task_id": "read_model"}
 
-    assert admin.read("job", **other)["why_no_job"].startswith("This task trains nothing: read_model")
+    assert admin.read("job", **other)["why_no_job"] == "The task read_model is not a training task."
     assert admin.get("api/job", {**other, "task_id": "nothing"}).status_code == 404
     assert admin.get("api/job", {**other, "dag_id": "~"}).status_code == 404
     unreachable = train("once_deferred", "training_no_service")
@@ -355,17 +359,17 @@ def test_the_training_whose_model_is_served_is_marked(airflow: LocalAirflow, adm
     assert marked() == {(second, "train"), (second, "validate")}, "the third was taken back"
 
 
-def test_the_pages_and_what_they_load_need_nothing_from_elsewhere(browser: Callable[[str | None], Browser]) -> None:
-    nobody = browser(None)
+def test_the_pages_load_nothing_from_other_hosts(browser: Callable[[str | None], Browser]) -> None:
+    anonymous = browser(None)
 
     for page in ("job", "compare", "jobs"):
-        reply = nobody.get(page)
+        reply = anonymous.get(page)
         assert reply.headers["Content-Type"].startswith("text/html")
         assert "frame-ancestors 'self'" in reply.headers["Content-Security-Policy"]
         assert "unsafe-eval" not in reply.headers["Content-Security-Policy"]
-    assert nobody.get("static/../training.py").status_code == 404
-    assert nobody.get("static/%2e%2e/training.py").status_code == 404
-    assert nobody.get("nothing").status_code == 404
+    assert anonymous.get("static/../training.py").status_code == 404
+    assert anonymous.get("static/%2e%2e/training.py").status_code == 404
+    assert anonymous.get("nothing").status_code == 404
 
 
 def test_airflows_ui_has_a_place_for_each_page(airflow: LocalAirflow) -> None:

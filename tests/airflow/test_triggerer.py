@@ -1,4 +1,4 @@
-"""A triggerer that dies, stops or hands a trigger on: the job runs on, and the log shows every line once."""
+"""A triggerer that dies, stops or loses a trigger: the job continues, and the log shows every line once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Train = Callable[..., Training]
 
 
 def crash(process: LocalProcess) -> None:
-    """End a process and its children as a lack of memory does."""
+    """Kill a process and its children, like the kernel when memory is short."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for child in children:
@@ -28,7 +28,7 @@ def crash(process: LocalProcess) -> None:
 
 
 def shut_down(process: LocalProcess) -> None:
-    """End a process as an upgrade does."""
+    """Stop a process, like an upgrade."""
     process.stop(grace=60)
 
 
@@ -39,7 +39,7 @@ def check_the_log(training: Training) -> None:
 
 
 @pytest.mark.parametrize("end", [crash, shut_down])
-def test_a_triggerer_that_ends_harms_no_job_and_no_log(
+def test_a_triggerer_that_ends_affects_no_job_and_no_log(
     train: Train, airflow: LocalAirflow, end: Callable[[LocalProcess], None]
 ) -> None:
     triggerer = airflow.components["triggerer"]
@@ -81,18 +81,18 @@ def change_trigger(airflow: LocalAirflow, training: Training, change: str, value
     assert changed == 1
 
 
-def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
+def test_a_trigger_that_is_moved_affects_no_job_and_no_log(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
     with second_triggerer(airflow):
         wait_for(lambda: triggerers(airflow)[-1] != first, "The second triggerer")
 
-        # As Airflow does when the first one seems to be dead.
+        # As Airflow does if the first one seems to be dead.
         change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerers(airflow)[-1])
 
         job = training.jobs[0]
-        left_alone = f"The training job {job.job_id} is not canceled: its task goes on, it is deferred"
+        left_alone = f"The training job {job.job_id} is not canceled: its task continues, it is deferred"
         training.wait_for_line(left_alone)
         before = max(training.waited())
         training.wait_for_line(f"waiting {before + 10}")
@@ -104,7 +104,7 @@ def test_a_trigger_that_is_moved_harms_no_job_and_no_log(train: Train, airflow: 
 
 
 @pytest.mark.slow
-def test_a_trigger_that_comes_back_to_a_triggerer_has_its_whole_log(train: Train, airflow: LocalAirflow) -> None:
+def test_a_trigger_that_returns_to_a_triggerer_has_its_complete_log(train: Train, airflow: LocalAirflow) -> None:
     training = train("once_deferred", script=WAIT)
     training.wait_for_line("waiting 5")
     first = triggerers(airflow)[-1]
@@ -121,7 +121,7 @@ def test_a_trigger_that_comes_back_to_a_triggerer_has_its_whole_log(train: Train
 
 
 @pytest.mark.slow
-def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train, airflow: LocalAirflow) -> None:
+def test_the_job_of_a_trigger_that_died_is_continued_or_canceled(train: Train, airflow: LocalAirflow) -> None:
     triggerer = airflow.components["triggerer"]
     with frozen_triggerer(airflow):
         retry = train("retry_deferred", script=WAIT)
@@ -133,7 +133,7 @@ def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train
 
     once.end("failed")
     retry.wait(lambda: retry.task["try_number"] == 2 and retry.state == "deferred", "The second try")
-    # SQLite gives an id again once it is free, and a triggerer never starts that of a trigger it could not load.
+    # SQLite reuses a free id, and a triggerer never starts the id of a trigger that it could not load.
     shut_down(triggerer)
     triggerer.start()
     retry.wait_for_line("waiting 3", try_number=2)
@@ -146,4 +146,4 @@ def test_the_job_of_a_trigger_that_died_is_gone_on_with_or_canceled(train: Train
     assert [job.state.value for job in retry.jobs] == ["SUCCEEDED"]
     kind, text = retry.failure(1)
     assert kind == "FollowingFailed"
-    assert text.endswith(f"The retry goes on with the job {retry.jobs[0].job_id}. [AT-431]")
+    assert text.endswith(f"The retry continues with the job {retry.jobs[0].job_id}. [AT-431]")

@@ -1,4 +1,4 @@
-"""Commands, as somebody types them."""
+"""Commands, as typed in a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_training.client.settings import ClientSettings
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a command."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ Command = Callable[..., Done]
 
 
 def run(*words: str) -> Done:
-    """Run a command; an error that is not told in a sentence is the test's."""
+    """Run a command; raises unexpected errors."""
     done = CliRunner().invoke(app, words)
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -1,4 +1,4 @@
-"""A service that commands find."""
+"""A service for the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.commands import Command, run
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: ClientSettings) -> Command:
-    """Runs a command that finds the service in the environment, and no profile of whoever runs the tests."""
+    """Runs a command with the service in the environment, and without the user's profiles."""
     for name in os.environ:
         if name.startswith("TRAINING_"):
             monkeypatch.delenv(name)

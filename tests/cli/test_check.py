@@ -1,4 +1,4 @@
-"""`airflow-training check`: a connection is tried from a terminal."""
+"""`airflow-training check`: a connection is checked from a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check(home: Path, *connection: str, **environment: str) -> subprocess.Comple
     return run(home, "airflow_training.cli.main", "check", *named, **environment)
 
 
-def test_each_step_is_told(tmp_path: Path, settings: ClientSettings) -> None:
+def test_each_step_is_reported(tmp_path: Path, settings: ClientSettings) -> None:
     done = check(tmp_path, "training_json", AIRFLOW_CONN_TRAINING_JSON=connection_to(settings))
 
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_a_connection_of_airflows_database_is_found(tmp_path: Path, settings: Cl
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"password": "wr0ng-s3cret"}, "failed  Token: The OAuth2 server at"),
         ({"host": ""}, "failed  Connection: The connection 'training_wrong' has no host."),
@@ -69,31 +69,31 @@ def test_a_connection_of_airflows_database_is_found(tmp_path: Path, settings: Cl
     ],
 )
 def test_the_step_that_fails_is_named(
-    tmp_path: Path, settings: ClientSettings, changes: dict[str, Any], said: str
+    tmp_path: Path, settings: ClientSettings, changes: dict[str, Any], message: str
 ) -> None:
     done = check(tmp_path, "training_wrong", AIRFLOW_CONN_TRAINING_WRONG=connection_to(settings, **changes))
 
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert "wr0ng-s3cret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_connection_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_connection_is_named(tmp_path: Path) -> None:
     done = check(tmp_path, "no_such")
 
     assert done.returncode == 1
     assert "There is no connection 'no_such': create it under Admin, Connections" in done.stderr
 
 
-def test_a_program_gets_the_steps_as_json(command: Command) -> None:
+def test_the_steps_are_available_as_json(command: Command) -> None:
     done = command("check", "--json")
 
     assert done.code == 0
     assert [step["works"] for step in done.json] == [True] * 4
 
 
-def test_a_program_gets_the_step_that_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failed_step_is_available_as_json(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_CLIENT_SECRET", "wr0ng-s3cret")
 
     done = command("check", "--json")

@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class Demo:
-    """A demo that runs, and what it has printed so far."""
+    """A running demo, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -49,7 +49,7 @@ class Demo:
 
     @property
     def folder(self) -> Path:
-        return CHECKOUT / self.found(r"everything happens in (\S+)")
+        return CHECKOUT / self.found(r"all files are in (\S+)")
 
 
 COMMAND = [sys.executable, "-m", "airflow_training.cli.main", "demo"]
@@ -64,7 +64,7 @@ def running_demo() -> Iterator[Demo]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Whoever runs the tests in the background of a shell has them ignore Ctrl+C, and this with them.
+        # Tests in the background of a shell ignore Ctrl+C, and their child processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process has one thread
     ) as process:
         demo = Demo(process)
@@ -99,7 +99,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(when: str) -> None:
 
         assert demo.end() == 130, demo.printed
         assert processes_in(demo.folder) == []
-        assert demo.printed.endswith("Nothing that the demo started is running any more.\n")
+        assert demo.printed.endswith("All processes of the demo have been stopped.\n")
 
 
 def test_a_demo_whose_terminal_is_closed_leaves_nothing_running() -> None:
@@ -107,9 +107,9 @@ def test_a_demo_whose_terminal_is_closed_leaves_nothing_running() -> None:
     with subprocess.Popen(COMMAND, cwd=CHECKOUT, stdout=its_end, stderr=its_end, start_new_session=True) as process:
         os.close(its_end)
         printed = b""
-        while b"Airflow's database" not in printed:
+        while b"Airflow: database" not in printed:
             printed += os.read(terminal, 1024)
-        folder = CHECKOUT / re.findall(rb"everything happens in (\S+)", printed)[0].decode()
+        folder = CHECKOUT / re.findall(rb"all files are in (\S+)", printed)[0].decode()
         os.close(terminal)
         process.send_signal(signal.SIGHUP)
 

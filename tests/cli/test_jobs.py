@@ -55,7 +55,7 @@ def test_a_job_is_submitted_with_its_files_and_followed_to_its_end(command: Comm
     assert "is SUCCEEDED" in done.err
 
 
-def test_who_follows_a_job_that_fails_is_told_by_the_exit_code(command: Command, tmp_path: Path) -> None:
+def test_following_a_job_that_fails_ends_with_an_exit_code(command: Command, tmp_path: Path) -> None:
     done = command("submit", str(job_file(tmp_path, "echo before; exit 9")), "--follow")
 
     assert done.code == 3
@@ -63,22 +63,22 @@ def test_who_follows_a_job_that_fails_is_told_by_the_exit_code(command: Command,
     assert "is FAILED" in done.err
 
 
-def test_a_job_is_listed_told_of_and_canceled(command: Command, tmp_path: Path) -> None:
+def test_a_job_is_listed_shown_and_canceled(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "sleep 600"))
     wait(command, job_id, "RUNNING")
 
     listed = command("jobs")
-    told = command("status", job_id)
+    shown_status = command("status", job_id)
     canceled = command("cancel", job_id)
 
     assert next(line for line in listed.out.splitlines() if job_id in line).split()[1:3] == ["by-hand", "RUNNING"]
-    assert "status        RUNNING" in told.out
+    assert "status        RUNNING" in shown_status.out
     assert canceled.code == 0
     assert wait(command, job_id, "CANCELED")
-    assert f"The job {job_id} had ended: CANCELED." in command("cancel", job_id).out
+    assert f"The job {job_id} has already ended: CANCELED." in command("cancel", job_id).out
 
 
-def test_the_log_of_a_job_that_has_ended_is_whole(command: Command, tmp_path: Path) -> None:
+def test_the_log_of_a_job_that_has_ended_is_complete(command: Command, tmp_path: Path) -> None:
     count = 20_000
     job_id = submit(command, job_file(tmp_path, f"seq {count}; printf no-line-feed"))
     wait(command, job_id, "SUCCEEDED")
@@ -137,7 +137,7 @@ def test_the_model_of_a_job_is_downloaded(command: Command, tmp_path: Path) -> N
     assert (tmp_path / "all" / "model" / "1" / "saved_model.pb").read_text() == "model"
 
 
-def test_of_several_models_the_others_are_named(command: Command, tmp_path: Path) -> None:
+def test_the_other_models_are_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "given.txt").write_text("model")
     checkpoint = "mkdir -p checkpoints/100 && cp given.txt checkpoints/100/saved_model.pb"
     job_id = submit(command, job_file(tmp_path, f"{checkpoint}; {MODEL}", {"given.txt": "given.txt"}))
@@ -146,11 +146,11 @@ def test_of_several_models_the_others_are_named(command: Command, tmp_path: Path
     done = command("download", job_id, str(tmp_path / "here"), "--json")
 
     assert done.json["from"].endswith("/model/1")
-    assert "is taken; passed over: jobs/by-hand-" in done.err
+    assert "is used; ignored: jobs/by-hand-" in done.err
 
 
 @pytest.mark.parametrize("job_id", ["flood-1", "N"])
-def test_a_job_of_any_id_can_be_looked_after(
+def test_a_job_with_any_id_can_be_managed(
     command: Command, tmp_path: Path, settings: ClientSettings, job_id: str
 ) -> None:
     execution = {"command": MODEL, "completionTime": "10m", "resources": {"memory": 256}}
@@ -167,16 +167,16 @@ def test_a_job_of_any_id_can_be_looked_after(
     assert followed.code == 0, followed.err
     assert f"job id        {job_id}" in command("status", job_id).out
     assert command("download", job_id, str(tmp_path / "here")).code == 0
-    assert f"The job {job_id} had ended: SUCCEEDED." in command("cancel", job_id).out
+    assert f"The job {job_id} has already ended: SUCCEEDED." in command("cancel", job_id).out
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../jobs", "a/b", "a?b", "é"])
-def test_what_cannot_be_an_id_is_told_at_once(command: Command, job_id: str) -> None:
+def test_an_invalid_id_is_rejected_at_once(command: Command, job_id: str) -> None:
     for name in ("status", "cancel"):
         done = command(name, job_id)
 
         assert done.code == 2
-        assert "cannot be the id of a job" in done.err
+        assert "is not a valid job id" in done.err
 
 
 def test_a_value_of_a_job_file_arrives_as_it_was_written(command: Command, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_download_leaves_its_folder_by_no_link(command: Command, tmp_path: Pat
     assert not list(elsewhere.iterdir())
 
 
-def test_a_job_without_a_model_says_what_can_be_had(command: Command, tmp_path: Path) -> None:
+def test_a_download_without_a_model_suggests_all_files(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "true"))
     wait(command, job_id, "SUCCEEDED")
 
@@ -217,14 +217,14 @@ def test_a_job_without_a_model_says_what_can_be_had(command: Command, tmp_path: 
 
 
 @pytest.mark.parametrize("words", [("status",), ("logs",), ("logs", "--follow"), ("cancel",)])
-def test_a_job_that_is_not_there_is_told_in_a_sentence(command: Command, words: tuple[str, ...]) -> None:
+def test_an_unknown_job_is_reported_in_a_sentence(command: Command, words: tuple[str, ...]) -> None:
     done = command(*words, str(uuid4()))
 
     assert (done.code, done.out) == (1, "")
     assert "does not know the job" in done.err
 
 
-def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
+def test_all_errors_in_a_job_file_are_reported_before_anything_is_sent(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINING_URL", "http://127.0.0.1:9")
@@ -247,7 +247,7 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "cannot be read: No such file"),
         ("job: [", "is neither YAML nor JSON"),
@@ -274,8 +274,8 @@ def test_all_mistakes_of_a_job_file_are_told_before_anything_is_sent(
         ("files: {a: pipe}", "pipe is no file but a pipe, a socket or a device"),
     ],
 )
-def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
-    command: Command, tmp_path: Path, content: str | None, said: str
+def test_an_invalid_job_file_is_reported_in_a_sentence(
+    command: Command, tmp_path: Path, content: str | None, message: str
 ) -> None:
     file = tmp_path / "job.yaml"
     (tmp_path / "empty").mkdir()
@@ -291,10 +291,10 @@ def test_a_job_file_that_cannot_be_is_told_in_a_sentence(
     done = command("submit", str(file))
 
     assert (done.code, done.out) == (1, "")
-    assert said in done.err
+    assert message in done.err
 
 
-def test_a_terminal_that_does_not_know_a_character_still_shows_the_log(command: Command, tmp_path: Path) -> None:
+def test_a_terminal_that_cannot_encode_a_character_still_shows_the_log(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "printf 'loss \\342\\206\\223\\n'; echo after"))
     wait(command, job_id, "SUCCEEDED")
 
@@ -310,7 +310,7 @@ def test_a_terminal_that_does_not_know_a_character_still_shows_the_log(command: 
     assert done.stdout.splitlines()[-2:] == ["loss ?", "after"]
 
 
-def test_the_log_of_a_job_that_writes_on_is_shown_in_whole_lines(command: Command, tmp_path: Path) -> None:
+def test_the_log_of_a_running_job_is_shown_in_whole_lines(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "while true; do seq 1000000 1000200; sleep 0.01; done"))
     wait(command, job_id, "RUNNING")
 
@@ -322,7 +322,7 @@ def test_the_log_of_a_job_that_writes_on_is_shown_in_whole_lines(command: Comman
     command("cancel", job_id)
 
 
-def test_an_unknown_job_keeps_no_other_from_being_canceled(command: Command, tmp_path: Path) -> None:
+def test_an_unknown_job_does_not_prevent_others_from_being_canceled(command: Command, tmp_path: Path) -> None:
     job_id = submit(command, job_file(tmp_path, "sleep 600"))
 
     done = command("cancel", str(uuid4()), job_id)
@@ -348,7 +348,7 @@ def test_ids_are_whole_on_a_narrow_terminal(command: Command, tmp_path: Path) ->
 def read_terminal(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # how Linux tells that nobody writes any more
+    except OSError:  # how Linux reports that the writer has closed the terminal
         return b""
 
 

@@ -15,7 +15,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes the file of profiles; the environment names no service then."""
+    """Writes the profile file, with no service in the environment."""
     for name in ("URL", "CLIENT_ID", "CLIENT_SECRET"):
         monkeypatch.delenv(f"TRAINING_{name}")
     folder = tmp_path / "config" / "airflow-training"
@@ -41,13 +41,13 @@ def test_a_profile_is_named(command: Command, write: Write, settings: ClientSett
     assert command("check", "--profile", "mine").code == 0
 
 
-def test_the_profile_called_default_needs_no_name(command: Command, write: Write, settings: ClientSettings) -> None:
+def test_the_default_profile_needs_no_option(command: Command, write: Write, settings: ClientSettings) -> None:
     write(profile(settings))
 
     assert command("jobs").code == 0
 
 
-def test_the_environment_comes_before_it(
+def test_the_environment_takes_precedence_over_it(
     command: Command, write: Write, settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(profile(settings))
@@ -59,7 +59,7 @@ def test_the_environment_comes_before_it(
     assert "TRAINING_CLIENT_ID is missing; TRAINING_CLIENT_SECRET is missing" in done.err
 
 
-def test_a_file_that_others_may_read_is_refused(command: Command, write: Write, settings: ClientSettings) -> None:
+def test_a_file_that_others_can_read_is_rejected(command: Command, write: Write, settings: ClientSettings) -> None:
     file = write(profile(settings), mode=0o640)
 
     done = command("jobs")
@@ -69,20 +69,20 @@ def test_a_file_that_others_may_read_is_refused(command: Command, write: Write, 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("[other]\nurl = http://a\n", "There is no profile 'mine' in"),
         ("[mine]\nurl = http://a\nclient_id = me\n", "client_secret is missing"),
-        ("[mine]\nurl = a.example\nclient_id = me\nclient_secret = s3cr3t\n", "url must be an address such as"),
+        ("[mine]\nurl = a.example\nclient_id = me\nclient_secret = s3cr3t\n", "url must be a URL such as"),
         (
             "[mine]\nurl = http://me:s3cr3t@a\nclient_id = me\nclient_secret = s3cr3t\n",
-            "url must be an address such as",
+            "url must be a URL such as",
         ),
         ("[mine]\nurl = http://a\nclient_id = me\nclient_secret = s3cr3t\nsecret = s3cr3t\n", "secret is unknown"),
         ("[mine]\nurl = http://a\nclient_id = me\nclient_secret s3cr3t\n", "Line 4 of"),
         ("client_secret = s3cr3t\n", "Line 1 of"),
-        ("[mine]\nurl = http://a:port\nclient_id = me\nclient_secret = s3cr3t\n", "url must be an address such as"),
-        ("[mine]\nurl = http://[::1\nclient_id = me\nclient_secret = s3cr3t\n", "url must be an address such as"),
+        ("[mine]\nurl = http://a:port\nclient_id = me\nclient_secret = s3cr3t\n", "url must be a URL such as"),
+        ("[mine]\nurl = http://[::1\nclient_id = me\nclient_secret = s3cr3t\n", "url must be a URL such as"),
         ("[mine]\nurl=http://a\nclient_id=me\nclient_secret=s3cr3t\ntimeout=inf\n", "timeout must be a number of"),
         (
             "[mine]\nurl=http://a\nclient_id=me\nclient_secret=s3cr3t\noauth_http_method=GET\n"
@@ -91,27 +91,27 @@ def test_a_file_that_others_may_read_is_refused(command: Command, write: Write, 
         ),
     ],
 )
-def test_a_profile_that_cannot_be_is_told_in_a_sentence(
-    command: Command, write: Write, content: str, said: str
+def test_an_invalid_profile_is_reported_in_a_sentence(
+    command: Command, write: Write, content: str, message: str
 ) -> None:
     write(content)
 
     done = command("jobs", "--profile", "mine")
 
     assert done.code == 1
-    assert said in done.err
+    assert message in done.err
     assert "s3cr3t" not in done.err
 
 
-def test_a_profile_is_missed_where_there_is_no_file(command: Command) -> None:
+def test_a_missing_profile_file_is_reported(command: Command) -> None:
     done = command("jobs", "--profile", "mine")
 
     assert done.code == 1
     assert "There is no profile 'mine'" in done.err
 
 
-def test_two_services_are_one_too_many(command: Command) -> None:
+def test_two_services_are_rejected(command: Command) -> None:
     done = command("jobs", "--profile", "mine", "--connection", "training_default")
 
     assert done.code == 1
-    assert "not by both" in done.err
+    assert "not both" in done.err

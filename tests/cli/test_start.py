@@ -1,4 +1,4 @@
-"""README and "Five minutes", as a newcomer goes through them: all that is to be copied, in its order, in one shell."""
+"""README and "Five minutes", as a newcomer reads them: all commands on the pages, in order, in one shell."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_training.local.process import end_all_in, free_port
+from airflow_training.local.process import end_processes_in, free_port
 from tests.pages import DOCS, PROJECT, Block, answers, blocks
 from tests.patience import PATIENCE
 
 MARK = "--- end of a block ---"
 
-# What is not run here, and where it is.
+# Commands that do not run here, and where they run.
 ELSEWHERE = {
     "make demo": "tests/cli/test_demo.py",
     "make test": "runs this test",
@@ -35,21 +35,21 @@ def lines(page: list[Block]) -> set[str]:
     return {line.split("#")[0].strip() for block in page for line in block.text.splitlines()}
 
 
-def test_what_the_readme_has_run_is_run_elsewhere() -> None:
+def test_the_commands_of_the_readme_run_elsewhere() -> None:
     assert README
     assert lines(README) <= set(ELSEWHERE)
 
 
-def test_all_that_is_run_elsewhere_is_still_on_a_page() -> None:
+def test_the_commands_that_run_elsewhere_are_still_on_a_page() -> None:
     assert set(ELSEWHERE) <= lines([*README, *START])
 
 
-# As the demo, it trains with TensorFlow.
+# Like the demo, it trains with TensorFlow.
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
     shell = [block for block in START if block.language == "sh"]
-    # The port may be somebody's; so may all that this environment says of Airflow and of services.
+    # Another process may use the port; settings of Airflow and of services are the user's.
     port = str(free_port())
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("AIRFLOW", "TRAINING", "PYTEST", "XDG"))}
     environment = inherited | {
@@ -70,7 +70,7 @@ def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
-        end_all_in(tmp_path)
+        end_processes_in(tmp_path)
 
     printed = dict(zip(shell, done.stdout.replace(port, "8900").split(MARK), strict=False))
     assert len(printed) == len(shell)
@@ -86,5 +86,5 @@ def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
 
 
 def runnable(block: str) -> str:
-    """A block without what is run elsewhere."""
+    """A block without the commands that run elsewhere."""
     return "".join(line for line in block.splitlines(keepends=True) if line.strip() not in ELSEWHERE)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
-from airflow_training.client.follow.update import News
+from airflow_training.client.follow.update import Update
 from airflow_training.client.follow.watcher import Watcher
 
 
-class Told:
-    """Takes the news of a job, and lets a test wait for a line."""
+class Written:
+    """Keeps the updates of a job, and lets a test wait for a line."""
 
     def __init__(self) -> None:
-        self.news: list[News] = []
+        self.updates: list[Update] = []
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
 
-    def __call__(self, news: News) -> None:
-        self.news.append(news)
+    def __call__(self, update: Update) -> None:
+        self.updates.append(update)
         self._loop.call_soon_threadsafe(self._more.set)
 
     @property
     def lines(self) -> list[str]:
-        """What the job wrote, without what the service says."""
-        lines = [record.line for news in self.news for record in news.records]
+        """The lines of the job, without those of the service."""
+        lines = [record.line for update in self.updates for record in update.records]
         return [line for line in lines if not line.startswith("[service]")]
 
     async def line(self, line: str) -> None:
@@ -33,15 +33,15 @@ class Told:
             await self._more.wait()
 
 
-async def follow(watcher: Watcher, job_id: str, told: Told, offset: int = 0) -> None:
+async def follow(watcher: Watcher, job_id: str, written: Written, offset: int = 0) -> None:
     """Follow a job to its end."""
-    with watcher.follower(job_id, offset, told) as follower:
-        while not follower.ended:
-            await follower.changed()
+    with watcher.subscribe(job_id, offset, written) as subscription:
+        while not subscription.ended:
+            await subscription.changed()
 
 
-async def to_the_end(watcher: Watcher, job_id: str, offset: int = 0) -> list[News]:
-    """Follow a job to its end and return what was told."""
-    told = Told()
-    await follow(watcher, job_id, told, offset)
-    return told.news
+async def to_the_end(watcher: Watcher, job_id: str, offset: int = 0) -> list[Update]:
+    """Follow a job to its end and return its updates."""
+    written = Written()
+    await follow(watcher, job_id, written, offset)
+    return written.updates

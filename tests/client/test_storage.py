@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from airflow_training.api.storage import StorageAccess
 from airflow_training.client.settings import ClientSettings
-from airflow_training.client.storage import JobStorage, StorageAccess, TransferLog
+from airflow_training.client.storage import JobStorage, TransferLog
 from airflow_training.exceptions import InvalidConnection
 from tests.client.faulty import FaultyService, answer
 

@@ -17,12 +17,12 @@ from airflow_training.api.description import JobDescription
 from airflow_training.api.naming import job_folder
 from airflow_training.api.status import JobState
 from airflow_training.client.client import TrainingClient
-from airflow_training.client.follow.log_tail import MOST_AT_ONCE
+from airflow_training.client.follow.log_tail import MAX_BACKLOG
 from airflow_training.client.follow.watcher import Watcher
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.exceptions import JobLost, RequestRejected, StorageError
-from tests.client.following import Told, follow, to_the_end
+from tests.client.following import Written, follow, to_the_end
 
 pytestmark = pytest.mark.anyio
 
@@ -53,17 +53,17 @@ async def test_a_job_is_followed_to_its_end_with_every_line_and_its_time(
     job_id = str(uuid4())
     submitted = await client.submit(job_id, job("for i in 1 2 3 4; do echo line $i; sleep 0.7; done; printf end"))
 
-    news = await to_the_end(watcher, job_id)
+    updates = await to_the_end(watcher, job_id)
 
     assert submitted.state in {JobState.PENDING, JobState.RUNNING}
-    assert news[-1].status.state is JobState.SUCCEEDED
-    written = [record for piece in news for record in piece.records]
+    assert updates[-1].status.state is JobState.SUCCEEDED
+    written = [record for update in updates for record in update.records]
     lines = [record for record in written if record.line.startswith(("line", "end"))]
     assert [record.line for record in lines] == ["line 1", "line 2", "line 3", "line 4", "end"]
     times = [record.time for record in lines if record.time]
     assert len(times) == 5
     assert began < times[0] < times[1] < times[2] < times[3] <= times[4]
-    assert sum(1 for piece in news if piece.records) > 1, "lines come while the job runs"
+    assert sum(1 for update in updates if update.records) > 1, "lines come while the job runs"
 
 
 async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line(
@@ -72,31 +72,31 @@ async def test_following_is_resumed_at_a_byte_without_losing_or_repeating_a_line
     job_id = str(uuid4())
     await client.submit(job_id, job("for i in 1 2 3 4 5; do echo line $i; sleep 0.7; done"))
 
-    told = Told()
-    with watcher.follower(job_id, 0, told):
-        await told.line("line 2")
-    await follow(watcher, job_id, told, told.news[-1].offset)
+    written = Written()
+    with watcher.subscribe(job_id, 0, written):
+        await written.line("line 2")
+    await follow(watcher, job_id, written, written.updates[-1].offset)
 
-    assert told.lines == [f"line {i}" for i in range(1, 6)]
+    assert written.lines == [f"line {i}" for i in range(1, 6)]
 
 
-async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_told(
+async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_delivered(
     client: TrainingClient, watcher: Watcher
 ) -> None:
     job_id = str(uuid4())
     await client.submit(job_id, job("seq --format 'line %060.0f' 200000"))  # 13 MB
     await to_the_end(watcher, job_id)
 
-    told = [record for news in await to_the_end(watcher, job_id) for record in news.records]
+    written = [record for update in await to_the_end(watcher, job_id) for record in update.records]
 
-    (cut,) = [number for number, record in enumerate(told) if record.line.startswith("[about ")]
-    assert re.fullmatch(r"\[about [\d,]+ bytes of the log are left out here: .*\]", told[cut].line)
-    numbers = [[int(r.line[5:]) for r in part if r.line.startswith("line")] for part in (told[:cut], told[cut:])]
+    (cut,) = [number for number, record in enumerate(written) if record.line.startswith("[about ")]
+    assert re.fullmatch(r"\[about [\d,]+ bytes of the log are left out here: .*\]", written[cut].line)
+    numbers = [[int(r.line[5:]) for r in part if r.line.startswith("line")] for part in (written[:cut], written[cut:])]
     assert numbers[0] == list(range(1, len(numbers[0]) + 1))
     assert numbers[1] == list(range(200001 - len(numbers[1]), 200001))
     assert all(numbers)
-    assert sum(len(record.line) for record in told) < MOST_AT_ONCE * 1.5
-    times = [record.time for record in told if record.time]
+    assert sum(len(record.line) for record in written) < MAX_BACKLOG * 1.5
+    times = [record.time for record in written if record.time]
     assert times == sorted(times)
 
 
@@ -153,10 +153,10 @@ async def test_a_job_finds_its_files_and_leaves_its_own(
         lambda file, size, sent: arrived.append((file.name, size)),
     )
     await client.submit(job_id, job("python3 train.py && mkdir -p model/1 && echo pb > model/1/saved_model.pb"))
-    news = await to_the_end(watcher, job_id)
+    updates = await to_the_end(watcher, job_id)
 
     assert sorted(arrived) == [("in put/däta.csv", 5), ("train.py", 38)]
-    assert "1,2,3" in [record.line for piece in news for record in piece.records]
+    assert "1,2,3" in [record.line for update in updates for record in update.records]
     assert f"{folder}/model/1/saved_model.pb" in await storage.keys(folder)
     content = b"".join([piece async for piece in storage.read(f"{folder}/model/1/saved_model.pb")])
     assert content == b"pb\n"
@@ -193,14 +193,14 @@ async def test_a_file_arrives_whole_from_a_source_that_gives_little_at_a_time(cl
     folder = job_folder("test", str(uuid4()))
     content = os.urandom(20 * 1024 * 1024 + 7)
     files = [Upload("large.bin", lambda: Trickle(content)), Upload("small.bin", lambda: Trickle(content[:4_000_000]))]
-    told: list[tuple[str, int, bool]] = []
+    written: list[tuple[str, int, bool]] = []
 
     for _ in range(2):
-        await storage.upload(folder, files, lambda file, size, sent: told.append((file.name, size, sent)))
+        await storage.upload(folder, files, lambda file, size, sent: written.append((file.name, size, sent)))
 
     assert b"".join([piece async for piece in storage.read(f"{folder}/large.bin")]) == content
     # What cannot be read twice is sent again, unless it can be held in memory.
-    assert sorted(told) == [
+    assert sorted(written) == [
         ("large.bin", len(content), True),
         ("large.bin", len(content), True),
         ("small.bin", 4_000_000, False),
@@ -228,11 +228,11 @@ async def test_many_small_files_arrive_each_once(client: TrainingClient) -> None
     storage = await client.storage()
     folder = job_folder("test", str(uuid4()))
     files = [Upload(f"{number}.csv", str(number).encode()) for number in range(50)]
-    told: list[str] = []
+    written: list[str] = []
 
-    await storage.upload(folder, files, lambda file, *_: told.append(file.name))
+    await storage.upload(folder, files, lambda file, *_: written.append(file.name))
 
-    assert sorted(told) == sorted(file.name for file in files)
+    assert sorted(written) == sorted(file.name for file in files)
     assert sorted(await storage.keys(folder)) == sorted(f"{folder}/{file.name}" for file in files)
 
 

@@ -165,7 +165,7 @@ async def test_an_address_that_leads_elsewhere_is_told_and_gets_no_token() -> No
     async with FaultyService().running() as elsewhere:
         moved = FaultyService(answers=[answer(307, Location=f"{elsewhere.base_url}/api/v2/jobs")])
         async with moved.running() as settings, TrainingClient(settings, QUICK) as client:
-            with pytest.raises(RequestRejected, match=rf"on to {elsewhere.base_url}/api/v2/jobs: put the address"):
+            with pytest.raises(RequestRejected, match=rf"on to {elsewhere.base_url}/api/v2/jobs: put the intended URL"):
                 await client.jobs()
 
 

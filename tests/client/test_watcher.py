@@ -1,4 +1,4 @@
-"""One watch for all who follow jobs, against a real service; faults come from a proxy in front of it."""
+"""One watch for all followed jobs, against a real service; faults come from a proxy in front of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow_training.api.description import JobDescription
 from airflow_training.api.status import JobState
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.follow import watcher as module
-from airflow_training.client.follow.update import News
+from airflow_training.client.follow.update import Update
 from airflow_training.client.follow.watcher import Watcher
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.client.settings import ClientSettings
 from airflow_training.exceptions import AuthenticationError, RequestRejected, ServiceUnavailable
 from tests.airflow.proxy import NO_WATCH, Proxy, answers, lost
-from tests.client.following import Told, follow
+from tests.client.following import Written, follow
 from tests.patience import PATIENCE, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -61,21 +61,21 @@ async def start(watcher: Watcher, command: str, cpus: int = 1) -> str:
 
 async def lines(watcher: Watcher, job_id: str) -> list[str]:
     """Follow a job to its end and return what it wrote."""
-    told = Told()
-    await follow(watcher, job_id, told)
-    return told.lines
+    received = Written()
+    await follow(watcher, job_id, received)
+    return received.lines
 
 
 async def first_line(watcher: Watcher, job_id: str) -> asyncio.Task[list[str]]:
     """Follow a job until it has written something, and on to its end."""
-    told = Told()
+    received = Written()
 
     async def all_lines() -> list[str]:
-        await follow(watcher, job_id, told)
-        return told.lines
+        await follow(watcher, job_id, received)
+        return received.lines
 
     task = asyncio.ensure_future(all_lines())
-    await told.line(COUNTED[0])
+    await received.line(COUNTED[0])
     return task
 
 
@@ -83,50 +83,50 @@ COUNT = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.3; done"
 COUNTED = [f"line {i}" for i in range(1, 7)]
 
 
-async def test_one_request_at_a_time_tells_all_who_follow_jobs(watcher: Watcher, proxy: Proxy) -> None:
+async def test_one_request_at_a_time_serves_all_subscriptions(watcher: Watcher, proxy: Proxy) -> None:
     jobs = [await start(watcher, COUNT) for _ in range(4)]
 
-    told = await asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+    received = await asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
 
-    assert told == [COUNTED] * 4
+    assert received == [COUNTED] * 4
     assert proxy.count("GET", "/jobs") == 0
     assert proxy.count("POST", "/token") == 1
     assert proxy.count("POST", "/watch") > 1
 
 
-async def test_two_who_follow_the_same_job_are_both_told(watcher: Watcher) -> None:
+async def test_two_subscriptions_to_the_same_job_both_get_its_lines(watcher: Watcher) -> None:
     job_id = await start(watcher, COUNT)
 
-    told = await asyncio.gather(*(lines(watcher, job_id) for _ in range(2)))
+    received = await asyncio.gather(*(lines(watcher, job_id) for _ in range(2)))
 
-    assert told == [COUNTED] * 2
+    assert received == [COUNTED] * 2
 
 
-async def test_who_follows_a_waiting_job_that_others_follow_is_told_of_it(watcher: Watcher) -> None:
+async def test_each_subscription_to_a_waiting_job_gets_its_status(watcher: Watcher) -> None:
     # More than any machine has: each gets the machine for itself.
     runs, waits = await start(watcher, "sleep 600", cpus=100_000), await start(watcher, "true", cpus=100_000)
 
     async def first_status() -> JobState:
-        with watcher.follower(waits, 0, Told()) as follower:
-            await follower.changed()
-            return follower.latest.state if follower.latest else JobState.UNKNOWN
+        with watcher.subscribe(waits, 0, Written()) as subscription:
+            await subscription.changed()
+            return subscription.latest.state if subscription.latest else JobState.UNKNOWN
 
-    with watcher.follower(waits, 0, Told()) as other:
+    with watcher.subscribe(waits, 0, Written()) as other:
         await other.changed()
-        told = await asyncio.wait_for(asyncio.gather(*(first_status() for _ in range(3))), timeout=PATIENCE)
+        received = await asyncio.wait_for(asyncio.gather(*(first_status() for _ in range(3))), timeout=PATIENCE)
 
-    assert set(told) == {JobState.PENDING}
+    assert set(received) == {JobState.PENDING}
     for job_id in (waits, runs):
         await watcher.client.cancel(job_id)
 
 
-async def test_who_is_slow_to_take_the_news_of_a_flood_holds_up_nobody(watcher: Watcher) -> None:
-    class Slow(Told):
+async def test_a_flood_that_is_written_slowly_delays_no_other_job(watcher: Watcher) -> None:
+    class Slow(Written):
         seconds = 0.02
 
-        def __call__(self, news: News) -> None:
+        def __call__(self, update: Update) -> None:
             time.sleep(self.seconds)
-            super().__call__(news)
+            super().__call__(update)
 
     flood = Slow()
     flooding = asyncio.ensure_future(follow(watcher, await start(watcher, "seq --format 'line %0100.0f' 30000"), flood))
@@ -141,7 +141,7 @@ async def test_who_is_slow_to_take_the_news_of_a_flood_holds_up_nobody(watcher: 
     assert flood.lines == [f"line {number:0100}" for number in range(1, 30_001)]
 
 
-async def test_nobody_notices_that_the_watch_died(watcher: Watcher) -> None:
+async def test_the_watch_is_restarted_when_its_task_dies(watcher: Watcher) -> None:
     job_id = await start(watcher, COUNT)
     rest = await first_line(watcher, job_id)
 
@@ -151,7 +151,7 @@ async def test_nobody_notices_that_the_watch_died(watcher: Watcher) -> None:
     assert await rest == COUNTED
 
 
-async def test_nobody_notices_a_mistake_of_ours(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch_survives_a_bug(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = await start(watcher, COUNT)
     rest = await first_line(watcher, job_id)
     broken = asyncio.Event()
@@ -173,27 +173,27 @@ async def test_a_service_without_the_extension_is_asked_once_for_it_and_polled(
     proxy.inject("POST", "/watch", NO_WATCH, times=999)
     jobs = [await start(watcher, f"{COUNT}; until test -e '{tmp_path}/go'; do sleep 0.1; done") for _ in range(3)]
 
-    told = asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
+    received = asyncio.gather(*(lines(watcher, job_id) for job_id in jobs))
     await asyncio.to_thread(wait_for, lambda: proxy.count("GET", "/jobs$") >= 3, "Three lists")
-    assert proxy.count("GET", "/jobs/[^/]+$") == 0, "one request tells of all"
+    assert proxy.count("GET", "/jobs/[^/]+$") == 0, "one request for all"
     (tmp_path / "go").touch()
 
-    assert await told == [COUNTED] * 3
+    assert await received == [COUNTED] * 3
     assert proxy.count("POST", "/watch") == 1
     assert proxy.count("GET", "/jobs/[^/]+/logs") > 3
 
 
-async def test_who_is_polled_for_knows_that_the_service_answers(watcher: Watcher, proxy: Proxy) -> None:
+async def test_polling_updates_the_time_of_the_last_answer(watcher: Watcher, proxy: Proxy) -> None:
     proxy.inject("POST", "/watch", NO_WATCH, times=999)
     job_id = await start(watcher, COUNT)
 
-    with watcher.follower(job_id, 0, Told()) as follower:
-        began = follower.last_heard
-        while not follower.ended:
-            await follower.changed()
+    with watcher.subscribe(job_id, 0, Written()) as subscription:
+        began = subscription.answered_at
+        while not subscription.ended:
+            await subscription.changed()
 
-    assert follower.last_heard > began
-    assert proxy.count("GET", "/jobs$") == 0, "one that is followed alone is asked for alone"
+    assert subscription.answered_at > began
+    assert proxy.count("GET", "/jobs$") == 0, "a single job is requested by its id"
 
 
 async def test_credentials_that_were_renewed_are_used(settings: ClientSettings) -> None:
@@ -227,9 +227,9 @@ async def test_a_secrets_backend_that_fails_meanwhile_ends_no_following(
 
 async def test_credentials_that_are_refused_are_an_error_to_all(settings: ClientSettings) -> None:
     async with watching(replace(settings, client_secret="wr0ng")) as watcher:
-        told = await asyncio.gather(*(lines(watcher, str(uuid4())) for _ in range(3)), return_exceptions=True)
+        received = await asyncio.gather(*(lines(watcher, str(uuid4())) for _ in range(3)), return_exceptions=True)
 
-    assert [type(error) for error in told] == [AuthenticationError] * 3
+    assert [type(error) for error in received] == [AuthenticationError] * 3
 
 
 async def test_a_refusal_is_an_error_to_all(watcher: Watcher, proxy: Proxy) -> None:
@@ -239,10 +239,10 @@ async def test_a_refusal_is_an_error_to_all(watcher: Watcher, proxy: Proxy) -> N
         await lines(watcher, str(uuid4()))
 
 
-async def test_a_service_that_is_away_ends_the_following_of_those_only_who_have_waited_for_long(
+async def test_an_unavailable_service_ends_only_subscriptions_that_have_waited_for_long(
     settings: ClientSettings, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_POLICY", RetryPolicy(budget=0.1, first=0.1))
+    monkeypatch.setattr(module, "REQUEST", RetryPolicy(budget=0.1, first=0.1))
     async with watching(replace(settings, base_url=proxy.url), patience=2) as watcher:
         job_id = await start(watcher, COUNT)
         proxy.inject("POST", "/watch", lost, times=9999)

@@ -1,4 +1,4 @@
-"""The program that `@task.training` makes of a function; that it trains is tested in tests/airflow."""
+"""The program that `@task.training` makes from a function; tests/airflow has its training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Function = Callable[..., Any]
 
 
 def noted(function: Function) -> Function:
-    """A decorator of the user's own, which does not exist where the program runs."""
+    """A decorator of the user, which does not exist in the program."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -51,15 +51,15 @@ def run(script: str, *arguments: str) -> Any:
     return json.loads(ended.stdout)
 
 
-def test_texts_arrive_as_they_are_and_all_else_with_its_type() -> None:
+def test_strings_arrive_unchanged_and_other_values_with_their_type() -> None:
     script = script_of(on_top, {"rate": 0.5, "name": "5", "sizes": [1, 2]})
 
-    said = run(script, "--rate=0.5", "--name=5", "--sizes=[1, 2]", "--other=of the environment")
+    printed = run(script, "--rate=0.5", "--name=5", "--sizes=[1, 2]", "--other=of the environment")
 
-    assert said == {"rate": 0.5, "name": "5", "sizes": [1, 2]}
+    assert printed == {"rate": 0.5, "name": "5", "sizes": [1, 2]}
 
 
-def test_a_function_within_another_keeps_its_texts() -> None:
+def test_a_nested_function_keeps_its_strings() -> None:
     def inner(Words: str) -> None:
         import json
 
@@ -91,14 +91,14 @@ def test_airflow_knows_the_decorator_and_can_map_it() -> None:
     assert first.job_name == "train"
 
 
-def test_what_is_not_on_the_command_line_is_as_it_was_given() -> None:
+def test_arguments_that_are_not_on_the_command_line_have_their_original_values() -> None:
     script = script_of(on_top, {"rate": 0.5, "name": "it's", "sizes": None})
 
     assert run(script, "--rate=1e-3") == {"rate": 0.001, "name": "it's", "sizes": None}
 
 
 def decorated(function: Function, *args: Any, **kwargs: Any) -> Any:
-    """The task that is made of a function, as a worker has it before it trains."""
+    """The task of a function, on a worker before the training."""
     with DAG("decorated", schedule=None) as dag:
         train: Any = task.training(image="python:3", completion_time="1h", **kwargs.pop("of_the_task", {}))(function)
         train(*args, **kwargs)
@@ -107,7 +107,7 @@ def decorated(function: Function, *args: Any, **kwargs: Any) -> Any:
     return operator
 
 
-def test_arguments_are_what_json_can_hold() -> None:
+def test_arguments_are_json_values() -> None:
     day = date(2026, 11, 25)
 
     operator = decorated(on_top, name=Path("data"), rate=(1, {"a": day}), sizes={3}, of_the_task={"env": {"A": 1}})
@@ -118,11 +118,11 @@ def test_arguments_are_what_json_can_hold() -> None:
         {"name": "SIZES", "value": "[3]"},
         {"name": "A", "value": 1},
     ]
-    with pytest.raises(AirflowFailException, match="an argument cannot be a bytes: it must be what JSON can hold"):
+    with pytest.raises(AirflowFailException, match="an argument cannot be a bytes: it must be a JSON value"):
         decorated(on_top, b"binary")
 
 
-def test_a_function_that_says_what_it_returns_hands_on_the_location() -> None:
+def test_a_function_with_a_return_annotation_returns_the_location() -> None:
     assert decorated(on_top).multiple_outputs is False
 
 
@@ -139,24 +139,26 @@ async def waiting(rate: float) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "message"),
     [
-        (with_context, "where Airflow's 'ds' is not"),
+        (with_context, "without Airflow's 'ds'"),
         (with_path, "the argument 'path' of with_path would be the variable PATH of the job"),
         (with_any, "each of its arguments needs a name: *numbers"),
         (waiting, "@task.training needs a plain function, which waiting is not"),
         (lambda rate: None, "@task.training needs a plain function, which <lambda> is not"),
     ],
 )
-def test_what_no_script_can_be_made_of_is_told_when_the_dag_is_read(function: Function, said: str) -> None:
-    with DAG("decorated", schedule=None), pytest.raises(TypeError, match=re.escape(said)):
+def test_a_function_that_cannot_become_a_script_is_an_error_when_the_dag_is_read(
+    function: Function, message: str
+) -> None:
+    with DAG("decorated", schedule=None), pytest.raises(TypeError, match=re.escape(message)):
         task.training(image="python:3", completion_time="1h")(function)("a")
 
 
 def needs_a_rate(rate: float) -> None: ...
 
 
-def test_what_the_function_lacks_is_told_when_the_dag_is_read() -> None:
+def test_a_missing_argument_is_an_error_when_the_dag_is_read() -> None:
     with DAG("decorated", schedule=None):
         train: Any = task.training(image="python:3", completion_time="1h")(needs_a_rate)
 

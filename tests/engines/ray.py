@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from airflow_training.local.process import LocalProcess, end_all_in, free_port
+from airflow_training.local.process import LocalProcess, end_processes_in, free_port
 from tests.patience import wait_for
 
 _MISSING = "Ray is needed: run `make engines`."
@@ -115,7 +115,7 @@ class RayCluster:
             node.stop()
         self._nodes = []
         # What a node that was killed has left behind.
-        end_all_in(self._folder)
+        end_processes_in(self._folder)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _add(self, name: str, *options: str) -> RayNode:

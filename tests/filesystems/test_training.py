@@ -1,4 +1,4 @@
-"""`training://` locations, as any Airflow task uses them, on the storage of a service that runs."""
+"""`training://` locations, as any Airflow task uses them, on the storage of a running service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGE = os.urandom(3 * 1024 * 1024)
 
 @pytest.fixture
 def model(training_connection: str) -> ObjectStoragePath:
-    """A model in a folder of its own."""
+    """A model in its own folder."""
     model = ObjectStoragePath(f"training://{training_connection}@data/jobs/{uuid4()}/model/1")
     (model / "saved_model.pb").write_bytes(b"model")
     (model / "variables" / "large").write_bytes(LARGE)
@@ -39,7 +39,7 @@ def test_a_part_of_a_file_can_be_read(model: ObjectStoragePath) -> None:
         assert file.read() == LARGE[-10:]
 
 
-def test_what_lies_beside_the_model_is_found_by_its_path(model: ObjectStoragePath) -> None:
+def test_files_beside_the_model_are_found_by_its_path(model: ObjectStoragePath) -> None:
     (model.parent.parent / "metrics.json").write_text("{}")
 
     assert names(model.parent.parent) == ["metrics.json", "model"]
@@ -52,7 +52,7 @@ def test_a_model_can_be_copied_to_a_folder(model: ObjectStoragePath, tmp_path: P
     assert (tmp_path / "copy" / "variables" / "large").read_bytes() == LARGE
 
 
-def test_a_file_that_is_not_there_is_not_found(model: ObjectStoragePath) -> None:
+def test_a_missing_file_is_not_found(model: ObjectStoragePath) -> None:
     missing = model / "no_such_file"
 
     assert not missing.exists()

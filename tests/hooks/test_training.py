@@ -1,4 +1,4 @@
-"""The Airflow connection, as users of the HTTP provider know it."""
+"""The Airflow connection, compatible with the HTTP provider."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def settings_of(hook: TrainingHook) -> ClientSettings:
         ({"host": "https://training.example.com"}, "https://training.example.com"),
     ],
 )
-def test_host_schema_and_port_mean_what_they_mean_to_the_http_provider(
+def test_host_schema_and_port_have_the_meaning_of_the_http_provider(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], url: str
 ) -> None:
     assert settings_of(connect(monkeypatch, **fields)).base_url == url
 
 
-def test_the_extra_holds_headers_certificates_proxies_and_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_extra_has_headers_certificates_proxies_and_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {
         "X-Team": "vision",
         "verify": "/etc/ssl/own-ca.pem",
@@ -123,7 +123,7 @@ def test_a_connection_as_uri_works(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"extra": {"timeout": "soon"}}, "timeout must be a number of seconds, not 'soon'"),
     ],
 )
-def test_a_connection_that_cannot_work_is_refused_in_words(
+def test_an_incomplete_connection_is_refused_with_a_message(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidConnection, match=message) as raised:
@@ -131,7 +131,7 @@ def test_a_connection_that_cannot_work_is_refused_in_words(
     assert "s3cr3t" not in str(raised.value)
 
 
-# What a URI or a secrets backend gives as text, and JSON as well with its own types.
+# A URI or a secrets backend has text values, JSON also other types.
 FORMS: list[tuple[Any, dict[str, Any]]] = [
     ({"verify": "false"}, {"verify": False}),
     ({"verify": "False "}, {"verify": False}),
@@ -183,7 +183,7 @@ def test_a_field_has_one_meaning_in_every_form(
     ],
 )
 @pytest.mark.parametrize("name", ["proxies", "proxy"])
-def test_a_proxy_is_meant_in_every_form(
+def test_a_proxy_has_one_meaning_in_every_form(
     monkeypatch: pytest.MonkeyPatch, name: str, proxies: Any, by_http: str | None, by_https: str | None
 ) -> None:
     settings = settings_of(connect(monkeypatch, extra={name: proxies, "trust_env": False}))
@@ -213,9 +213,9 @@ def test_the_environments_exceptions_count_for_each_host(monkeypatch: pytest.Mon
         ({"verify": ["/a.pem"]}, r"verify must be true, false, or the path of a file .*, not \['/a.pem'\]"),
         ({"cert": {"cert": "/a.pem"}}, "cert must be the path of a file, or a list of two"),
         ({"cert": ["/a", "/b", "/c"]}, "cert must be the path of a file, or a list of two"),
-        ({"proxies": "{'http': 'http://me:s3cr3t@proxy'}"}, "proxies must be an address such as"),
-        ({"proxies": {"htpp": "http://me:s3cr3t@proxy"}}, "proxies must be an address such as"),
-        ({"proxies": "http://me:s3cr3t@proxy:port"}, "proxies must be an address such as"),
+        ({"proxies": "{'http': 'http://me:s3cr3t@proxy'}"}, "proxies must be a URL such as"),
+        ({"proxies": {"htpp": "http://me:s3cr3t@proxy"}}, "proxies must be a URL such as"),
+        ({"proxies": "http://me:s3cr3t@proxy:port"}, "proxies must be a URL such as"),
         ({"proxies": "socks5://me:s3cr3t@proxy:1"}, r"is a socks5:// one, which is not supported"),
         ({"timeout": True}, "timeout must be a number of seconds, not True"),
         ({"timeout": [3, 30]}, "timeout must be a number of seconds"),
@@ -223,31 +223,29 @@ def test_the_environments_exceptions_count_for_each_host(monkeypatch: pytest.Mon
         ({"trust_env": "perhaps"}, "trust_env must be true or false, not 'perhaps'"),
         ({"timeout": "soon", "verify": 5}, "verify must be .*; timeout must be"),
         ({"srv_lookup": "true"}, "srv_lookup .* is not supported"),
-        ({"oauth_token_url": "login.example.com"}, "oauth_token_url must be an address with"),
-        ({"oauth_scop": "a"}, "'oauth_scop' is unknown, perhaps oauth_scope is meant"),
-        ({"oauth-scope": "a"}, "'oauth-scope' is unknown, perhaps oauth_scope is meant"),
-        ({"oauth_tenant": "a"}, "'oauth_tenant' is unknown, the fields are oauth_audience, "),
-        ({"scope": "a"}, "'scope' is unknown, perhaps oauth_scope is meant"),
-        ({"audience": "a"}, "'audience' is unknown, perhaps oauth_audience is meant"),
-        ({"token_url": "a"}, "'token_url' is unknown, perhaps oauth_token_url is meant"),
-        ({"Verify": "false"}, "'Verify' is unknown, perhaps verify is meant"),
-        ({"timout": 5}, "'timout' is unknown, perhaps timeout is meant"),
-        ({"headers": {"X-Key": "s3cr3t"}}, "'headers' is unknown, each header is a name of its own"),
-        ({"X-Key": {"a": "s3cr3t"}}, "'X-Key' is taken for a header, whose value must be one line"),
-        ({"X-Key": "s3cr3t\nX-Other: a"}, "'X-Key' is taken for a header, whose value must be one line"),
-        ({"X-Key": "s3cr3t…"}, "'X-Key' is taken for a header, whose value must be one line"),
-        ({"my key": "s3cr3t"}, "'my key' is neither a field nor the name of a header"),
-        ({"Authorization": "Basic s3cr3t"}, "Authorization cannot be given"),
+        ({"oauth_token_url": "login.example.com"}, "oauth_token_url must be a URL with"),
+        ({"oauth_scop": "a"}, r"'oauth_scop' is unknown \(did you mean oauth_scope\?\)"),
+        ({"oauth-scope": "a"}, r"'oauth-scope' is unknown \(did you mean oauth_scope\?\)"),
+        ({"oauth_tenant": "a"}, r"'oauth_tenant' is unknown \(the fields are oauth_audience, "),
+        ({"scope": "a"}, r"'scope' is unknown \(did you mean oauth_scope\?\)"),
+        ({"audience": "a"}, r"'audience' is unknown \(did you mean oauth_audience\?\)"),
+        ({"token_url": "a"}, r"'token_url' is unknown \(did you mean oauth_token_url\?\)"),
+        ({"Verify": "false"}, r"'Verify' is unknown \(did you mean verify\?\)"),
+        ({"timout": 5}, r"'timout' is unknown \(did you mean timeout\?\)"),
+        ({"headers": {"X-Key": "s3cr3t"}}, r"'headers' is unknown \(each header is a separate name"),
+        ({"X-Key": {"a": "s3cr3t"}}, "'X-Key' is a header, whose value must be one line"),
+        ({"X-Key": "s3cr3t\nX-Other: a"}, "'X-Key' is a header, whose value must be one line"),
+        ({"X-Key": "s3cr3t…"}, "'X-Key' is a header, whose value must be one line"),
+        ({"my key": "s3cr3t"}, "'my key' is neither a field nor a valid header name"),
+        ({"Authorization": "Basic s3cr3t"}, "Authorization is reserved for the access token"),
         ({"oauth_headers": {"oauth_scope": "a"}}, "'oauth_scope' is unknown"),
-        ("verify=false", "is no JSON object"),
-        ("[1]", "is no JSON object"),
-        ("null", "is no JSON object"),
+        ("verify=false", "is not a JSON object"),
+        ("[1]", "is not a JSON object"),
+        ("null", "is not a JSON object"),
     ],
     ids=str,
 )
-def test_what_cannot_be_read_in_the_extra_gets_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, extra: Any, message: str
-) -> None:
+def test_an_invalid_extra_is_refused_with_a_message(monkeypatch: pytest.MonkeyPatch, extra: Any, message: str) -> None:
     with pytest.raises(InvalidConnection, match=message) as raised:
         connect(monkeypatch, extra=extra).client()
     assert "s3cr3t" not in str(raised.value)
@@ -258,7 +256,7 @@ def test_an_extra_may_be_empty(monkeypatch: pytest.MonkeyPatch, extra: str) -> N
     assert settings_of(connect(monkeypatch, extra=extra)).headers == {}
 
 
-def test_a_uri_gives_text_only_and_means_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_has_text_values_with_the_same_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
     query = "verify=false&proxies=http%3A%2F%2F127.0.0.1%3A3128&timeout=5&X-Team=vision&oauth_scope=a+b"
     monkeypatch.setenv("AIRFLOW_CONN_TRAINING_TEST", f"training://client:s3cr3t@training.example.com/https?{query}")
 
@@ -290,13 +288,13 @@ def test_run_reads_the_extra_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FailingBackend(BaseSecretsBackend):
-    """A secrets backend that fails some times before it answers."""
+    """A secrets backend that fails several times before it responds."""
 
     failures = 0
     connection: str | None = None
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
-        """Fail, or answer."""
+        """Fail, or respond."""
         kind = type(self)
         if kind.failures:
             kind.failures -= 1
@@ -306,7 +304,7 @@ class FailingBackend(BaseSecretsBackend):
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FailingBackend]]:
-    """The secrets backend of Airflow, as an administrator sets it."""
+    """The secrets backend of Airflow, as an administrator configures it."""
     monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", f"{FailingBackend.__module__}.FailingBackend")
     monkeypatch.delenv("AIRFLOW_CONN_TRAINING_TEST", raising=False)
     monkeypatch.setattr(FailingBackend, "failures", 0)
@@ -317,7 +315,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FailingBackend]]:
 
 
 class TestSecretsBackend:
-    """A backend that fails for a moment: Airflow passes over its error and says that there is no connection."""
+    """A backend that fails temporarily: Airflow ignores its error and reports a missing connection."""
 
     PATIENT = RetryPolicy(budget=30, first=0.01)
     IMPATIENT = RetryPolicy(budget=0, first=0.01)
@@ -381,7 +379,7 @@ class TestSecretsBackend:
         assert "s3cr3t" not in str(raised.value)
 
 
-def test_people_may_have_a_page_of_their_own_for_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_may_name_another_page_for_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     page = connect(monkeypatch, extra={"job_page_url": "https://jobs.example.com/show/{job_id}"}).job_page("a-job")
     none = connect(monkeypatch).job_page("a-job")
 
@@ -395,7 +393,7 @@ def test_a_page_that_no_browser_would_open_is_refused(monkeypatch: pytest.Monkey
 
 
 class TestRealService:
-    """The same hook on a service that runs."""
+    """The same hook with a running service."""
 
     @pytest.fixture
     def hook(self, monkeypatch: pytest.MonkeyPatch, settings: ClientSettings) -> TrainingHook:

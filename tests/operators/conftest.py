@@ -1,4 +1,4 @@
-"""What tests of a task's end need: a job that has left a model, on a service that runs."""
+"""Fixtures for the end of a task: a job that has left a model, on a running service."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from airflow_training.operators.training import TrainingOperator
 
 
 def resume(operator: TrainingOperator, status: str, claim: Claim, metrics: Mapping[str, float] | None = None) -> Any:
-    """Do what Airflow does when the trigger has fired: this worker knows only the end. Returns the result."""
+    """Resume a task on a new worker, as Airflow does after the trigger's event; returns the result."""
     outcome = {"job_id": claim.job_id, "status": {"job_id": claim.job_id, "status": status}}
     event = {**outcome, "last_lines": [], "metrics": metrics or {}}
     context: Any = {"ti": Mock(), "task_state_store": Mock()}

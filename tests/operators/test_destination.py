@@ -11,9 +11,8 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 
 from airflow_training.exceptions import StorageError
-from airflow_training.filesystems.folder import files_below
-from airflow_training.operators import destination
-from airflow_training.operators.destination import copy_model, find_mistakes
+from airflow_training.operators import files
+from airflow_training.operators.files import copy_model, destination_errors, files_below
 
 FILES = {"saved_model.pb": b"graph", "assets/words.txt": b"a b c", "variables/variables.index": b"index"}
 
@@ -25,7 +24,7 @@ def model(training_connection: str) -> ObjectStoragePath:
 
 @pytest.fixture(params=["disk", "object store"])
 def target(request: pytest.FixtureRequest, tmp_path: Path, training_connection: str) -> ObjectStoragePath:
-    """Where the copy is wanted."""
+    """The destination of the copy."""
     if request.param == "disk":
         return ObjectStoragePath(f"file://{tmp_path}/models/census")
     return ObjectStoragePath(f"training://{training_connection}@data/models/{uuid4()}/census")
@@ -42,13 +41,13 @@ def read(folder: ObjectStoragePath) -> dict[str, bytes]:
     return {name: file.read_bytes() for name, file in files_below(folder).items()}
 
 
-def test_a_model_is_copied_whole(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
+def test_a_model_is_copied_completely(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
     copy_model(str(model), str(target), "job", Event())
 
     assert read(target) == FILES
 
 
-def test_what_was_there_is_replaced(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
+def test_an_existing_model_is_replaced(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
     write(target, {"saved_model.pb": b"old", "assets/old.txt": b"old"})
 
     copy_model(str(model), str(target), "job", Event())
@@ -56,7 +55,7 @@ def test_what_was_there_is_replaced(model: ObjectStoragePath, target: ObjectStor
     assert read(target) == FILES
 
 
-def test_a_copy_that_breaks_off_is_no_model_and_the_next_one_is_whole(
+def test_an_interrupted_copy_is_not_a_model_and_the_next_copy_is_complete(
     model: ObjectStoragePath, target: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: ObjectStoragePath, to: ObjectStoragePath, _: Event) -> None:
@@ -65,7 +64,7 @@ def test_a_copy_that_breaks_off_is_no_model_and_the_next_one_is_whole(
         to.write_bytes(file.read_bytes())
 
     with monkeypatch.context() as fault:
-        fault.setattr(destination, "_copy", full)
+        fault.setattr(files, "_copy", full)
         with pytest.raises(StorageError, match=r"could not be copied to .*: No space left on device\."):
             copy_model(str(model), str(target), "job", Event())
     assert "saved_model.pb" not in read(target)
@@ -76,7 +75,7 @@ def test_a_copy_that_breaks_off_is_no_model_and_the_next_one_is_whole(
     assert [path.name for path in target.parent.iterdir()] == [target.name], "nothing else is left"
 
 
-def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
+def test_on_a_disk_the_old_model_stays_until_the_new_one_is_complete(
     model: ObjectStoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = write(ObjectStoragePath(f"file://{tmp_path}/models/census"), {"saved_model.pb": b"old"})
@@ -84,7 +83,7 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(destination, "_copy", full)
+    monkeypatch.setattr(files, "_copy", full)
     with pytest.raises(StorageError):
         copy_model(str(model), str(target), "job", Event())
 
@@ -92,7 +91,7 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("destination", "message"),
     [
         ("models/census", "must be an absolute path or a URI"),
         ("nonsense://models/census", "model_destination cannot be 'nonsense://models/census': "),
@@ -101,26 +100,26 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_whole(
         ("/", "must be a folder for this model alone"),
     ],
 )
-def test_a_place_that_cannot_be_is_told_before_anything_is_trained(where: str, said: str) -> None:
-    (mistake,) = find_mistakes(where)
+def test_an_invalid_destination_is_reported_before_the_training(destination: str, message: str) -> None:
+    (error,) = destination_errors(destination)
 
-    assert said in mistake
-
-
-def test_the_root_of_a_store_is_no_place_for_a_model(training_connection: str) -> None:
-    (mistake,) = find_mistakes(f"training://{training_connection}@data")
-
-    assert "must be a folder for this model alone" in mistake
+    assert message in error
 
 
-def test_a_place_that_can_be_is_no_mistake() -> None:
-    assert find_mistakes("/models/census") == find_mistakes(None) == find_mistakes("") == []
+def test_the_root_of_a_store_is_not_a_destination(training_connection: str) -> None:
+    (error,) = destination_errors(f"training://{training_connection}@data")
+
+    assert "must be a folder for this model alone" in error
 
 
-def test_a_folder_that_holds_other_models_is_left_alone(model: ObjectStoragePath, tmp_path: Path) -> None:
+def test_a_valid_destination_has_no_errors() -> None:
+    assert destination_errors("/models/census") == destination_errors(None) == destination_errors("") == []
+
+
+def test_a_folder_with_other_models_is_not_replaced(model: ObjectStoragePath, tmp_path: Path) -> None:
     models = write(ObjectStoragePath(f"file://{tmp_path}/models"), {"other/1/saved_model.pb": b"other"})
 
-    assert find_mistakes(str(models)) == [
+    assert destination_errors(str(models)) == [
         f"model_destination must be a folder for this model alone: {models} holds other files"
     ]
     with pytest.raises(StorageError, match="it holds other files"):
@@ -137,7 +136,7 @@ def test_in_a_store_the_files_of_others_stay(model: ObjectStoragePath, training_
     assert read(models) == {**FILES, "other/1/saved_model.pb": b"other"}
 
 
-def test_a_copy_that_was_cut_off_before_its_last_step_leaves_the_old_model(
+def test_a_copy_that_was_interrupted_before_its_last_step_leaves_the_old_model(
     model: ObjectStoragePath, tmp_path: Path
 ) -> None:
     write(ObjectStoragePath(f"file://{tmp_path}/.census-job-replaced"), {"saved_model.pb": b"old"})

@@ -1,4 +1,4 @@
-"""What a training reads: found before anything is sent."""
+"""The files of a training, checked before the upload."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_training.api.status import JobState
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
-from airflow_training.operators.inputs import find_mistakes, given, uploads
+from airflow_training.operators.files import given, input_errors, uploads
 from airflow_training.operators.training import TrainingOperator
 
 
@@ -44,7 +44,7 @@ def contents(files: list[Upload]) -> dict[str, bytes]:
     return {file.name: file.source if isinstance(file.source, bytes) else file.source().read() for file in files}
 
 
-def test_script_requirements_and_data_are_what_a_job_folder_holds(folder: Path) -> None:
+def test_a_job_folder_contains_script_requirements_and_data(folder: Path) -> None:
     parameters = read(requirements="numpy", data={"data.csv": "a.csv", "raw.bin": b"\0\1", "train": "parts"})
 
     assert contents(uploads(parameters, folder)) == {
@@ -57,7 +57,7 @@ def test_script_requirements_and_data_are_what_a_job_folder_holds(folder: Path) 
     }
 
 
-def test_data_may_be_named_in_all_of_airflows_ways(folder: Path) -> None:
+def test_data_may_be_any_location_that_airflow_knows(folder: Path) -> None:
     file = folder / "a.csv"
     ways = {"path": file, "uri": file.as_uri(), "asset": Asset(file.as_uri()), "object": ObjectStoragePath(str(file))}
 
@@ -72,20 +72,20 @@ def test_a_script_may_be_a_path_object(path: Any) -> None:
 
 
 def test_a_script_that_is_a_directory_is_refused(folder: Path) -> None:
-    assert find_mistakes({"script": "parts"}, folder) == [f"script must be a file: {folder / 'parts'} is a directory"]
+    assert input_errors({"script": "parts"}, folder) == [f"script must be a file: {folder / 'parts'} is a directory"]
 
 
-def test_a_program_text_is_uploaded_as_it_is(folder: Path) -> None:
+def test_a_program_text_is_uploaded_unchanged(folder: Path) -> None:
     assert contents(uploads(read(script="print(2)\n"), folder)) == {"train.py": b"print(2)\n"}
 
 
-def test_everything_that_is_not_there_is_listed(folder: Path) -> None:
-    mistakes = find_mistakes({"script": "trian.py", "data": {"a": "b.csv", "b": "a.csv", "c": "no-such://x/y"}}, folder)
+def test_all_missing_files_are_listed(folder: Path) -> None:
+    errors = input_errors({"script": "trian.py", "data": {"a": "b.csv", "b": "a.csv", "c": "no-such://x/y"}}, folder)
 
-    assert len(mistakes) == 3
-    assert mistakes[0] == f"script is not there: {folder / 'trian.py'} does not exist"
-    assert mistakes[1].startswith("data 'a' is not there")
-    assert mistakes[2].startswith("data 'c' cannot be read from no-such://x/y")
+    assert len(errors) == 3
+    assert errors[0] == f"script does not exist: {folder / 'trian.py'}"
+    assert errors[1].startswith("data 'a' does not exist")
+    assert errors[2].startswith("data 'c' cannot be read from no-such://x/y")
 
 
 def test_links_are_followed_as_a_mounted_configmap_and_git_sync_need_it(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_links_are_followed_as_a_mounted_configmap_and_git_sync_need_it(folder: 
     (folder / "current").symlink_to(mounted)
     parameters = read(data={"m": "current", "one.csv": "mounted/labels.csv"})
 
-    assert find_mistakes({"script": "train.py", "data": parameters.data}, folder) == []
+    assert input_errors({"script": "train.py", "data": parameters.data}, folder) == []
     assert contents(uploads(parameters, folder)) == {
         "train.py": b"print(1)",
         "m/..2026/labels.csv": b"l",
@@ -124,7 +124,7 @@ def _to_itself(path: Path) -> None:
 
 def _socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(path.parent)  # an address has no room for a long path
+        os.chdir(path.parent)  # the path of a socket is limited in length
         listening.bind(path.name)
 
 
@@ -137,7 +137,7 @@ def _not_utf8(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (_dangling, "odd is a link to nowhere, which does not exist"),
         (_loop, "odd is a link that leads back to"),
@@ -148,16 +148,16 @@ def _not_utf8(path: Path) -> None:
         (_not_utf8, "odd\\udcff' has a name that is not UTF-8"),
     ],
 )
-def test_what_cannot_be_sent_is_found_before_a_byte_is_sent(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], said: str
+def test_files_that_cannot_be_sent_are_found_before_the_upload(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], message: str
 ) -> None:
     monkeypatch.chdir(folder)  # and back at the end
     make(folder / "parts" / "deep" / "odd")
 
-    (mistake,) = find_mistakes({"script": "train.py", "data": {"p": "parts"}}, folder)
+    (error,) = input_errors({"script": "train.py", "data": {"p": "parts"}}, folder)
 
-    assert mistake.startswith("data 'p' cannot be read from parts: ")
-    assert said in mistake
+    assert error.startswith("data 'p' cannot be read from parts: ")
+    assert message in error
 
 
 @pytest.mark.parametrize("what", ["script", "data"])
@@ -165,27 +165,27 @@ def test_a_pipe_in_place_of_a_file_is_found_and_not_opened(folder: Path, what: s
     os.mkfifo(folder / "pipe")
     values = {"script": "pipe"} if what == "script" else {"data": {"a": "pipe"}}
 
-    (mistake,) = find_mistakes(values, folder)
+    (error,) = input_errors(values, folder)
 
-    assert mistake.endswith("pipe is no file but a pipe, a socket or a device")
+    assert error.endswith("pipe is no file but a pipe, a socket or a device")
 
 
-def test_a_link_that_leads_nowhere_is_called_that(folder: Path) -> None:
+def test_a_dangling_link_is_reported_as_such(folder: Path) -> None:
     (folder / "link").symlink_to("nowhere")
 
-    (mistake,) = find_mistakes({"data": {"a": "link"}}, folder)
+    (error,) = input_errors({"data": {"a": "link"}}, folder)
 
-    assert mistake.endswith("link is a link to nowhere, which does not exist")
+    assert error.endswith("link is a link to nowhere, which does not exist")
 
 
-def test_of_many_that_cannot_be_sent_the_first_are_named(folder: Path) -> None:
+def test_of_many_files_that_cannot_be_sent_the_first_are_named(folder: Path) -> None:
     for number in range(9):
         (folder / "parts" / f"{number}.odd").symlink_to("nowhere")
 
-    (mistake,) = find_mistakes({"data": {"p": "parts"}}, folder)
+    (error,) = input_errors({"data": {"p": "parts"}}, folder)
 
-    assert mistake.count("nowhere") == 3
-    assert mistake.endswith("; and 6 more")
+    assert error.count("nowhere") == 3
+    assert error.endswith("; and 6 more")
 
 
 def wheel(folder: Path) -> Path:
@@ -203,7 +203,7 @@ def wheel(folder: Path) -> Path:
     return file
 
 
-def test_a_wheel_that_is_handed_over_is_installed_by_its_hash(tmp_path: Path, settings: ClientSettings) -> None:
+def test_a_wheel_among_the_data_is_installed_by_its_hash(tmp_path: Path, settings: ClientSettings) -> None:
     file = wheel(tmp_path)
     digest = sha256(file.read_bytes()).hexdigest()
     parameters = read(
@@ -229,5 +229,5 @@ def test_a_wheel_that_is_handed_over_is_installed_by_its_hash(tmp_path: Path, se
 
 
 @pytest.mark.parametrize("values", [{}, {"script": 3, "data": 4}, {"script": "a\nb", "data": {"x": b"", "y": None}}])
-def test_what_the_vocabulary_refuses_is_not_looked_for(folder: Path, values: dict[str, Any]) -> None:
-    assert find_mistakes(values, folder) == []
+def test_invalid_parameters_are_not_looked_up_as_files(folder: Path, values: dict[str, Any]) -> None:
+    assert input_errors(values, folder) == []

@@ -1,4 +1,4 @@
-"""Work that Airflow's signals interrupt."""
+"""Steps that Airflow's signals interrupt."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_training.operators.interruptible import Interruptible
+from airflow_training.operators.interruption import Interruptible
 
 # Seconds, which do not pass: the tests raise the alarm themselves.
 _LONG = 600
 
 
-def test_an_execution_timeout_that_passes_in_the_midst_of_a_question_to_airflow_waits_for_the_answer() -> None:
+def test_an_execution_timeout_during_a_request_to_airflow_waits_for_the_response() -> None:
     done = []
 
     async def work() -> None:
@@ -31,7 +31,7 @@ def test_an_execution_timeout_that_passes_in_the_midst_of_a_question_to_airflow_
     assert done == ["the answer is read", "the job is canceled"]
 
 
-def test_an_execution_timeout_that_passes_with_the_last_answer_is_one() -> None:
+def test_an_execution_timeout_during_the_last_response_is_raised() -> None:
     async def work() -> None:
         signal.raise_signal(signal.SIGALRM)
 
@@ -39,7 +39,7 @@ def test_an_execution_timeout_that_passes_with_the_last_answer_is_one() -> None:
         Interruptible().run(work())
 
 
-def test_an_execution_timeout_that_passes_between_two_works_is_raised_at_once() -> None:
+def test_an_execution_timeout_between_two_steps_is_raised_at_once() -> None:
     with timeout(_LONG):
         Interruptible().run(asyncio.sleep(0))
         with pytest.raises(AirflowTaskTimeout):

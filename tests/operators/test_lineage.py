@@ -1,4 +1,4 @@
-"""What OpenLineage learns of a training, asked as its provider asks."""
+"""The OpenLineage facets of a training, requested as its provider does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def training(**values: Any) -> TrainingOperator:
         return TrainingOperator(task_id="train", **MINIMAL | values)
 
 
-def told(operator: Any, state: TaskInstanceState = TaskInstanceState.RUNNING) -> OperatorLineage[Any, Any]:
+def facets_of(operator: Any, state: TaskInstanceState = TaskInstanceState.RUNNING) -> OperatorLineage[Any, Any]:
     return ExtractorManager().extract_metadata(SimpleNamespace(run_id="run"), operator, state, None)
 
 
@@ -36,7 +36,7 @@ def names(datasets: list[Dataset]) -> list[tuple[str, str]]:
 
 
 def read_by(**values: Any) -> list[tuple[str, str]]:
-    return names(told(training(**values)).inputs)
+    return names(facets_of(training(**values)).inputs)
 
 
 def test_script_and_data_are_known_from_the_start() -> None:
@@ -74,7 +74,7 @@ def test_the_model_and_the_job_are_known_after_a_deferral(claim: Claim, deferred
     operator = training(data={"a.csv": "/data/a.csv"}, training_conn_id="training_test", model_destination=copy)
     resume(operator, "SUCCEEDED", claim)
 
-    lineage = told(operator, TaskInstanceState.SUCCESS)
+    lineage = facets_of(operator, TaskInstanceState.SUCCESS)
 
     assert names(lineage.inputs) == [("file", "/data/a.csv")]
     where = ("file", copy) if copy else ("training://training_test@data", f"{claim.folder}/model/1")
@@ -83,19 +83,19 @@ def test_the_model_and_the_job_are_known_after_a_deferral(claim: Claim, deferred
     assert lineage.run_facets["externalQuery"].source == "training://training_test"
 
 
-def test_a_job_that_failed_has_read_and_left_nothing(claim: Claim) -> None:
+def test_a_failed_job_has_inputs_and_no_outputs(claim: Claim) -> None:
     operator = training(data={"a.csv": "/data/a.csv"}, training_conn_id="training_test")
     with pytest.raises(JobFailed):
         resume(operator, "FAILED", claim)
 
-    lineage = told(operator, TaskInstanceState.FAILED)
+    lineage = facets_of(operator, TaskInstanceState.FAILED)
 
     assert names(lineage.inputs) == [("file", "/data/a.csv")]
     assert not lineage.outputs
     assert lineage.run_facets["externalQuery"].externalQueryId == claim.job_id
 
 
-def test_what_a_function_reads_is_known_as_well() -> None:
+def test_the_inputs_of_a_function_are_known_too() -> None:
     with DAG("trainings", schedule=None) as dag:
 
         @task.training(image="i", completion_time="1h", data={"a.csv": "/data/a.csv"})
@@ -103,7 +103,7 @@ def test_what_a_function_reads_is_known_as_well() -> None:
 
         train()
 
-    assert names(told(dag.get_task("train")).inputs) == [("file", "/data/a.csv")]
+    assert names(facets_of(dag.get_task("train")).inputs) == [("file", "/data/a.csv")]
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_what_a_function_reads_is_known_as_well() -> None:
         ("s3://[lake/a.csv", []),
     ],
 )
-def test_a_name_is_the_same_for_all_and_holds_no_secret(uri: str, name: list[tuple[str, str]]) -> None:
+def test_a_dataset_name_is_canonical_and_contains_no_secret(uri: str, name: list[tuple[str, str]]) -> None:
     assert read_by(data={"a.csv": uri}) == name
 
 
 @pytest.mark.parametrize("wrong", [{"config": "{"}, {"data": 5}, {"script": 5}, {"image": None}])
-def test_a_training_that_cannot_begin_reads_nothing(wrong: dict[str, Any]) -> None:
+def test_an_invalid_training_has_no_inputs(wrong: dict[str, Any]) -> None:
     assert read_by(**{"data": {"a.csv": "/data/a.csv"}, **wrong}) == []
 
 
-def test_what_is_no_place_leaves_the_others_alone() -> None:
+def test_data_without_a_location_does_not_affect_the_others() -> None:
     assert read_by(data={"a.csv": "/data/a.csv", "b.csv": object()}) == [("file", "/data/a.csv")]

@@ -1,4 +1,4 @@
-"""What Airflow masks of a training is named to the service, and nothing else."""
+"""The secrets that Airflow masks are sent to the service, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def masks_of(**parameters: Any) -> list[str]:
     return masks(TrainingParameters.read(MINIMAL | parameters))
 
 
-def test_what_a_template_read_from_a_connection_is_named() -> None:
+def test_a_secret_that_a_template_read_from_a_connection_is_sent() -> None:
     mask_secret("wb-5ecret")
     mask_secret("another-5ecret")
 
@@ -44,7 +44,7 @@ def test_what_a_template_read_from_a_connection_is_named() -> None:
     assert masks_of(env={"EPOCHS": 5}) == []
 
 
-def test_of_two_secrets_of_which_one_is_in_the_other_both_are_named() -> None:
+def test_of_two_secrets_one_inside_the_other_both_are_sent() -> None:
     mask_secret("5ecret")
     mask_secret("wb-5ecret-long")
 
@@ -60,12 +60,12 @@ def test_of_two_secrets_of_which_one_is_in_the_other_both_are_named() -> None:
         "[{'name': 'API_KEY', 'value': 'pl4in-text'}]",
     ],
 )
-def test_the_value_of_a_variable_with_a_sensitive_name_is_named_and_masked_by_airflow_too(env: Any) -> None:
+def test_the_value_of_a_variable_with_a_sensitive_name_is_sent_and_masked_by_airflow_too(env: Any) -> None:
     assert masks_of(env=env) == ["pl4in-text"]
     assert redact("The log of a worker: pl4in-text") == "The log of a worker: ***"
 
 
-def test_a_sensitive_value_that_is_only_partly_a_known_secret_is_masked_whole() -> None:
+def test_a_sensitive_value_that_contains_a_known_secret_is_masked_completely() -> None:
     mask_secret("5ecret")
 
     assert masks_of(env={"AUTH_TOKEN": "prefix-5ecret"}) == ["5ecret", "prefix-5ecret"]
@@ -96,11 +96,11 @@ def test_a_number_is_no_secret_whatever_its_name(value: Any) -> None:
 @pytest.mark.parametrize(
     "env", [None, "", "no JSON", "{[]: 1}", 5, ["x"], [{"name": 5}], [{"name": "API_KEY"}], {"API_KEY": None}]
 )
-def test_an_env_that_is_wrong_is_left_to_be_found_as_a_mistake(env: Any) -> None:
+def test_an_invalid_env_is_left_to_the_validation(env: Any) -> None:
     mask_variables(env)
 
 
-def test_a_description_without_secrets_is_what_it_was() -> None:
+def test_a_description_without_secrets_is_unchanged() -> None:
     parameters = TrainingParameters.read(MINIMAL)
 
     assert "masks" not in JobDescription.of(parameters, masks(parameters)).to_wire()["job"]
@@ -117,7 +117,7 @@ def test_airflow_masks_the_rendered_fields_of_a_task(override: dict[str, Any]) -
     assert redact(task.env) == '{"API_KEY": "***"}'
 
 
-def test_what_a_function_is_called_with_is_masked_by_its_name() -> None:
+def test_the_arguments_of_a_function_are_masked_by_their_names() -> None:
     with DAG("decorated", schedule=None):
 
         @training_task(image="i", completion_time="1h")

@@ -1,4 +1,4 @@
-"""The metrics that a training hands on, and what becomes of it where they cannot be had."""
+"""The result of a training: its metrics, and its choice among several models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def task(training_connection: str) -> TrainingOperator:
     )
 
 
-def test_the_file_counts_more_than_the_log(task: TrainingOperator, claim: Claim) -> None:
+def test_metrics_of_the_file_override_those_of_the_log(task: TrainingOperator, claim: Claim) -> None:
     file = ObjectStoragePath(f"training://{claim.training_conn_id}@data/{claim.folder}/metrics.json")
     file.write_text('{"accuracy": 0.75}')
 
@@ -63,4 +63,4 @@ def test_the_log_names_the_models_that_were_passed_over(
     assert location.endswith("/model/1")
     lines = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
     model, passed_over = f"{claim.folder}/model/1", f"{claim.folder}/checkpoints/100"
-    assert f"Of several SavedModels {model} is taken; passed over: {passed_over}" in lines
+    assert f"Of several SavedModels {model} is used; ignored: {passed_over}" in lines

@@ -1,4 +1,4 @@
-"""The operator, as a Dag's author and Airflow's scheduler see it; what it does is tested in tests/airflow."""
+"""The operator in a Dag file and in the scheduler; tests/airflow has its execution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.operators.execution import Execution
+from airflow_training.operators.run import TaskRun
 from airflow_training.operators.training import TrainingOperator
 
 MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "train.py"}
@@ -34,7 +34,7 @@ def test_every_parameter_is_templated() -> None:
 
 
 def test_no_template_field_is_an_argument_of_airflows_own() -> None:
-    """Airflow refuses such a Dag, and reads `resources` as its own kind of resources."""
+    """Airflow refuses such a Dag, and takes `resources` for its own."""
     own = set(inspect.signature(BaseOperator.__init__).parameters)
 
     assert own.isdisjoint(TrainingOperator.template_fields)
@@ -62,7 +62,7 @@ def test_a_training_is_deferred_unless_the_environment_says_otherwise(
     assert TrainingOperator(task_id="train", **MINIMAL, deferrable=not deferrable).deferrable is not deferrable
 
 
-def test_the_connection_is_the_hooks_where_the_dag_names_none() -> None:
+def test_the_default_connection_is_the_hooks() -> None:
     assert TrainingOperator(task_id="train", **MINIMAL).training_conn_id == TrainingHook.default_conn_name
 
 
@@ -72,13 +72,13 @@ print(f'{{"metrics": {{"loss": {loss}}}}}')  # {% no tag %} {# no comment #}
 
 
 def rendered(operator: Any) -> Any:
-    """A task as a worker has it."""
+    """A task on a worker."""
     context: Any = {"ds": "2026-11-29", "ti": Mock(), "task": operator}
     operator.render_template_fields(context)
     return context["task"]
 
 
-def test_the_text_of_a_program_arrives_as_it_was_written() -> None:
+def test_the_text_of_a_program_is_not_rendered() -> None:
     with DAG("programs", schedule=None):
         task = TrainingOperator(task_id="train", **{**MINIMAL, "script": PROGRAM, "env": {"DAY": "{{ ds }}"}})
 
@@ -95,14 +95,14 @@ def test_a_path_to_a_script_is_a_template() -> None:
     assert rendered(task).script == "s3://scripts/2026-11-29/train.py"
 
 
-def test_a_program_that_a_config_has_arrives_as_it_was_written() -> None:
+def test_the_program_in_a_config_is_not_rendered() -> None:
     with DAG("configs", schedule=None):
         task = TrainingOperator(task_id="train", config={"script": PROGRAM, "jobName": "on-{{ ds }}"}, **MINIMAL)
 
     assert rendered(task).config == {"script": PROGRAM, "jobName": "on-2026-11-29"}
 
 
-def test_the_programs_of_mapped_tasks_arrive_as_they_were_written() -> None:
+def test_the_programs_of_mapped_tasks_are_not_rendered() -> None:
     with DAG("mapped", schedule=None):
         mapped = TrainingOperator.partial(task_id="train", **{**MINIMAL, "script": PROGRAM}).expand(
             env=[{"A": "{{ ds }}"}]
@@ -114,7 +114,7 @@ def test_the_programs_of_mapped_tasks_arrive_as_they_were_written() -> None:
     assert task.env == {"A": "2026-11-29"}
 
 
-def test_airflow_shows_the_program_as_it_was_written() -> None:
+def test_airflow_shows_the_program_unchanged() -> None:
     with DAG("shown", schedule=None) as dag:
         TrainingOperator(task_id="train", **{**MINIMAL, "script": PROGRAM})
 
@@ -130,7 +130,7 @@ def test_a_time_that_only_the_service_can_read_needs_an_execution_timeout(limit:
     context: Any = {"ti": Mock(), "task_state_store": Mock()}
 
     def describe() -> Any:
-        return Execution(task, context)._describe()[0].completion_time
+        return TaskRun(task, context)._describe()[0].completion_time
 
     if limit:
         assert describe() == "10 parsecs"

@@ -1,4 +1,4 @@
-"""What the task log has of an upload."""
+"""The upload in the task log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from airflow_training.client.storage import Upload
-from airflow_training.operators.run import Attempt
+from airflow_training.operators.claim import Claim
+from airflow_training.operators.run import TaskRun
 
 pytestmark = pytest.mark.anyio
 
@@ -21,13 +22,14 @@ async def test_many_files_do_not_fill_the_task_log(caplog: pytest.LogCaptureFixt
             done(file, 10, True)
 
     caplog.set_level(logging.INFO)
+    task: Any = MagicMock(log=logging.getLogger("task"))
     context: Any = MagicMock()
-    log: Any = logging.getLogger("task")
-    attempt = Attempt(context, log, training_conn_id="training", durable=True, cancel_on_kill=True)
+    run = TaskRun(task, context)
+    run.claim = Claim("1", 1, 0, "a", "training", None, "1h")
     client = AsyncMock()
     client.storage.return_value.upload = upload
     files = [Upload(f"{number}.csv", b"") for number in range(20_000)]
 
-    await attempt._upload(client, MagicMock(folder="jobs/a"), files)
+    await run._upload(client, files)
 
-    assert caplog.messages == ["Uploading 20,000 files to jobs/a", "Uploaded 20,000 files (200,000 bytes)"]
+    assert caplog.messages == [f"Uploading 20,000 files to {run.claim.folder}", "Uploaded 20,000 files (200,000 bytes)"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-# In a process that has loaded what loads plugins, what is imported on top of it.
+# The modules that the plugin imports in addition to Airflow's plugin manager.
 PROGRAM = """
 import json, sys
 import airflow.sdk.plugins_manager
@@ -32,9 +32,9 @@ def test_a_process_that_loads_it_imports_next_to_nothing() -> None:
     modules, _ = loaded()
 
     assert modules == [
-        "airflow_training.urls",
         "airflow_training.plugins",
         "airflow_training.plugins.training",
+        "airflow_training.urls",
     ]
 
 
@@ -47,7 +47,7 @@ def test_a_process_that_loads_it_imports_next_to_nothing() -> None:
         ("", ""),
     ],
 )
-def test_the_pages_are_found_below_airflows_own_address(base_url: str, path: str) -> None:
+def test_the_pages_are_below_airflows_base_url(base_url: str, path: str) -> None:
     _, views = loaded(AIRFLOW__API__BASE_URL=base_url)
 
     assert views["nav"] == f"{path}/training/jobs"

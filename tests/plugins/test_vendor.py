@@ -1,4 +1,4 @@
-"""The scripts of others that the pages are made with."""
+"""The third-party scripts of the pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import airflow_training.plugins
 VENDOR = Path(airflow_training.plugins.__file__).parent / "static" / "vendor"
 
 
-def test_the_scripts_are_of_the_versions_that_are_named() -> None:
+def test_the_scripts_have_the_versions_in_package_json() -> None:
     named = json.loads((VENDOR / "package.json").read_text())["dependencies"]
     assert f"(v{named['uplot']})" in (VENDOR / "uplot.js").read_text()
     assert f'.push("{named["lit-html"]}")' in (VENDOR / "lit-html.js").read_text()

@@ -62,7 +62,7 @@ def service_with_postgresql(
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> str:
-    """Which database a test is about: SQLite, or what the mark `on` says."""
+    """The database of a test: SQLite, or that of the mark `on`."""
     return getattr(request, "param", SQLITE)
 
 

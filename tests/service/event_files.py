@@ -1,9 +1,9 @@
-"""What TensorFlow leaves in the folder of a job, made without it."""
+"""Event files and SavedModels for tests, written without TensorFlow."""
 
 from __future__ import annotations
 
-import json
 import struct
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
+
+from airflow_training.service.runners.run_folder import Exit, JobLimits, Spec
 
 NAME = "events.out.tfevents.1795594084.host"
 
@@ -29,9 +31,9 @@ def old_scalar(tag: str, step: int, value: float, at: float = 1795594084.0) -> b
 
 
 def new_scalar(tag: str, step: int, value: Any, plugin: str = "scalars") -> bytes:
-    told = Summary.Value(tag=tag, tensor=make_tensor_proto(value))
-    told.metadata.plugin_data.plugin_name = plugin
-    return record(Event(wall_time=1795594084.0, step=step, summary=Summary(value=[told])).SerializeToString())
+    scalar = Summary.Value(tag=tag, tensor=make_tensor_proto(value))
+    scalar.metadata.plugin_data.plugin_name = plugin
+    return record(Event(wall_time=1795594084.0, step=step, summary=Summary(value=[scalar])).SerializeToString())
 
 
 def write_by_tensorboard(folder: Path, values: list[float]) -> None:
@@ -64,9 +66,19 @@ def saved_model(*graphs: MetaGraphDef) -> bytes:
 
 
 def state_of(folder: Path, files: Path, *, ended: bool = True) -> Path:
-    """A state folder of a job with such files."""
+    """The run folder of a job with these files."""
     folder.mkdir(exist_ok=True)
-    (folder / "spec.json").write_text(json.dumps({"files": {"folder": str(files)}}))
+    Spec(
+        command="true",
+        env={},
+        masks=[],
+        files={"folder": str(files)},
+        limits=JobLimits(cpus=1, memory=1, disk=1, log=1, seconds=None),
+        gpus=[],
+        retries=0,
+        runner="process",
+    ).write(folder)
     if ended:
-        (folder / "exit.json").write_text("{}")
+        now = datetime.now(timezone.utc)
+        Exit(state="SUCCEEDED", started=now, finished=now, log_bytes=0).write(folder)
     return folder

@@ -46,9 +46,9 @@ class RunningService(LocalService):
     """A service that can be looked into, and killed.
 
     Attributes:
-        files: What lies where in its data folder.
+        files: The layout of its data folder.
         database_url: Its database.
-        options_of_commands: What tells the other commands which service is meant.
+        options_of_commands: The options that select this service in other commands.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Tenant:
         return status
 
     def wait(self, job_id: str, *states: str) -> dict[str, Any]:
-        """Wait for a job to reach one of some states; to end, where none is named."""
+        """Wait for a job to reach one of the states; to end, if none is named."""
         wanted = states or ("SUCCEEDED", "FAILED", "CANCELED")
 
         def reached() -> dict[str, Any] | None:
@@ -169,7 +169,7 @@ class Tenant:
         return {curve["name"]: curve for curve in reply["curves"]}
 
     def model(self, job_id: str) -> dict[str, Any]:
-        """What the job API tells of the job's model once its signatures were read."""
+        """The model of the job in the job API, once its signatures have been read."""
 
         def read() -> dict[str, Any] | None:
             model: dict[str, Any] = self.http.get(f"jobs/{job_id}/model").raise_for_status().json()
@@ -184,13 +184,13 @@ class Tenant:
         return folder
 
     def work(self, job_id: str) -> Path:
-        """Where the job works on its copy of the files; made before it starts, if need be."""
+        """The folder in which the job works on its copy of the files; created before its start if necessary."""
         folder = self.service.files.job_state(self.name, job_id) / "files"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def access(self) -> dict[str, Any]:
-        """What the job API tells of the storage once that is ready."""
+        """The storage in the job API, once it is ready."""
 
         def ready() -> dict[str, Any] | None:
             access: dict[str, Any] = self.http.get("storage").raise_for_status().json()

@@ -151,4 +151,4 @@ def test_an_address_that_no_s3_client_could_use_is_refused(tmp_path: Path, url: 
     )
 
     assert done.returncode == 1
-    assert "--storage-url takes an address such as" in done.stderr
+    assert "--storage-url must be a URL without a path, such as" in done.stderr

@@ -1,4 +1,4 @@
-"""Jobs in containers: how they get their image, what they cannot reach, and what an engine that is away does."""
+"""Jobs in containers: their image, their isolation, and an unreachable engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from airflow_training.service.runners.container.state import WORK, folder_of
-from airflow_training.service.runners.run_folder import name_of
-from airflow_training.service.runners.supervisor import staged_files
+from airflow_training.service.runners.container.folders import work_folder
+from airflow_training.service.runners.run_folder import unique_name
+from airflow_training.service.runners.supervisor import files_helper
 from tests.engines.podman import IMAGE, Podman
 from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant, keys
@@ -32,7 +32,7 @@ def service(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     podman.remove_containers(service.data)
 
 
-UNTIL_TOLD = "while ! test -e go; do sleep 0.05; done"
+UNTIL_RELEASED = "while ! test -e go; do sleep 0.05; done"
 
 
 def submit(tenant: Tenant, command: str, image: str = IMAGE, **execution: Any) -> str:
@@ -46,7 +46,7 @@ def test_a_job_without_an_image_is_refused(tenant: Tenant) -> None:
     assert reply.json()["error"]["message"].endswith("set image, such as python:3.11. [AT-627]")
 
 
-def test_an_image_that_is_no_name_of_one_is_refused(tenant: Tenant) -> None:
+def test_an_invalid_image_name_is_refused(tenant: Tenant) -> None:
     execution = {"command": "true", "completionTime": "1h", "image": "../containers/other"}
     reply = tenant.http.post("jobs/bad-image", json={"job": {"name": "job", "execution": execution}})
     assert reply.status_code == 422
@@ -59,7 +59,7 @@ def test_a_job_sees_no_proxy_of_the_engine(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "reported"),
     [
         ("truncate -s 10T holes; ln holes more", ["'holes'", "'more'"]),
         ('python3 -c \'import os\nfor _ in range(1500): os.mkdir("d" * 9); os.chdir("d" * 9)\'', ["ddddddddd"]),
@@ -68,24 +68,24 @@ def test_a_job_sees_no_proxy_of_the_engine(tenant: Tenant) -> None:
     ],
     ids=["holes", "deep", "name", "note"],
 )
-def test_what_cannot_be_brought_back_is_said_and_harms_nobody(tenant: Tenant, command: str, said: list[str]) -> None:
+def test_files_that_cannot_be_copied_back_are_reported(tenant: Tenant, command: str, reported: list[str]) -> None:
     job_id = submit(tenant, f"{command}; echo 1 > file; exit 3")
     status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
     assert "of 300 MB" not in status["message"]
     assert (tenant.folder(job_id) / "file").exists()
-    for words in said:
+    for words in reported:
         assert words in tenant.whole_log(job_id)
 
 
-def test_files_are_brought_back_again_where_nobody_noted_that_they_were(tmp_path: Path) -> None:
+def test_copying_back_can_be_repeated(tmp_path: Path) -> None:
     work, bucket = tmp_path / "work", tmp_path / "bucket"
     bucket.mkdir()
     work.mkdir()
     facts = {"files": {"folder": str(bucket)}, "work": str(work), "state": str(tmp_path), "owner": 0, "most": 1}
 
     def copy(step: str) -> None:
-        words = [sys.executable, "-m", staged_files.__name__, step, json.dumps(facts)]
+        words = [sys.executable, "-m", files_helper.__name__, step, json.dumps(facts)]
         subprocess.run(words, check=True, capture_output=True)
 
     copy("fetch")
@@ -105,16 +105,16 @@ def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(tenant: Te
     assert "Pulling the image localhost:1/not/there:2" in tenant.log(job_id)
 
 
-def test_an_image_is_pulled_where_the_engine_has_it_not(tenant: Tenant, podman: Podman) -> None:
+def test_an_image_that_the_engine_lacks_is_pulled(tenant: Tenant, podman: Podman) -> None:
     with podman.image_elsewhere("training/other:3") as image:
         job_id = submit(tenant, "echo from the image", image=image)
         assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
-    pulling, *progress, said = tenant.log(job_id).splitlines()
-    assert (pulling, said) == (f"Pulling the image {image}", "from the image")
+    pulling, *progress, last = tenant.log(job_id).splitlines()
+    assert (pulling, last) == (f"Pulling the image {image}", "from the image")
     assert progress
 
 
-def test_a_job_is_nobody_and_sees_its_own_folder_only(service: RunningService, tenant: Tenant) -> None:
+def test_a_job_runs_as_nobody_and_sees_only_its_own_folder(service: RunningService, tenant: Tenant) -> None:
     command = f"id -u; pwd; ls /data /data/jobs; ls {service.data} 2>&1; grep -i nonewprivs /proc/self/status"
     job_id = submit(tenant, command)
     tenant.wait(job_id)
@@ -141,7 +141,7 @@ def test_a_job_installs_its_requirements(tenant: Tenant) -> None:
     assert tenant.log(job_id).splitlines()[-1] == "installed"
 
 
-def test_a_link_out_of_the_job_leads_nowhere(service: RunningService, tenant: Tenant) -> None:
+def test_links_out_of_the_job_are_not_followed(service: RunningService, tenant: Tenant) -> None:
     outside = service.data / "outside"
     outside.mkdir()
     (outside / "secret").write_text("theirs")
@@ -153,7 +153,7 @@ def test_a_link_out_of_the_job_leads_nowhere(service: RunningService, tenant: Te
     assert sorted(path.name for path in outside.iterdir()) == ["secret"]
 
 
-def test_a_job_that_fills_its_disk_is_ended_and_told(tenant: Tenant) -> None:
+def test_a_job_that_fills_its_disk_is_ended(tenant: Tenant) -> None:
     job_id = submit(tenant, "while :; do head -c 1000000 /dev/zero >> /tmp/file; sleep 0.01; done")
     status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
@@ -164,8 +164,8 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
     done, killed = submit(tenant, "true"), submit(tenant, "trap '' TERM; echo up; while :; do sleep 0.1; done")
     wait_for(lambda: "up" in tenant.log(killed), "the job to run")
     state = service.files.job_state(tenant.name, killed)
-    assert tenant.status(killed)["containerID"].startswith(f"container-{name_of(state)}")
-    assert name_of(state) in podman.containers(service.data)
+    assert tenant.status(killed)["containerID"].startswith(f"container-{unique_name(state)}")
+    assert unique_name(state) in podman.containers(service.data)
     tenant.http.delete(f"jobs/{killed}")
     for job_id in (done, killed):
         tenant.wait(job_id)
@@ -173,7 +173,7 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
     assert not (state / "container").exists()
 
 
-def test_a_job_waits_for_an_engine_that_is_away(tenant: Tenant, podman: Podman) -> None:
+def test_a_job_waits_for_an_unreachable_engine(tenant: Tenant, podman: Podman) -> None:
     podman.stop()
     try:
         waiting, canceled = submit(tenant, "echo there"), submit(tenant, "true")
@@ -188,18 +188,18 @@ def test_a_job_waits_for_an_engine_that_is_away(tenant: Tenant, podman: Podman) 
 
 
 def test_a_job_outlives_a_restart_of_the_engine(tenant: Tenant, podman: Podman) -> None:
-    job_id = submit(tenant, f"echo before; {UNTIL_TOLD}; echo after; echo run >> runs; exit 4")
+    job_id = submit(tenant, f"echo before; {UNTIL_RELEASED}; echo after; echo run >> runs; exit 4")
     wait_for(lambda: "before" in tenant.log(job_id), "the job to run")
     podman.stop()
     podman.start()
-    wait_for(lambda: "The container engine was away" in tenant.whole_log(job_id), "the job to be followed again")
-    (folder_of(tenant.service.files.job_state(tenant.name, job_id)) / WORK / "go").touch()
+    wait_for(lambda: "The container engine was unreachable" in tenant.whole_log(job_id), "the job to be followed again")
+    (work_folder(tenant.service.files.job_state(tenant.name, job_id)) / "go").touch()
     assert tenant.wait(job_id)["message"] == "the command exited with status 4 [AT-451]"
     assert tenant.log(job_id).splitlines()[-1] == "after"
     assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
 
 
-def test_a_job_of_an_engine_that_hangs_can_be_canceled_once_it_goes_on(tenant: Tenant, podman: Podman) -> None:
+def test_a_job_can_be_canceled_after_its_engine_hung(tenant: Tenant, podman: Podman) -> None:
     job_id = submit(tenant, "echo up; sleep 600")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     podman.hang()

@@ -1,4 +1,4 @@
-"""The OpenAPI document is the contract: whatever it allows, and much that it does not, is answered as it says."""
+"""The OpenAPI document is the contract: valid and invalid requests get the replies that it describes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKS = [
 def test_every_endpoint_answers_as_the_document_says(
     own_service: RunningService, own_tenant: Tenant, tmp_path: Path
 ) -> None:
-    # What is submitted at random is never to run.
+    # A job that uses the whole machine keeps the random jobs from running.
     own_tenant.submit("exec sleep 4321", resources={"cpus": 100_000})
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{own_service.url}/api/v2/openapi.json"),

@@ -1,4 +1,4 @@
-"""The curves of a job's metrics, as the service keeps and tells them."""
+"""The curves of a job's metrics, as the service stores and returns them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.service.support import RunningService, Tenant
 KERAS = """Epoch {0}/3
 1/9 - 1s - loss: 9.0\r9/9 - 1s - 2ms/step - loss: 0.{0} - accuracy: 0.5
 """
-TELLS_UNTIL_TOLD = """python3 -c '
+REPORTS_UNTIL_STOPPED = """python3 -c '
 import json, pathlib, time
 step = 0
 while not pathlib.Path("go").exists():
@@ -33,7 +33,7 @@ for step in range(100_000):
 '"""
 
 
-def told(folder: Path, points: int = 1000) -> dict[tuple[str, str], list[tuple[float, float]]]:
+def curves_of(folder: Path, points: int = 1000) -> dict[tuple[str, str], list[tuple[float, float]]]:
     curves = read_curves([folder / "metrics.ndjson"], points).curves
     return {(curve.name, curve.unit): [(point.step, point.value) for point in curve.points] for curve in curves}
 
@@ -48,18 +48,18 @@ def log_of(folder: Path, *outputs: str | bytes) -> JobLog:
 def test_a_curve_grows_while_its_job_runs_and_outlives_a_restart(
     own_service: RunningService, own_tenant: Tenant
 ) -> None:
-    job_id = own_tenant.submit(TELLS_UNTIL_TOLD)
+    job_id = own_tenant.submit(REPORTS_UNTIL_STOPPED)
     own_tenant.wait(job_id, "RUNNING")
 
     def seen() -> int:
-        return int(own_tenant.curves(job_id).get("loss", {"told": 0})["told"])
+        return int(own_tenant.curves(job_id).get("loss", {"total": 0})["total"])
 
     first = wait_for(seen, "the first value")
     wait_for(lambda: seen() > first, "the next value")
     before = own_tenant.curves(job_id)["loss"]
     own_service.process.kill()
     own_service.start()
-    assert own_tenant.curves(job_id)["loss"]["points"][: before["told"]] == before["points"]
+    assert own_tenant.curves(job_id)["loss"]["points"][: before["total"]] == before["points"]
     grown = seen()
     wait_for(lambda: seen() > grown, "a value after the restart")
     (own_tenant.work(job_id) / "go").touch()
@@ -67,26 +67,26 @@ def test_a_curve_grows_while_its_job_runs_and_outlives_a_restart(
     curve = own_tenant.curves(job_id)["loss"]
     assert (curve["unit"], [point[1:] for point in curve["points"]]) == (
         "step",
-        [[step, 1 / step] for step in range(1, curve["told"] + 1)],
+        [[step, 1 / step] for step in range(1, curve["total"] + 1)],
     )
 
 
-def test_a_hundred_thousand_points_come_thinned(tenant: Tenant) -> None:
+def test_a_hundred_thousand_points_are_downsampled(tenant: Tenant) -> None:
     job_id = tenant.submit(MANY)
     tenant.wait(job_id)
     curve = tenant.curves(job_id)["loss"]
-    assert curve["told"] == 100_000
+    assert curve["total"] == 100_000
     assert len(curve["points"]) <= 1000
     assert [point[1] for point in (curve["points"][0], curve["points"][-1])] == [0, 99_999]
     assert [77_777, -1] in [point[1:] for point in curve["points"]], "no dip is lost"
     assert len(tenant.curves(job_id, points=2)["loss"]["points"]) == 2
 
 
-def test_nobody_sees_the_curves_of_another_tenant(new_tenant: Callable[[], Tenant]) -> None:
+def test_curves_of_another_tenant_are_not_visible(new_tenant: Callable[[], Tenant]) -> None:
     tenant, other = new_tenant(), new_tenant()
     job_id = tenant.submit("""echo '{"metrics": {"loss": 1}}'""")
     tenant.wait(job_id)
-    assert tenant.curves(job_id)["loss"]["told"] == 1
+    assert tenant.curves(job_id)["loss"]["total"] == 1
     reply = other.http.get(f"jobs/{job_id}/metrics")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "404")
 
@@ -99,7 +99,7 @@ def test_a_wrong_number_of_points_is_refused(tenant: Tenant, points: str) -> Non
     assert "points" in reply.json()["error"]["message"]
 
 
-def test_a_job_that_tells_nothing_has_no_curves_and_no_file(tenant: Tenant) -> None:
+def test_a_job_that_reports_nothing_has_no_curves_and_no_file(tenant: Tenant) -> None:
     job_id = tenant.submit("echo hello")
     tenant.wait(job_id)
     assert tenant.http.get(f"jobs/{job_id}/metrics").json() == {"curves": []}
@@ -115,25 +115,25 @@ def test_another_attempt_goes_on_with_the_curve(tenant: Tenant) -> None:
     tenant.wait(job_id)
     curve = tenant.curves(job_id)["loss"]
     assert [point[1:] for point in curve["points"]] == [[1, 0.9], [2, 0.2], [3, 0.1]]
-    assert curve["told"] == 4
+    assert curve["total"] == 4
 
 
-def test_what_keras_prints_is_told_by_epoch_and_its_last_test_is_no_point(tmp_path: Path) -> None:
+def test_keras_output_has_a_point_per_epoch_and_none_for_the_final_evaluation(tmp_path: Path) -> None:
     epochs = "".join(KERAS.format(epoch) for epoch in (1, 2, 3))
     log_of(tmp_path, epochs, "9/9 - 0s - 2ms/step - loss: 0.7 - accuracy: 0.6\n").close()
-    assert told(tmp_path) == {
+    assert curves_of(tmp_path) == {
         ("loss", "epoch"): [(1, 0.1), (2, 0.2), (3, 0.3)],
         ("accuracy", "epoch"): [(1, 0.5), (2, 0.5), (3, 0.5)],
     }
 
 
-def test_the_last_state_of_a_long_progress_bar_is_read_in_colour(tmp_path: Path) -> None:
+def test_the_last_state_of_a_long_colored_progress_bar_is_read(tmp_path: Path) -> None:
     states = "\r".join(f"\x1b[1m{step}/2000\x1b[0m \x1b[32m━━━━━━━━━━━━━━━━━━━━\x1b[0m 1s" for step in range(1, 2000))
     last = "\r\x1b[1m2000/2000\x1b[0m \x1b[32m━━━━━━━━━━━━━━━━━━━━\x1b[0m\x1b[37m\x1b[0m \x1b[1m9s\x1b[0m 3ms/step"
     bar = f"Epoch 7/9\n{states}{last} - loss: 0.25\n".encode()
     assert len(bar) > 100_000
     log_of(tmp_path, *(bar[begin : begin + 1000] for begin in range(0, len(bar), 1000))).close()
-    assert told(tmp_path) == {("loss", "epoch"): [(7, 0.25)]}
+    assert curves_of(tmp_path) == {("loss", "epoch"): [(7, 0.25)]}
 
 
 @pytest.mark.parametrize(
@@ -141,46 +141,46 @@ def test_the_last_state_of_a_long_progress_bar_is_read_in_colour(tmp_path: Path)
 )
 def test_any_printable_text_is_a_name(tmp_path: Path, name: str) -> None:
     log_of(tmp_path, json.dumps({"metrics": {name: 1}}) + "\n").close()
-    assert told(tmp_path) == {(name, "value"): [(1, 1)]}
+    assert curves_of(tmp_path) == {(name, "value"): [(1, 1)]}
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "\0", "a\nb", "\ud800", "\x1b[1m", "\u202e"])
-def test_what_is_no_text_is_no_name(tmp_path: Path, name: str) -> None:
+def test_unprintable_text_is_no_name(tmp_path: Path, name: str) -> None:
     log_of(tmp_path, json.dumps({"metrics": {name: 1}}) + "\n").close()
-    assert told(tmp_path) == {}
+    assert curves_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400, "true", '"1"', "null", "[1]", "{}"])
-def test_what_is_no_finite_number_is_no_point(tmp_path: Path, value: str) -> None:
+def test_a_value_that_is_not_finite_is_no_point(tmp_path: Path, value: str) -> None:
     log_of(tmp_path, f'{{"metrics": {{"loss": {value}, "accuracy": 1}}, "step": 3}}\n').close()
-    assert told(tmp_path) == {("accuracy", "step"): [(3, 1)]}
+    assert curves_of(tmp_path) == {("accuracy", "step"): [(3, 1)]}
 
 
 @pytest.mark.parametrize("step", ["NaN", "Infinity", "1" + "0" * 400, "true", '"1"', "null", "[1]", "1" * 5000])
-def test_a_step_that_is_no_finite_number_counts_as_none(tmp_path: Path, step: str) -> None:
+def test_a_step_that_is_not_finite_is_ignored(tmp_path: Path, step: str) -> None:
     log_of(tmp_path, '{"metrics": {"loss": 5}}\n', f'{{"metrics": {{"loss": 4}}, "step": {step}}}\n').close()
-    # A number of so many digits is none that Python reads, and the line then none of JSON.
+    # Python refuses a number with more digits, so that the line is not JSON.
     expected = [(1, 5)] if len(step) > 4300 else [(1, 5), (2, 4)]
-    assert told(tmp_path) == {("loss", "value"): expected}
+    assert curves_of(tmp_path) == {("loss", "value"): expected}
 
 
-def test_metrics_of_one_line_share_its_step_and_the_step_counts_more_than_the_epoch(tmp_path: Path) -> None:
+def test_metrics_of_one_line_share_its_step_and_the_step_takes_precedence_over_the_epoch(tmp_path: Path) -> None:
     log_of(tmp_path, '{"metrics": {"a": 1, "b": 2}, "step": -2.5, "epoch": 1}\n').close()
-    assert told(tmp_path) == {("a", "step"): [(-2.5, 1)], ("b", "step"): [(-2.5, 2)]}
+    assert curves_of(tmp_path) == {("a", "step"): [(-2.5, 1)], ("b", "step"): [(-2.5, 2)]}
 
 
 def test_a_value_without_a_step_is_no_point_of_a_curve_with_steps(tmp_path: Path) -> None:
     log_of(tmp_path, '{"metrics": {"a": 1}, "epoch": 1}\n{"metrics": {"a": 0.5, "rows": 7}}\n').close()
-    assert told(tmp_path) == {("a", "epoch"): [(1, 1)], ("rows", "value"): [(1, 7)]}
+    assert curves_of(tmp_path) == {("a", "epoch"): [(1, 1)], ("rows", "value"): [(1, 7)]}
 
 
 def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     log = log_of(tmp_path, '{"metrics": {"a": 1}}')
-    assert told(tmp_path) == {}
-    log.say("It failed")
+    assert curves_of(tmp_path) == {}
+    log.emit("It failed")
     log.write(b'{"metrics": {"a": 2}}')
     log.close()
-    assert told(tmp_path) == {("a", "value"): [(1, 1), (2, 2)]}
+    assert curves_of(tmp_path) == {("a", "value"): [(1, 1), (2, 2)]}
 
 
 def test_a_curve_goes_on_beyond_the_limit_of_the_log(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_curve_goes_on_beyond_the_limit_of_the_log(tmp_path: Path) -> None:
     for step in range(1, 101):
         log.write(b'{"metrics": {"a": 1}, "step": %d}\n' % step)
     log.close()
-    assert len(told(tmp_path)["a", "step"]) == 100
+    assert len(curves_of(tmp_path)["a", "step"]) == 100
 
 
 def test_a_writer_that_was_killed_is_followed_by_one_that_knows_the_epoch(tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_a_writer_that_was_killed_is_followed_by_one_that_knows_the_epoch(tmp_pa
     with (after / "metrics.ndjson").open("ab") as file:
         file.write(b"[0,2,1.0")
     log_of(after, "ep - loss: 0.2\n").close()
-    assert told(after)["loss", "epoch"] == [(1, 0.1), (2, 0.2)]
+    assert curves_of(after)["loss", "epoch"] == [(1, 0.1), (2, 0.2)]
 
 
-def test_a_file_that_cannot_be_written_costs_points_only(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_costs_only_points(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     (tmp_path / "metrics.ndjson").mkdir()
     log.write(b'{"metrics": {"a": 1}}\n')
@@ -210,13 +210,13 @@ def test_a_file_that_cannot_be_written_costs_points_only(tmp_path: Path) -> None
     log.write(b'{"metrics": {"a": 2}}\n')
     log.close()
     assert (tmp_path / "log.txt").read_bytes() == b'{"metrics": {"a": 1}}\n{"metrics": {"a": 2}}\n'
-    assert told(tmp_path) == {("a", "value"): [(1, 2)]}
+    assert curves_of(tmp_path) == {("a", "value"): [(1, 2)]}
 
 
-def test_a_pipe_that_a_job_puts_in_place_of_its_curves_is_waited_for_by_nobody(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_the_curve_file_blocks_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.ndjson")
     log_of(tmp_path, '{"metrics": {"a": 1}}\n').close()
-    assert told(tmp_path) == {}
+    assert curves_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -231,37 +231,37 @@ def test_a_pipe_that_a_job_puts_in_place_of_its_curves_is_waited_for_by_nobody(t
         bytes(50),
     ],
 )
-def test_a_file_that_cannot_be_read_is_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_rewritten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.ndjson").write_bytes(content)
-    assert told(tmp_path) == {}
+    assert curves_of(tmp_path) == {}
     log_of(tmp_path, '{"metrics": {"a": 1}}\n').close()
-    assert told(tmp_path) == {("a", "value"): [(1, 1)]}
+    assert curves_of(tmp_path) == {("a", "value"): [(1, 1)]}
 
 
 def test_a_text_in_place_of_a_step_is_no_point(tmp_path: Path) -> None:
     (tmp_path / "metrics.ndjson").write_bytes(b'{"name":"a","unit":"step"}\n[0,1,1,"x",1,1]\n[0,2,1,2,1,1]\n')
-    assert told(tmp_path) == {}
+    assert curves_of(tmp_path) == {}
 
 
-def test_a_job_that_tells_for_days_stays_bounded(tmp_path: Path) -> None:
-    file = CurveFile(tmp_path / "metrics.ndjson", most=1000)
+def test_the_file_of_a_job_that_reports_for_days_stays_bounded(tmp_path: Path) -> None:
+    file = CurveFile(tmp_path / "metrics.ndjson", max_points=1000)
     file.add([NewPoint("rare", "epoch", 1, 5.0)], 0.0, 0)
     for step in range(50_000):
         file.add([NewPoint("loss", "step", step, float(step))], 0.0, step)
     file.add([NewPoint("rare", "epoch", 2, 4.0)], 0.0, 0)
     file.close()
-    points = told(tmp_path)
+    points = curves_of(tmp_path)
     assert len((tmp_path / "metrics.ndjson").read_bytes().splitlines()) <= 1010
     assert points["rare", "epoch"] == [(1, 5), (2, 4)]
     steps = [step for step, _ in points["loss", "step"]]
     assert (steps[0], steps[-1]) == (0, 49_999)
     assert len(steps) >= 400
-    again = CurveFile(tmp_path / "metrics.ndjson", most=1000)
+    again = CurveFile(tmp_path / "metrics.ndjson", max_points=1000)
     again.add([NewPoint("loss", "step", 50_000, 1.0)], 0.0, 0)
     again.close()
-    assert next(c for c in read_curves([tmp_path / "metrics.ndjson"], 10).curves if c.name == "loss").told == 50_001
+    assert next(c for c in read_curves([tmp_path / "metrics.ndjson"], 10).curves if c.name == "loss").total == 50_001
 
 
-def test_of_very_many_metrics_the_first_two_hundred_have_curves(tmp_path: Path) -> None:
+def test_only_the_first_two_hundred_metrics_have_curves(tmp_path: Path) -> None:
     log_of(tmp_path, *(f'{{"metrics": {{"m{number:04}": 1}}}}\n' for number in range(1000))).close()
-    assert list(told(tmp_path)) == [(f"m{number:04}", "value") for number in range(200)]
+    assert list(curves_of(tmp_path)) == [(f"m{number:04}", "value") for number in range(200)]

@@ -1,4 +1,4 @@
-"""The pages for who writes a client and for who runs the service say what is so."""
+"""The pages about the job API and about running the service are correct."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.service.support import RunningService, Tenant
 JOB_API = (DOCS / "job-api.md").read_text()
 SERVICE = (DOCS / "service.md").read_text()
 
-# A block of shell, and the block with its answer where one follows.
+# A block of shell, and the block with its output if one follows.
 EXAMPLES = re.findall(r"^```sh\n(.*?)^```\n(?:\n```(json|text)\n(.*?)^```\n)?", JOB_API, re.MULTILINE | re.DOTALL)
 MARK = "--- end of a block ---"
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
@@ -45,7 +45,7 @@ def test_the_job_api_answers_what_its_page_says(service: RunningService, tenant:
     printed = done.stdout.split(MARK)
     assert len(printed) == len(EXAMPLES)
     for (block, _, answer), output in zip(EXAMPLES, printed, strict=True):
-        assert answers(answer, output), f"{block}\nprinted\n{output}\nand the page says\n{answer}"
+        assert answers(answer, output), f"{block}\nprinted\n{output}\nbut the page has\n{answer}"
 
 
 def test_the_blocks_of_the_page_are_all_tried() -> None:
@@ -65,9 +65,9 @@ def test_the_page_of_the_service_names_every_option_and_no_other() -> None:
 
 
 def test_the_page_of_the_service_names_every_metric_and_no_other(service: RunningService) -> None:
-    told = re.findall(r"^# TYPE (\w+) ", httpx.get(f"{service.url}/metrics").text, re.MULTILINE)
+    exported = re.findall(r"^# TYPE (\w+) ", httpx.get(f"{service.url}/metrics").text, re.MULTILINE)
     named = re.findall(r"^\| `(training_\w+)`", SERVICE, re.MULTILINE)
-    assert set(named) == {name for name in told if not name.endswith("_created")}
+    assert set(named) == {name for name in exported if not name.endswith("_created")}
 
 
 def options(*command: str) -> set[str]:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from airflow_training.service.insights import event_files
 from airflow_training.service.insights.curves import read_curves
-from airflow_training.service.insights.event_files import read_news, what_to_read
+from airflow_training.service.insights.event_files import read_new_scalars, unread_phase
 from tests.patience import PATIENCE, wait_for
 from tests.service.event_files import NAME, new_scalar, old_scalar, record, state_of, write_by_tensorboard
 from tests.service.support import RunningService, Tenant
 
 
-def told(state: Path) -> dict[str, list[tuple[float, float]]]:
+def scalars_of(state: Path) -> dict[str, list[tuple[float, float]]]:
     curves = read_curves([state / "scalars.ndjson"], 1000).curves
     assert {curve.unit for curve in curves} <= {"step"}
     return {curve.name: [(point.step, point.value) for point in curve.points] for curve in curves}
@@ -47,38 +47,38 @@ def state(tmp_path: Path, files: Path) -> Path:
 def test_scalars_are_named_by_their_run_and_tag(files: Path, state: Path) -> None:
     write_by_tensorboard(files / "logs" / "train", [0.5, 0.25])
     (files / NAME).write_bytes(old_scalar("loss", 3, 0.5) + new_scalar("nested/accuracy", 4, 0.75))
-    assert what_to_read(state) == "ended"
-    read_news(state)
-    assert told(state) == {
+    assert unread_phase(state) == "ended"
+    read_new_scalars(state)
+    assert scalars_of(state) == {
         "logs/train/loss": [(0, 0.5), (1, 0.25)],
         "loss": [(3, 0.5)],
         "nested/accuracy": [(4, 0.75)],
     }
-    assert not what_to_read(state)
+    assert not unread_phase(state)
 
 
-def test_a_file_that_grows_is_gone_on_with(files: Path, state: Path) -> None:
+def test_a_growing_file_is_read_incrementally(files: Path, state: Path) -> None:
     (state / "exit.json").unlink()
     files = files.rename(state / "files")
     whole = old_scalar("a", 1, 1.0) + new_scalar("b", 1, 1.0) + old_scalar("a", 2, 0.5) + new_scalar("b", 2, 0.5, "")
     for end in range(0, len(whole) + 1, 25):
         (files / NAME).write_bytes(whole[:end])
-        read_news(state)
+        read_new_scalars(state)
     (files / NAME).write_bytes(whole)
-    read_news(state)
-    assert told(state) == {"a": [(1, 1.0), (2, 0.5)], "b": [(1, 1.0), (2, 0.5)]}
-    assert [curve.told for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [2, 2]
+    read_new_scalars(state)
+    assert scalars_of(state) == {"a": [(1, 1.0), (2, 0.5)], "b": [(1, 1.0), (2, 0.5)]}
+    assert [curve.total for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [2, 2]
 
 
-def test_a_reader_that_was_killed_tells_no_point_twice(files: Path, state: Path) -> None:
+def test_a_killed_reader_writes_no_point_twice(files: Path, state: Path) -> None:
     (files / NAME).write_bytes(old_scalar("a", 1, 1.0))
-    read_news(state)
+    read_new_scalars(state)
     (state / "scalars.json").unlink()
-    read_news(state)
-    assert [curve.told for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [1]
+    read_new_scalars(state)
+    assert [curve.total for curve in read_curves([state / "scalars.ndjson"], 10).curves] == [1]
 
 
-def test_what_is_no_scalar_is_left_out(files: Path, state: Path) -> None:
+def test_only_scalars_are_read(files: Path, state: Path) -> None:
     (files / NAME).write_bytes(
         new_scalar("text", 1, "words", "text")
         + new_scalar("image", 1, [1.0, 2.0], "images")
@@ -92,8 +92,8 @@ def test_what_is_no_scalar_is_left_out(files: Path, state: Path) -> None:
         + old_scalar("a\nb", 1, 1.0)
         + old_scalar("__proto__", 1, 1.0)
     )
-    read_news(state)
-    assert told(state) == {"__proto__": [(1, 1.0)]}
+    read_new_scalars(state)
+    assert scalars_of(state) == {"__proto__": [(1, 1.0)]}
 
 
 @pytest.mark.parametrize(
@@ -107,101 +107,99 @@ def test_what_is_no_scalar_is_left_out(files: Path, state: Path) -> None:
         (record(b""), True),
     ],
 )
-def test_a_damaged_file_has_what_comes_before_and_harms_no_other(
+def test_scalars_before_the_damage_and_other_files_are_read(
     files: Path, state: Path, garbage: bytes, goes_on: bool
 ) -> None:
     (files / NAME).write_bytes(old_scalar("before", 1, 1.0) + garbage + old_scalar("after", 1, 1.0))
     (files / "run").mkdir()
     (files / "run" / NAME).write_bytes(old_scalar("a", 1, 1.0))
     run(state)
-    assert told(state).keys() == {"before", "run/a", *(["after"] if goes_on else [])}
-    assert not what_to_read(state)
+    assert scalars_of(state).keys() == {"before", "run/a", *(["after"] if goes_on else [])}
+    assert not unread_phase(state)
 
 
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=300), whole=st.booleans())
-def test_garbage_is_read_without_harm(tmp_path_factory: pytest.TempPathFactory, content: bytes, whole: bool) -> None:
+def test_garbage_does_no_harm(tmp_path_factory: pytest.TempPathFactory, content: bytes, whole: bool) -> None:
     folder = tmp_path_factory.mktemp("garbage")
     (folder / NAME).write_bytes(record(content) if whole else content)
     state = state_of(folder / "state", folder)
-    read_news(state)
-    told(state)
+    read_new_scalars(state)
+    scalars_of(state)
 
 
-def test_ten_thousand_files_are_no_trouble(files: Path, state: Path) -> None:
+def test_of_ten_thousand_files_a_thousand_are_read(files: Path, state: Path) -> None:
     for number in range(10_000):
         (files / f"{NAME}.{number:05}").touch()
     (files / f"{NAME}.00000").write_bytes(old_scalar("a", 1, 1.0))
 
     def read() -> int:
-        read_news(state)
+        read_new_scalars(state)
         return len(json.loads((state / "scalars.json").read_text())["files"])
 
-    # A look is bounded in time of the processor too: a slow machine takes several.
+    # A run is limited in CPU time too: a slow machine needs several.
     wait_for(lambda: read() >= 1000, "A thousand files")
-    assert told(state) == {"a": [(1, 1.0)]}
+    assert scalars_of(state) == {"a": [(1, 1.0)]}
     assert read() == 1000
 
 
-def test_very_many_files_of_nothing_are_read_once(files: Path, state: Path) -> None:
+def test_many_large_empty_files_are_read_once(files: Path, state: Path) -> None:
     (files / f"a.{NAME}").write_bytes(old_scalar("a", 1, 1.0))
     for number in range(400):
         with (files / f"{NAME}.{number}").open("wb") as file:
             file.truncate(64 * 1024 * 1024)
     run(state)
-    assert told(state) == {"a": [(1, 1.0)]}
-    assert not what_to_read(state)
+    assert scalars_of(state) == {"a": [(1, 1.0)]}
+    assert not unread_phase(state)
 
 
-def test_a_run_that_seldom_gets_the_processor_reads_all(
-    files: Path, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_rarely_scheduled_reads_all(files: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         (files / f"{NAME}.{name}").write_bytes(old_scalar(name, 1, 1.0))
-    # An hour passes between two looks at the clock.
+    # An hour of wall-clock time passes between two readings.
     monkeypatch.setattr("time.monotonic", count(step=3600).__next__)
-    read_news(state)
-    assert told(state) == {"a": [(1, 1.0)], "b": [(1, 1.0)]}
+    read_new_scalars(state)
+    assert scalars_of(state) == {"a": [(1, 1.0)], "b": [(1, 1.0)]}
 
 
 def test_a_record_that_takes_longer_than_a_run_is_read(
     files: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_files, "_SECONDS", 0.1)
+    monkeypatch.setattr(event_files, "_CPU_SECONDS", 0.1)
     large = new_scalar("text", 1, "x" * 4 * 1024 * 1024, "text")
     (files / NAME).write_bytes(large + old_scalar("after", 1, 1.0) + large)
     runs = 0
-    while what_to_read(state):
-        read_news(state)
+    while unread_phase(state):
+        read_new_scalars(state)
         runs += 1
         assert runs <= 3
-    assert told(state) == {"after": [(1, 1.0)]}
+    assert scalars_of(state) == {"after": [(1, 1.0)]}
 
 
-def test_a_file_that_is_gone_is_forgotten(files: Path, state: Path) -> None:
+def test_a_removed_file_is_forgotten(files: Path, state: Path) -> None:
     (state / "exit.json").unlink()
     files = files.rename(state / "files")
     for number in range(3):
         name = files / f"{NAME}.{number}"
         name.write_bytes(old_scalar("a", number, 1.0))
-        read_news(state)
+        read_new_scalars(state)
         name.unlink()
-    assert told(state)["a"] == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert scalars_of(state)["a"] == [(0, 1.0), (1, 1.0), (2, 1.0)]
     assert list(json.loads((state / "scalars.json").read_text())["files"]) == [f"{NAME}.2"]
 
 
 @pytest.mark.parametrize(
     "content", ["", '{"read": 0}', "[]", "null", '{"read": "1", "complete": 0, "files": {}}', "[" * 9999]
 )
-def test_a_damaged_note_of_what_was_read_is_made_anew(files: Path, state: Path, content: str) -> None:
+def test_damaged_progress_is_discarded(files: Path, state: Path, content: str) -> None:
     (files / NAME).write_bytes(old_scalar("a", 1, 1.0))
     (state / "scalars.json").write_text(content)
-    read_news(state)
-    assert told(state) == {"a": [(1, 1.0)]}
-    assert not what_to_read(state)
+    read_new_scalars(state)
+    assert scalars_of(state) == {"a": [(1, 1.0)]}
+    assert not unread_phase(state)
 
 
-def test_no_link_leads_out_of_the_folder(tmp_path: Path, files: Path, state: Path) -> None:
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path, files: Path, state: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / NAME).write_bytes(old_scalar("secret", 1, 1.0))
@@ -209,8 +207,8 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path, files: Path, state: Pat
     (files / "run").symlink_to(other)
     os.mkfifo(files / f"pipe.{NAME}")
     (files / f"real.{NAME}").write_bytes(old_scalar("mine", 1, 1.0))
-    read_news(state)
-    assert told(state) == {"mine": [(1, 1.0)]}
+    read_new_scalars(state)
+    assert scalars_of(state) == {"mine": [(1, 1.0)]}
 
 
 def test_tensorflow_is_never_loaded(tmp_path: Path, files: Path, state: Path) -> None:
@@ -221,7 +219,7 @@ def test_tensorflow_is_never_loaded(tmp_path: Path, files: Path, state: Path) ->
     program = f"import sys; sys.path.insert(0, {str(trap.parent)!r}); sys.argv = ['', {str(state)!r}]\n"
     program += f"import runpy; runpy.run_module({event_files.__name__!r}, run_name='__main__')"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
-    assert told(state).keys() == {"a", "b"}
+    assert scalars_of(state).keys() == {"a", "b"}
     assert not (tmp_path / "loaded").exists()
 
 
@@ -239,7 +237,7 @@ def test_scalars_are_seen_while_the_job_runs_and_stay(tenant: Tenant) -> None:
     assert (curve["unit"], curve["points"]) == ("step", [[1795594084.0, 1, 1], [1795594084.0, 2, 0.5]])
 
 
-def test_a_service_without_tensorboard_answers_the_curves_of_the_log(tmp_path: Path) -> None:
+def test_a_service_without_tensorboard_returns_the_curves_of_the_log(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys; sys.modules['tensorboard'] = None")

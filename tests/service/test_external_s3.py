@@ -1,4 +1,4 @@
-"""The files of all tenants in an S3 store elsewhere: nothing changes for them, whatever their jobs run as."""
+"""The files of all tenants in an external S3 store: nothing changes for the tenants, with any runner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from obstore.exceptions import BaseError
 
 from airflow_training.local.process import LocalProcessError
-from airflow_training.service.runners.run_folder import OUTCOME
+from airflow_training.service.runners.run_folder import Outcome
 from tests.engines.podman import IMAGE, Podman
 from tests.engines.s3 import PREFIX, S3Server, running_s3
 from tests.patience import wait_for
@@ -62,7 +62,9 @@ def test_event_files_and_models_are_read_in_the_store(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_job_gets_its_files_and_leaves_its_model_however_it_ends(s3: S3Server, tenant: Tenant, status: int) -> None:
+def test_the_files_of_a_job_are_copied_in_and_its_model_out_however_it_ends(
+    s3: S3Server, tenant: Tenant, status: int
+) -> None:
     store, job_id = tenant.storage(), f"ends-{status}"
     obstore.put(store, f"jobs/job-{job_id}/data.csv", b"1,2,3\n")
     submit(tenant, f"{TRAIN}; exit {status}", job_id)
@@ -77,9 +79,7 @@ def test_a_job_gets_its_files_and_leaves_its_model_however_it_ends(s3: S3Server,
     assert (s3.bucket / PREFIX / "tenants" / tenant.name / "data" / folder / "model/1/saved_model.pb").exists()
 
 
-def test_what_a_canceled_job_wrote_is_kept_over_a_restart_of_the_service(
-    service: RunningService, tenant: Tenant
-) -> None:
+def test_the_files_of_a_canceled_job_survive_a_restart_of_the_service(service: RunningService, tenant: Tenant) -> None:
     job_id = submit(tenant, "echo 1 > checkpoint; echo up; sleep 600")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     service.process.kill()
@@ -89,7 +89,7 @@ def test_what_a_canceled_job_wrote_is_kept_over_a_restart_of_the_service(
     assert keys(tenant.storage(), f"jobs/job-{job_id}") == [f"jobs/job-{job_id}/checkpoint"]
 
 
-def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Tenant], s3: S3Server) -> None:
+def test_the_keys_of_a_tenant_give_no_access_to_another_tenant(new_tenant: Callable[[], Tenant], s3: S3Server) -> None:
     one, other = new_tenant(), new_tenant()
     mine, theirs = one.storage(), other.storage()
     obstore.put(theirs, "file", b"theirs")
@@ -103,26 +103,26 @@ def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Ten
         keys(bucket(access["endpoint"], s3.access_key, s3.secret_key))
 
 
-def test_what_a_job_wrote_waits_for_a_store_that_is_away(s3: S3Server, tenant: Tenant) -> None:
+def test_the_files_of_a_job_wait_for_a_store_that_is_unavailable(s3: S3Server, tenant: Tenant) -> None:
     job_id = submit(tenant, "echo up; while ! test -e go; do sleep 0.05; test $((i=i+1)) -gt 40 && touch go; done")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     s3.stop()
     try:
-        wait_for(lambda: tenant.http.get("storage").json()["status"] != "Ready", "the storage to be away")
+        wait_for(lambda: tenant.http.get("storage").json()["status"] != "Ready", "the storage to be unavailable")
     finally:
         s3.start()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert keys(tenant.storage(), f"jobs/job-{job_id}") == [f"jobs/job-{job_id}/go"]
 
 
-def test_how_a_job_ended_is_not_forgotten_while_its_model_waits(
+def test_the_outcome_of_a_job_is_kept_while_its_model_waits_for_the_store(
     s3: S3Server, service: RunningService, tenant: Tenant
 ) -> None:
     job_id = tenant.submit("echo run >> runs; echo up; sleep 1", image=IMAGE, retries=1)
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     s3.stop()
     try:
-        outcome = service.files.job_state(tenant.name, job_id) / OUTCOME
+        outcome = service.files.job_state(tenant.name, job_id) / Outcome.FILE
         wait_for(outcome.exists, "the end of the command")
         for process in service.supervisors():
             process.kill()
@@ -142,7 +142,7 @@ def test_old_jobs_are_pruned_from_the_store(service: RunningService, tenant: Ten
     wait_for(lambda: keys(tenant.storage(), "jobs") == [f"jobs/job-{young}/a"], "the end of the folder")
 
 
-def test_the_secret_of_the_store_is_nowhere_to_be_seen(s3: S3Server, service: RunningService, tenant: Tenant) -> None:
+def test_the_secret_key_of_the_store_is_shown_nowhere(s3: S3Server, service: RunningService, tenant: Tenant) -> None:
     job_id = submit(tenant, "env")
     tenant.wait(job_id)
     seen = [tenant.log(job_id), service.process.output.read_text(), tenant.http.get("storage").text]
@@ -152,11 +152,11 @@ def test_the_secret_of_the_store_is_nowhere_to_be_seen(s3: S3Server, service: Ru
 @pytest.mark.parametrize(
     ("options", "environment", "said"),
     [
-        (("--s3-endpoint", "store:9000"), {}, "takes an address with http:// or https://, and not 'store:9000'"),
+        (("--s3-endpoint", "store:9000"), {}, "must be a URL with http:// or https://, not 'store:9000'"),
         (("--s3-endpoint", "http://store"), {"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     ],
 )
-def test_a_store_that_is_told_wrongly_is_refused(
+def test_invalid_settings_of_a_store_are_refused(
     options: tuple[str, ...], environment: dict[str, str], said: str, s3: S3Server, tmp_path: Path
 ) -> None:
     service = RunningService(tmp_path, {**s3.environment, **environment}, options)

@@ -89,7 +89,7 @@ def test_requirements_that_cannot_be_installed_are_reported_by_the_commands_own_
     tenant.submit("pip3 install -r requirements.txt && echo never", job_id)
     assert tenant.wait(job_id)["message"] == "the command exited with status 1 [AT-451]"
     log = tenant.whole_log(job_id)
-    assert "[service] That failed; the command goes on" in log
+    assert "[service] The installation failed; the command starts" in log
     assert "ERROR: " in log.split("[service] Running: ")[1]
 
 
@@ -115,7 +115,7 @@ def test_a_failed_job_says_why(tenant: Tenant, command: str, message: str) -> No
 def test_the_image_is_said_to_be_ignored(tenant: Tenant) -> None:
     job_id = tenant.submit("true", image="tensorflow/tensorflow:2.21.0")
     tenant.wait(job_id)
-    assert "the image tensorflow/tensorflow:2.21.0 is recorded and not used" in tenant.whole_log(job_id)
+    assert "the image tensorflow/tensorflow:2.21.0 is ignored" in tenant.whole_log(job_id)
 
 
 @on_both

@@ -6,19 +6,19 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from airflow_training.api.log import NDJSON
-from airflow_training.service.durable_files import write_json
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.run_folder import STARTED, SUPERVISOR, name_of
+from airflow_training.service.runners.run_folder import Started, SupervisorRecord, unique_name
 from tests.patience import wait_for
 from tests.service.support import POSTGRESQL, SQLITE, RunningService, Tenant
 
-# Each job says once that it began, writes a log that can be checked, and ends in a way of its own.
+# Each job prints once that it began, writes a log that can be checked, and ends in its own way.
 SHORT = "echo run >> runs; for i in 1 2 3 4 5; do echo line $i; sleep 0.05; done; exit {status}"
 FAILS_ONCE = "test -e before && echo again && exit 0; touch before; echo first; exit 3"
 
@@ -63,7 +63,7 @@ def test_a_job_that_failed_is_run_again_as_often_as_it_may(tenant: Tenant) -> No
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert tenant.log(job_id) == "first\nagain\n"
     assert (
-        "Attempt 1 failed: the command exited with status 3 [AT-451]. It is run again, attempt 2 of 3."
+        "Attempt 1 failed: the command exited with status 3 [AT-451]. The job runs again, attempt 2 of 3."
         in tenant.whole_log(job_id)
     )
     for_good = tenant.submit("echo tried; exit 3", retries=1)
@@ -93,18 +93,18 @@ def test_a_job_that_was_cut_off_is_reported_or_run_again(
 
     status = own_tenant.wait(job_id)
     why = {
-        "the supervisor is killed": "the job's supervisor was ended while the job ran [AT-464]",
-        "the machine reboots": "the machine was started anew while the job ran [AT-463]",
+        "the supervisor is killed": "the job's supervisor was killed while the job ran [AT-464]",
+        "the machine reboots": "the machine rebooted while the job ran [AT-463]",
     }[how]
     if retries:
         assert status["status"] == "SUCCEEDED"
         assert own_tenant.log(job_id) == "half\nagain\n"
-        assert f"It is run again: {why}. This is attempt 2." in own_tenant.whole_log(job_id)
+        assert f"The job runs again: {why}. This is attempt 2." in own_tenant.whole_log(job_id)
     else:
         assert (status["status"], status["message"]) == ("FAILED", why)
     assert left
     wait_for(lambda: not in_folder(own_tenant.work(job_id)), "the end of what the job had started")
-    name = name_of(own_service.files.job_state(own_tenant.name, job_id))
+    name = unique_name(own_service.files.job_state(own_tenant.name, job_id))
     wait_for(lambda: Cgroup.find(name) is None, "the end of its control group")
 
 
@@ -114,8 +114,8 @@ def cut_off(service: RunningService, tenant: Tenant, job_id: str, *, reboot: boo
     supervisor.kill()
     supervisor.wait()
     if reboot:
-        file = service.files.job_state(tenant.name, job_id) / SUPERVISOR
-        write_json(file, {**json.loads(file.read_text()), "boot": "the one before"})
+        state = service.files.job_state(tenant.name, job_id)
+        replace(SupervisorRecord.read(state), boot_id="the one before").write(state)
 
 
 def in_folder(folder: Path) -> list[psutil.Process]:
@@ -136,7 +136,7 @@ def test_a_machine_that_shuts_down_leaves_the_job_to_the_next_attempt(
     own_service.start()
     assert own_tenant.wait(job_id)["status"] == "SUCCEEDED"
     assert own_tenant.log(job_id) == "again\n"
-    assert len(re.findall("as by a machine that shuts down", own_tenant.whole_log(job_id))) == 1
+    assert len(re.findall("as at a shutdown of the machine", own_tenant.whole_log(job_id))) == 1
 
 
 def test_a_pid_that_now_belongs_to_another_is_left_alone(own_service: RunningService, own_tenant: Tenant) -> None:
@@ -147,12 +147,12 @@ def test_a_pid_that_now_belongs_to_another_is_left_alone(own_service: RunningSer
     own_tenant.wait(job_id, "RUNNING")
     own_service.process.kill()
     state = own_service.files.job_state(own_tenant.name, job_id)
-    supervisor = psutil.Process(json.loads((state / SUPERVISOR).read_text())["pid"])
+    supervisor = psutil.Process(SupervisorRecord.read(state).pid)
     supervisor.kill()
     wait_for(lambda: not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE, "its end")
     # The pids that were written down belong to the innocent one now.
-    write_json(state / SUPERVISOR, {**json.loads((state / SUPERVISOR).read_text()), "pid": process})
-    write_json(state / STARTED, {**json.loads((state / STARTED).read_text()), "holder": f"process-{process}"})
+    replace(SupervisorRecord.read(state), pid=process).write(state)
+    replace(Started.read(state), container_id=f"process-{process}").write(state)
     own_service.start()
     assert own_tenant.wait(job_id)["status"] == "FAILED"
     own_tenant.http.delete(f"jobs/{job_id}")

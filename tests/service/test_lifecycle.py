@@ -56,12 +56,12 @@ def test_a_job_whose_supervisor_was_killed_is_reported_honestly(
     own_service.start()
     status = own_tenant.wait(job_id)
     assert status["status"] == "FAILED"
-    assert status["message"] == "the job's supervisor was ended while the job ran [AT-464]"
+    assert status["message"] == "the job's supervisor was killed while the job ran [AT-464]"
     assert status["startTime"]
     wait_for(lambda: not command.is_running() or command.status() == psutil.STATUS_ZOMBIE, "the end of the command")
 
 
-def test_a_supervisor_that_is_told_to_stop_by_the_machine_did_not_cancel_the_job(
+def test_a_supervisor_that_gets_sigterm_from_the_machine_does_not_cancel_the_job(
     own_service: RunningService, own_tenant: Tenant
 ) -> None:
     job_id = own_tenant.submit("exec sleep 4321")
@@ -70,10 +70,10 @@ def test_a_supervisor_that_is_told_to_stop_by_the_machine_did_not_cancel_the_job
     supervisor.terminate()
     status = own_tenant.wait(job_id)
     assert status["status"] == "FAILED"
-    assert "told to stop" in status["message"]
+    assert "received SIGTERM" in status["message"]
 
 
-def test_a_cancelled_job_stays_cancelled_when_the_service_is_killed_just_then(
+def test_a_canceled_job_stays_canceled_when_the_service_is_killed_just_then(
     own_service: RunningService, own_tenant: Tenant
 ) -> None:
     job_id = own_tenant.submit("exec sleep 4321")
@@ -93,8 +93,8 @@ def test_the_service_stops_soon_and_leaves_nothing_but_jobs(
     process.send_signal(number)
     assert process.wait(5) == 0
     assert not endpoint.is_running()
-    said = [line for line in own_service.process.output.read_text().splitlines() if "No control group" not in line]
-    assert said == [f"Training service ready at {own_service.url} (data in {own_service.data})"]
+    lines = [line for line in own_service.process.output.read_text().splitlines() if "No control group" not in line]
+    assert lines == [f"Training service ready at {own_service.url} (data in {own_service.data})"]
 
 
 def test_the_endpoint_of_a_killed_service_is_ended_by_the_next(own_service: RunningService) -> None:
@@ -123,15 +123,15 @@ def test_two_services_on_one_folder_are_refused(service: RunningService) -> None
 def test_a_taken_port_is_refused(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refusal(tmp_path, option, str(port))
-    assert said.startswith(f"The service cannot listen on 127.0.0.1 port {port} (Address already in use): ")
+        message = refusal(tmp_path, option, str(port))
+    assert message.startswith(f"The service cannot listen on 127.0.0.1 port {port} (Address already in use): ")
 
 
 def test_a_data_folder_that_no_job_could_run_in_is_refused(tmp_path: Path) -> None:
-    assert "cannot stand in a job's PATH" in refusal(tmp_path / "a:b")
+    assert "cannot be part of a job's PATH" in refusal(tmp_path / "a:b")
     (tmp_path / "file").touch()
-    assert "cannot be made or written to" in refusal(tmp_path / "file" / "data")
-    assert "cannot be made or written to" in refusal(Path("/proc/self"))
+    assert "cannot be created or written to" in refusal(tmp_path / "file" / "data")
+    assert "cannot be created or written to" in refusal(Path("/proc/self"))
 
 
 def refusal(folder: Path, *options: str) -> str:

@@ -1,4 +1,4 @@
-"""Jobs that take more than they may: they are ended and told why, and the service goes on answering."""
+"""Jobs that exceed a limit: they end with the reason, and the service stays responsive."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.run_folder import name_of
-from airflow_training.service.runners.supervisor import limits
+from airflow_training.service.runners.run_folder import Spec, unique_name
+from airflow_training.service.runners.supervisor.limits import PROCESSES
 from airflow_training.service.runners.supervisor.usage import Sample
 from tests.patience import PATIENCE, SLOWNESS, wait_for
 from tests.service.support import RunningService, Tenant
@@ -34,9 +34,9 @@ import time
 held = b"x" * (100 * 1024 * 1024)
 while time.process_time() < 5: pass
 '"""
-# Far from a fork bomb, which a test must not let loose where nothing else would stop it.
+# Far from a fork bomb, which must not run if nothing else would stop it.
 MANY = "i=0; while [ $i -lt {number} ]; do sleep 600 & i=$((i+1)); done; wait"
-FORK_BOMB = "bomb() { bomb & bomb; }; bomb" if Cgroup.available() else MANY.format(number=limits.PROCESSES + 500)
+FORK_BOMB = "bomb() { bomb & bomb; }; bomb" if Cgroup.available() else MANY.format(number=PROCESSES + 500)
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +74,19 @@ def responsive(service: RunningService) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("command", [HOG, HOG_IN_A_CHILD], ids=["itself", "in a child"])
-def test_a_memory_hog_is_ended_and_told(service: RunningService, tenant: Tenant, command: str) -> None:
+def test_a_memory_hog_is_ended_with_a_reason(service: RunningService, tenant: Tenant, command: str) -> None:
     with responsive(service):
         status = tenant.wait(tenant.submit(command, resources={"memory": 300}))
     assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB [AT-452]")
 
 
-def test_a_fork_bomb_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+def test_a_fork_bomb_is_ended_with_a_reason(service: RunningService, tenant: Tenant) -> None:
     with responsive(service):
         job_id = tenant.submit(FORK_BOMB)
         status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
     assert status["message"] in {
-        f"too many processes: {limits.PROCESSES} and more [AT-455]",
+        f"too many processes: {PROCESSES} and more [AT-455]",
         f"out of memory: used {4000 // 2} of {4000 // 2} MB [AT-452]",
     }
     folder = str(tenant.work(job_id))
@@ -102,12 +102,12 @@ def test_a_flood_of_log_is_cut_and_the_job_goes_on(service: RunningService, tena
     assert (tenant.folder(job_id) / "done").exists()
     log = tenant.whole_log(job_id)
     assert len(log) < 1024 * 1024
-    assert "[service] The log has reached its limit of 1048576 bytes: what the job writes from now on is lost." in log
+    assert "[service] The log has reached its limit of 1048576 bytes: further output of the job is lost." in log
     lost = int(log.splitlines()[-1].removeprefix("[service] ").split()[0])
     assert lost + log.count("y\n") * 2 == 50_000_000
 
 
-def test_a_job_that_fills_its_disk_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+def test_a_job_that_fills_its_disk_is_ended_with_a_reason(service: RunningService, tenant: Tenant) -> None:
     with responsive(service):
         job_id = tenant.submit("i=10; while :; do head -c 1000000 /dev/zero > file$i; i=$((i+1)); sleep 0.01; done")
         status = tenant.wait(job_id)
@@ -119,11 +119,11 @@ def test_a_job_that_fills_its_disk_is_ended_and_told(service: RunningService, te
     assert "is not in the bucket: the files of the job are larger than --job-disk allows." in tenant.whole_log(job_id)
 
 
-def test_a_job_that_runs_for_too_long_is_ended_and_told(service: RunningService, tenant: Tenant) -> None:
+def test_a_job_that_runs_for_too_long_is_ended_with_a_reason(service: RunningService, tenant: Tenant) -> None:
     job_id = tenant.submit("trap '' TERM; echo up; while :; do sleep 1; done", completionTime="1s", retries=3)
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime [AT-456]")
-    assert tenant.log(job_id).splitlines().count("up") == 1, "it is not run again, since it would take as long again"
+    assert (status["status"], status["message"]) == ("FAILED", "exceeded its completionTime [AT-456]")
+    assert tenant.log(job_id).splitlines().count("up") == 1, "it does not run again, since it would take as long again"
 
 
 @pytest.mark.parametrize("words", ["as long as it takes", "1:30:00", "10 parsecs"])
@@ -132,17 +132,16 @@ def test_a_time_that_cannot_be_read_is_a_day_and_not_for_ever(
 ) -> None:
     job_id = tenant.submit("true", completionTime=words)
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    said = f"The completionTime {words!r} is no time that is understood here: the job may run for 1 day."
-    assert said in tenant.whole_log(job_id)
-    (specification,) = service.data.glob(f"jobs/*/{job_id}/spec.json")
-    assert json.loads(specification.read_text())["limits"]["seconds"] == 24 * 60 * 60
+    note = f"The completionTime {words!r} cannot be read: the job may run for 1 day."
+    assert note in tenant.whole_log(job_id)
+    assert Spec.read(service.files.job_state(tenant.name, job_id)).limits.seconds == 24 * 60 * 60
 
 
 def test_a_job_that_asks_for_more_than_there_is_gets_what_there_is(service: RunningService, tenant: Tenant) -> None:
     job_id = tenant.submit("true", resources={"cpus": 64, "memory": 32000})
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    said = "The job asks for 64 cpus and 32000 MB of memory; the machine has less and gives it 2 cpus and 4000 MB"
-    assert said in tenant.whole_log(job_id)
+    note = "The job requests 64 cpus and 32000 MB of memory; the machine has less and allocates 2 cpus and 4000 MB"
+    assert note in tenant.whole_log(job_id)
 
 
 def test_a_job_that_ignores_the_end_is_ended_by_force(service: RunningService, tenant: Tenant) -> None:
@@ -158,14 +157,14 @@ def test_a_job_that_ignores_the_end_is_ended_by_force(service: RunningService, t
 def test_a_link_out_of_the_folder_shows_nothing(service: RunningService, tenant: Tenant, target: str) -> None:
     other = Tenant(service)
     (other.folder("x") / "secret").write_text("theirs")
-    place = target.format(other=service.files.bucket(other.name), state=service.files.root)
-    job_id = tenant.submit(f"ln -s '{place}' link; ln -s '{place}/jobs/job-x/secret' file; echo mine > own")
+    path = target.format(other=service.files.bucket(other.name), state=service.files.root)
+    job_id = tenant.submit(f"ln -s '{path}' link; ln -s '{path}/jobs/job-x/secret' file; echo mine > own")
     tenant.wait(job_id)
     store = tenant.storage()
     assert [entry["path"].rpartition("/")[2] for entry in listing(store)] == ["own"]
     for path in ("link/jobs/job-x/secret", "file", "link/passwd", "link/service.db", "link"):
         assert content(store, f"jobs/job-{job_id}/{path}") is None
-        # Nor does it once something was written to where it would lead.
+        # Nor does it after something was written to its target.
         with contextlib.suppress(BaseError):
             obstore.put(store, f"jobs/job-{job_id}/{path}/new", b"mine")
         assert content(store, f"jobs/job-{job_id}/{path}") is None
@@ -189,7 +188,7 @@ def content(store: S3Store, path: str) -> bytes | None:
 
 @pytest.mark.slow
 def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningService, tenant: Tenant) -> None:
-    # Each job says in its tenant's folder when it begins and ends; two cpus are two at a time.
+    # Each job records in its tenant's folder when it begins and ends; two cpus are two at a time.
     book = tenant.folder("book") / "book"
     command = f"echo + >> '{book}'; sleep 0.05; echo - >> '{book}'"
     jobs = [tenant.submit(command, resources={"cpus": 1 + number % 2}) for number in range(100)]
@@ -215,7 +214,7 @@ def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningServ
 
 
 @pytest.mark.parametrize(
-    ("command", "changes", "overstepped"),
+    ("command", "changes", "exceeded"),
     [
         (HOG, {"memory": 300}, "out of memory: used "),
         (HOG_IN_A_CHILD, {"memory": 300}, "out of memory: used "),
@@ -224,16 +223,16 @@ def test_a_hundred_jobs_on_two_cpus_never_run_more_than_fit(service: RunningServ
     ids=["memory", "memory of a child", "processes"],
 )
 def test_limits_hold_without_control_groups(
-    tmp_path: Path, command: str, changes: dict[str, Any], overstepped: str
+    tmp_path: Path, command: str, changes: dict[str, Any], exceeded: str
 ) -> None:
-    assert without_groups(tmp_path, command, **changes)[0].startswith(overstepped)
+    assert without_groups(tmp_path, command, **changes)[0].startswith(exceeded)
     here = str(tmp_path)
     assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == here]
 
 
 def test_what_a_job_uses_is_seen_without_control_groups(tmp_path: Path) -> None:
-    overstepped, samples = without_groups(tmp_path, f"({BUSY}) & wait")
-    assert not overstepped
+    exceeded, samples = without_groups(tmp_path, f"({BUSY}) & wait")
+    assert not exceeded
     seen = [Sample(*values) for values in json.loads(samples)]
     assert seen
     assert max(sample.memory for sample in seen) > 100
@@ -241,7 +240,7 @@ def test_what_a_job_uses_is_seen_without_control_groups(tmp_path: Path) -> None:
 
 
 def without_groups(folder: Path, command: str, **changes: Any) -> list[str]:
-    """Run a command; returns what it used too much of, and the samples of what it used."""
+    """Run a command; returns the limit that it exceeded, and the samples of what it used."""
     program = folder / "program.py"
     program.write_text(WITHOUT_GROUPS)
     facts = {"cpus": 1, "memory": 4000, "disk": 1000, "log": 10**6, "seconds": None, **changes}
@@ -253,15 +252,15 @@ def without_groups(folder: Path, command: str, **changes: Any) -> list[str]:
 WITHOUT_GROUPS = """
 import json, os, sys
 from pathlib import Path
-from airflow_training.service.runners import limits
-from airflow_training.service.runners.process.process_tree import ProcessTree, adopt_orphans
+from airflow_training.service.runners.process import limits
+from airflow_training.service.runners.supervisor.process_tree import ProcessTree, adopt_orphans
 from airflow_training.service.runners.supervisor.usage import Sampler
 
 limits.Cgroup.create = lambda *_, **__: None
 limits.PROCESSES = 300
 command, facts, folder = sys.argv[1:]
 adopt_orphans()
-watch = limits.ProcessWatch(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
+limiter = limits.ProcessLimiter(limits.JobLimits(**json.loads(facts)), Path(folder), "none")
 samples = []
 
 class Nothing:
@@ -269,8 +268,8 @@ class Nothing:
     def show_line(self): pass
 
 tree = ProcessTree(Nothing(), 5, Sampler(samples.append, ()))
-ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, watch)
-print(ended.overstepped)
+ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, limiter)
+print(ended.exceeded)
 print(json.dumps(samples))
 """
 
@@ -278,7 +277,7 @@ print(json.dumps(samples))
 def test_a_control_group_is_gone_after_its_job(tenant: Tenant) -> None:
     job_id = tenant.submit("while ! test -e go; do sleep 0.05; done")
     tenant.wait(job_id, "RUNNING")
-    name = name_of(tenant.service.files.job_state(tenant.name, job_id))
+    name = unique_name(tenant.service.files.job_state(tenant.name, job_id))
     there = Cgroup.find(name)
     (tenant.work(job_id) / "go").touch()
     tenant.wait(job_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_training.service.http.log_shares import GrownLog, shared_out
+from airflow_training.service.http.watch import GrownLog, fair_shares
 from tests.service.watching import KILOBYTE
 
 
@@ -14,7 +14,7 @@ def grown(folder: Path, name: str, content: bytes, *, ended: bool = False) -> Gr
 
 
 def lengths(*logs: GrownLog) -> list[int]:
-    shares = shared_out(logs)
+    shares = fair_shares(logs)
     return [len(shares.get(log.file, b"")) for log in logs]
 
 

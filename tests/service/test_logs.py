@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_training.api.log import NDJSON, LogDecoder
-from airflow_training.service.runners.supervisor.job_log import JobLog, read_mark
+from airflow_training.service.runners.supervisor.job_log import JobLog, read_checkpoint
 from tests.patience import wait_for
 from tests.service.support import Tenant
 
@@ -55,7 +55,7 @@ def test_a_job_that_waits_has_an_empty_log(tenant: Tenant) -> None:
     tenant.wait(waiting)
 
 
-def test_a_line_can_be_read_while_the_job_runs_and_tells_when_it_was_written(tenant: Tenant) -> None:
+def test_a_line_can_be_read_while_the_job_runs_with_its_time(tenant: Tenant) -> None:
     before = datetime.now(timezone.utc)
     job_id = tenant.submit("echo one; while ! test -e go; do sleep 0.05; done; echo two")
     wait_for(lambda: tenant.log(job_id) == "one\n", "the first line")
@@ -170,7 +170,7 @@ def test_a_progress_bar_of_megabytes_is_one_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path, seed: int) -> None:
+def test_a_log_whose_writer_is_killed_again_and_again_resumes_where_it_was(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test's chance need not be a secret
     metrics = [b'\n{"metrics": {"loss": 1}}\n', b"\nEpoch 3/5\n9/9 1s/st", b"ep - loss: 2\n"]
     frames = [
@@ -180,16 +180,16 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
     ]
     at = datetime.now(timezone.utc)
     (tmp_path / "whole").mkdir()
-    whole = JobLog(tmp_path / "whole", limit=10**9, marked=True)
+    whole = JobLog(tmp_path / "whole", limit=10**9, resumable=True)
     for number, frame in enumerate(frames):
         take(whole, frame, at, number)
     whole.close()
 
-    life, ends = 1, ["files lost", "mark lost"]
+    life, ends = 1, ["files lost", "checkpoint lost"]
     folder = tmp_path / "life-0"
     folder.mkdir()
-    log = JobLog(folder, limit=10**9, marked=True)
-    while (number := (read_mark(folder) or {"frames": 0})["frames"]) < len(frames):
+    log = JobLog(folder, limit=10**9, resumable=True)
+    while (number := (read_checkpoint(folder) or {"frames": 0})["frames"]) < len(frames):
         take(log, frames[number], at, number)
         if chance.random() < 0.3:
             # What is there when it is killed in the middle of the next frame, or when the machine loses power.
@@ -201,10 +201,10 @@ def test_a_log_whose_writer_is_killed_again_and_again_goes_on_where_it_was(tmp_p
                     file.write(b"half of a fr")
                     if how == "files lost":
                         file.truncate(max(file.tell() - 100, 0))
-            if how == "mark lost":
-                (after / "log.mark").write_bytes(bytes(512))
+            if how == "checkpoint lost":
+                (after / "log.checkpoint").write_bytes(bytes(512))
             log.close()
-            folder, log = after, JobLog(after, limit=10**9, marked=True)
+            folder, log = after, JobLog(after, limit=10**9, resumable=True)
     log.close()
     for name in ("log.txt", "log.ndjson", "metrics.ndjson"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -78,7 +78,7 @@ def test_neither_file_of_a_log_shows_a_secret_wherever_the_output_is_cut(tmp_pat
     log.write(output[:cut])
     log.show_line()
     log.write(output[cut:])
-    log.say("Running: train --key=s3cr3t --epochs=5")
+    log.emit("Running: train --key=s3cr3t --epochs=5")
     log.close()
 
     text = (tmp_path / "log.txt").read_bytes().decode().replace("\r", " ")
@@ -112,11 +112,11 @@ def test_the_frames_that_ray_shows_have_no_secret_and_arrive_in_order(tmp_path: 
     writer = FrameWriter(lines.append, 1000, Masks(["s3cr3t"]))
     log = JobLog(tmp_path, limit=1000)
 
-    writer.say("Installing for s3cr3t")
+    writer.emit("Installing for s3cr3t")
     writer.write(b"key s3c")
     writer.show_line()
     writer.write(b"r3t, s3c")
-    writer.tell(ended={"status": 0})
+    writer.event(ended={"status": 0})
     FrameReader(log, lambda _: None).write("".join(lines).encode())
     log.close()
 

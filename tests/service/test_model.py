@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.service.http import model as model_route
-from airflow_training.service.http.auth import Service
+from airflow_training.service.http import insights
+from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.insights import readers
-from airflow_training.service.insights.readers import Programs
-from airflow_training.service.insights.signatures import Known, NotReadable, read_signatures
+from airflow_training.service.insights.readers import ReaderPrograms
+from airflow_training.service.insights.signatures import SignatureRecord, UnreadableModel, read_signatures
 from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.storage.job_files import JobFile
 from tests.service.event_files import graph, saved_model
@@ -56,7 +56,7 @@ def test_a_model_has_files_and_signatures(tenant: Tenant) -> None:
         "reason": "",
     }
     assert tenant.model(job_id) == expected
-    assert tenant.model(job_id) == expected, "also when it was read before"
+    assert tenant.model(job_id) == expected, "the cached result too"
 
 
 def test_the_folder_of_the_job_may_be_the_model(tenant: Tenant) -> None:
@@ -68,7 +68,7 @@ def test_the_folder_of_the_job_may_be_the_model(tenant: Tenant) -> None:
 def test_a_damaged_model_has_files_and_a_reason(tenant: Tenant) -> None:
     model = tenant.model(train(tenant, b"garbage"))
     assert [file["name"] for file in model["files"]] == ["saved_model.pb", "variables/variables.index"]
-    assert (model["signatures"], model["reason"]) == (None, "saved_model.pb is damaged, or no SavedModel.")
+    assert (model["signatures"], model["reason"]) == (None, "saved_model.pb is damaged, or not a SavedModel.")
 
 
 def test_a_model_that_is_too_large_is_listed_and_not_read(tenant: Tenant) -> None:
@@ -89,7 +89,7 @@ def test_a_job_without_a_model_has_none(tenant: Tenant) -> None:
     assert tenant.http.get(f"jobs/{waiting}/model").status_code == 404
 
 
-def test_nobody_sees_the_model_of_another_tenant(new_tenant: Callable[[], Tenant]) -> None:
+def test_the_model_of_another_tenant_is_not_visible(new_tenant: Callable[[], Tenant]) -> None:
     tenant, other = new_tenant(), new_tenant()
     job_id = train(tenant, saved_model(graph()))
     assert other.http.get(f"jobs/{job_id}/model").status_code == 404
@@ -99,30 +99,32 @@ def test_nobody_sees_the_model_of_another_tenant(new_tenant: Callable[[], Tenant
     assert other.http.get(f"jobs/{job_id}/model").status_code == 404
 
 
-def test_a_type_or_a_tag_that_nobody_knows_is_told() -> None:
+def test_an_unknown_type_or_tag_is_reported() -> None:
     made = graph()
     made.signature_def["serving_default"].outputs["label"].dtype = 4711
     assert read_signatures(saved_model(made))[0]["outputs"] == [{"name": "label", "type": "type 4711", "shape": []}]
-    with pytest.raises(NotReadable, match="no graph with the tag serve"):
+    with pytest.raises(UnreadableModel, match="no graph with the tag serve"):
         read_signatures(saved_model(graph(("train",))))
-    with pytest.raises(NotReadable, match="more than 100 signatures"):
+    with pytest.raises(UnreadableModel, match="more than 100 signatures"):
         read_signatures(saved_model(graph(signatures=tuple(map(str, range(101))))))
 
 
-def test_nobody_is_shown_what_the_program_notes_in_case_it_is_killed(
+def test_the_fallback_result_is_not_shown_while_the_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = JobFile("model/saved_model.pb", 1, "1")
-    service = SimpleNamespace(programs=Programs())
+    service = SimpleNamespace(programs=ReaderPrograms())
     noted, may_end = asyncio.Event(), asyncio.Event()
 
     async def program(*_: object) -> None:
-        (tmp_path / "model.json").write_text(Known(of=marker, signatures=None, reason="too much").model_dump_json())
+        (tmp_path / "model.json").write_text(
+            SignatureRecord(file=marker, signatures=None, reason="too much").model_dump_json()
+        )
         noted.set()
         await may_end.wait()
 
     async def is_read() -> bool:
-        return await model_route._is_read(cast("Service", service), JobKey("tenant", "1"), tmp_path, marker)
+        return await insights._is_read(cast("ServiceParts", service), JobKey("tenant", "1"), tmp_path, marker)
 
     async def ask() -> None:
         first = asyncio.create_task(is_read())
@@ -133,7 +135,7 @@ def test_nobody_is_shown_what_the_program_notes_in_case_it_is_killed(
         await first
 
     monkeypatch.setattr(readers, "_program", program)
-    monkeypatch.setattr(model_route, "_PATIENCE", 0.1)
+    monkeypatch.setattr(insights, "_SIGNATURES_TIMEOUT", 0.1)
     asyncio.run(ask())
 
 
@@ -142,5 +144,5 @@ def test_nobody_is_shown_what_the_program_notes_in_case_it_is_killed(
 def test_garbage_is_read_or_refused(content: bytes, place: int, change: bytes) -> None:
     whole = saved_model(graph())
     for damaged in (content, whole[:place], whole[:place] + change + whole[place + len(change) :]):
-        with suppress(NotReadable):
+        with suppress(UnreadableModel):
             assert isinstance(read_signatures(damaged), list)

@@ -1,4 +1,4 @@
-"""What whoever runs the service sees: health, metrics, the access log, old jobs and old databases."""
+"""Operation of the service: health, metrics, the access log, retention and migrations."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_database_of_a_newer_version_is_refused(sessions_url: str) -> None:
     upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ServiceNotStarted, match="made by a newer version of airflow-training"):
+    with pytest.raises(ServiceNotStarted, match="created by a newer version of airflow-training"):
         upgrade(engine)
     engine.dispose()
 
@@ -209,7 +209,7 @@ def test_two_commands_at_once_make_one_database(tmp_path: Path, database_url: st
         (["--resource-plan", "large"], "The resource plan 'large' cannot be read: write it like large=cpus:8,"),
         (["--resource-plan", "a=cpus:x,memory:1"], "The resource plan 'a=cpus:x,memory:1' cannot be read"),
         (["--resource-plan", "a=cpu:1,memory:1"], "The resource plan 'a=cpu:1,memory:1' cannot be read"),
-        (["--access-log", "/nowhere/log"], "The access log /nowhere/log cannot be written to (No such file or"),
+        (["--access-log", "/nowhere/log"], "The access log /nowhere/log cannot be written (No such file or"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:

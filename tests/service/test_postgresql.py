@@ -1,4 +1,4 @@
-"""PostgreSQL as the database: what is wrong with it is one sentence, and the service outlives its restarts."""
+"""PostgreSQL as the database: errors in one sentence, and a service that survives its restarts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from airflow_training.local.process import free_port
 from airflow_training.service.accounts.clients import Clients
 from airflow_training.service.accounts.tokens import Tokens
-from airflow_training.service.database.engine import postgresql as read
+from airflow_training.service.database.engine import postgresql_url as read
 from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.database.models import open_database
 from airflow_training.service.errors import ClientNotChanged, ServiceNotStarted
@@ -47,7 +49,7 @@ def test_the_service_goes_on_when_the_database_is_back(
         reply = httpx.get(f"{own_service.url}/healthz")
         assert (reply.status_code, reply.json()["database"]) == (503, "failed")
         reply = own_tenant.http.get(f"jobs/{goes_on}")
-        message = "The database of the service does not answer now: try again. [AT-644]"
+        message = "The database of the service is unavailable: try again. [AT-644]"
         assert (reply.status_code, reply.json()) == (503, {"error": {"code": "503", "message": message}})
         assert httpx.get(f"{own_service.url}/metrics").status_code == 503
         (own_tenant.work(ends_meanwhile) / "go").touch()
@@ -85,31 +87,29 @@ def test_two_services_on_one_database_are_refused(own_service: RunningService, t
 
 
 @on(POSTGRESQL)
-def test_a_service_whose_lock_was_lost_takes_it_anew(postgresql: PostgreSQL, database_url: str) -> None:
+def test_a_service_that_lost_its_lock_reacquires_it(postgresql: PostgreSQL, database_url: str) -> None:
     with opened(database_url) as sessions, locked(sessions):
         end_connections(postgresql, database_url)
         assert answers(sessions)
         with opened(database_url) as others:
             other = DatabaseLock(others)
-            other._PATIENCE = 0
+            other._TIMEOUT = 0
             with pytest.raises(ServiceNotStarted, match="is in use by another training service"):
                 other.start()
 
 
 @on(POSTGRESQL)
-def test_a_service_whose_database_another_took_meanwhile_waits_for_its_end(
-    postgresql: PostgreSQL, database_url: str
-) -> None:
+def test_a_service_whose_lock_another_service_took_waits_for_its_end(postgresql: PostgreSQL, database_url: str) -> None:
     with opened(database_url) as sessions, locked(sessions) as lock, opened(database_url) as others:
         assert answers(sessions)
         end_connections(postgresql, database_url, locks_only=True)
         with locked(others):
             assert answers(others)
             with pytest.raises(DisconnectionError, match="was taken by another training service"):
-                lock.keep()
+                lock.ensure_held()
             with pytest.raises(DisconnectionError):
                 answers(sessions)
-        lock.keep()
+        lock.ensure_held()
         assert answers(sessions)
 
 
@@ -150,7 +150,7 @@ def test_clients_and_keys_are_changed_as_in_sqlite(database_url: str) -> None:
     with opened(database_url) as sessions:
         clients, tokens = Clients(sessions), Tokens(sessions, lifetime=60)
         first = clients.add("tenant", "me")
-        with pytest.raises(ClientNotChanged, match="is there already"):
+        with pytest.raises(ClientNotChanged, match="exists already"):
             clients.add("tenant", "me")
         tokens.renew_keys()
         client = clients.authenticate("me", first.client_secret)
@@ -187,7 +187,9 @@ def test_a_url_that_cannot_be_read_is_not_shown(url: str) -> None:
 
 
 def test_the_settings_of_a_service_do_not_show_its_password() -> None:
-    assert "s3cret" not in repr(ServiceSettings(Path("a"), database_url="postgresql://training:s3cret@host/training"))
+    url = "postgresql://training:s3cret@host/training"
+    settings: dict[str, Any] = dict.fromkeys(field.name for field in fields(ServiceSettings)) | {"database_url": url}
+    assert "s3cret" not in repr(ServiceSettings(**settings))
 
 
 @pytest.mark.parametrize("wrong", ["password", "database", "port", "rights"])
@@ -206,8 +208,8 @@ def test_a_database_that_cannot_be_used_is_one_sentence(postgresql: PostgreSQL, 
             open_database(read(f"{url}?application_name=s3cret"))
     shown = f"postgresql+psycopg://training:***@{url.rpartition('@')[2]}"
     assert str(refused.value) == (
-        f"The database {shown} cannot be used ({why}): see that it is there, and that the service may make"
-        " tables in it. [AT-523]"
+        f"The database {shown} cannot be used ({why}): check that it exists, and that the service may"
+        " create tables in it. [AT-523]"
     )
 
 

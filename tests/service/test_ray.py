@@ -1,4 +1,4 @@
-"""Jobs on Ray: what waits for it, what becomes of them when it fails, and what is left in it."""
+"""Jobs on Ray: waiting for it, its failures, and what remains in it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.engines.ray import RayCluster, running_ray
 from tests.patience import PATIENCE, wait_for
 from tests.service.support import RunningService, Tenant
 
-# Ray tells what it notices first.
+# Ray reports the symptom that it notices first.
 NODE_DIED = "The actor died because its node has died|Job entrypoint command failed with exit code -9$"
 
-# One cluster for all of them, which takes its time to come up.
+# One cluster for all tests: it takes long to start.
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 
@@ -39,7 +39,7 @@ def service(ray: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def ray_job(ray: RayCluster, tenant: Tenant, job_id: str) -> dict[str, Any]:
-    """What Ray says of a job."""
+    """Ray's status of a job."""
     found = httpx.get(f"{ray.address}/api/jobs/").raise_for_status().json()
     mine = {"tenant": tenant.name, "job_id": job_id}
     return next(job for job in found if job["metadata"] == mine)
@@ -47,7 +47,7 @@ def ray_job(ray: RayCluster, tenant: Tenant, job_id: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def busy_head(ray: RayCluster) -> Iterator[None]:
-    """Have another job of the cluster take all cpus of its first node."""
+    """Have another job occupy all CPUs of the first node."""
     job = {"entrypoint": "sleep 600", "entrypoint_num_cpus": 4}
     found = httpx.post(f"{ray.address}/api/jobs/", json=job).raise_for_status().json()
     job_of_others = f"{ray.address}/api/jobs/{found['submission_id']}"
@@ -58,12 +58,12 @@ def busy_head(ray: RayCluster) -> Iterator[None]:
         httpx.post(f"{job_of_others}/stop")
 
 
-def said(tenant: Tenant, job_id: str, what: str) -> bool:
-    return what in tenant.log(job_id)
+def logged(tenant: Tenant, job_id: str, text: str) -> bool:
+    return text in tenant.log(job_id)
 
 
-def lent_keys(service: RunningService) -> list[Path]:
-    return list((service.files.storage / "lent").glob("*"))
+def temporary_keys(service: RunningService) -> list[Path]:
+    return list((service.files.storage / "temporary-keys").glob("*"))
 
 
 def test_bytes_arrive_as_they_were_written(tenant: Tenant) -> None:
@@ -76,12 +76,12 @@ def test_bytes_arrive_as_they_were_written(tenant: Tenant) -> None:
     assert log.endswith(written)
 
 
-def test_a_command_that_a_signal_ends_says_so(tenant: Tenant) -> None:
+def test_the_signal_that_killed_a_command_is_reported(tenant: Tenant) -> None:
     job_id = tenant.submit("kill -SEGV $$")
     assert tenant.wait(job_id)["message"] == "the command was killed by signal 11 (SIGSEGV) [AT-451]"
 
 
-def test_a_job_that_fills_its_disk_is_ended_and_told(tenant: Tenant) -> None:
+def test_a_job_that_fills_its_disk_is_ended(tenant: Tenant) -> None:
     job_id = tenant.submit("head -c 60000000 /dev/zero > big; sleep 600")
     status = tenant.wait(job_id)
     assert status["status"] == "FAILED"
@@ -95,10 +95,10 @@ def test_a_job_installs_its_requirements(tenant: Tenant) -> None:
     assert tenant.log("needs").splitlines()[-1] == "24.2"
 
 
-def test_a_job_gets_as_much_as_the_largest_node_has(tenant: Tenant) -> None:
+def test_a_job_is_limited_to_the_resources_of_the_largest_node(tenant: Tenant) -> None:
     job_id = tenant.submit("echo up", resources={"cpus": 64})
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    assert "The job asks for 64 cpus" in tenant.whole_log(job_id)
+    assert "The job requests 64 cpus" in tenant.whole_log(job_id)
 
 
 def test_a_job_for_python_2_is_refused(tenant: Tenant) -> None:
@@ -111,7 +111,7 @@ def test_a_job_for_python_2_is_refused(tenant: Tenant) -> None:
 def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo up; sleep 602 & sleep 0.1")
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    assert not lent_keys(service)
+    assert not temporary_keys(service)
     assert ray_job(ray, tenant, job_id)["status"] == "SUCCEEDED"
     assert not [process for process in psutil.process_iter() if "602" in _words(process)]
 
@@ -119,7 +119,7 @@ def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant
 def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo up; sleep 600", env=[{"name": "API_KEY", "value": "s3cret"}])
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
-    [key] = lent_keys(service)
+    [key] = temporary_keys(service)
     shown = str(ray_job(ray, tenant, job_id))
     tenant.http.delete(f"jobs/{job_id}")
     tenant.wait(job_id)
@@ -127,7 +127,7 @@ def test_ray_shows_no_secret_of_a_job(service: RunningService, tenant: Tenant, r
     assert "s3cret" not in shown
 
 
-def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayCluster) -> None:
+def test_a_job_that_is_stopped_in_ray_has_failed(tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo 1 > written; echo up; sleep 600")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     submission = ray_job(ray, tenant, job_id)["submission_id"]
@@ -143,7 +143,7 @@ def test_a_job_that_somebody_stops_in_ray_has_failed(tenant: Tenant, ray: RayClu
 def test_a_job_that_waits_for_a_node_can_be_canceled(tenant: Tenant, ray: RayCluster) -> None:
     with busy_head(ray):
         job_id = tenant.submit("echo up", resources={"cpus": 1, "memory": 500})
-        wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        wait_for(lambda: "a Ray node" in tenant.status(job_id)["message"], "the job to wait for a node")
         assert tenant.status(job_id)["status"] == "PENDING"
         tenant.http.delete(f"jobs/{job_id}")
         assert tenant.wait(job_id)["status"] == "CANCELED"
@@ -175,7 +175,7 @@ def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
     job_id = tenant.submit(f"echo run >> runs; {lines}; test -e fine", retries=0)
     tenant.storage().put(f"jobs/job-{job_id}/fine", b"")
     for seen in (1, 150, 300):
-        wait_for(partial(said, tenant, job_id, f"line {seen}\n"), "the job to run")
+        wait_for(partial(logged, tenant, job_id, f"line {seen}\n"), "the job to run")
         service.process.kill()
         for process in service.supervisors():
             process.kill()
@@ -190,13 +190,13 @@ def test_a_job_outlives_all_processes_of_the_service_and_its_log_is_whole(
 
 
 def test_a_job_that_has_no_supervisor_can_be_canceled(service: RunningService, tenant: Tenant) -> None:
-    job_id = tenant.submit("trap 'echo told to end; exit 0' TERM; echo up; sleep 602 & wait")
+    job_id = tenant.submit("trap 'echo asked to end; exit 0' TERM; echo up; sleep 602 & wait")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     for process in service.supervisors():
         process.kill()
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
-    assert tenant.log(job_id) == "up\ntold to end\n"
+    assert tenant.log(job_id) == "up\nasked to end\n"
     assert not [one for one in psutil.process_iter() if "602" in _words(one)]
 
 
@@ -205,7 +205,7 @@ def test_a_supervisor_that_ends_before_the_job_has_room_makes_no_second_one(
 ) -> None:
     with busy_head(ray):
         job_id = tenant.submit("echo run >> runs", resources={"cpus": 1, "memory": 500})
-        wait_for(lambda: "a node of Ray" in tenant.status(job_id)["message"], "the job to wait for a node")
+        wait_for(lambda: "a Ray node" in tenant.status(job_id)["message"], "the job to wait for a node")
         for process in service.supervisors():
             process.kill()
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
@@ -213,7 +213,7 @@ def test_a_supervisor_that_ends_before_the_job_has_room_makes_no_second_one(
     assert (tenant.folder(job_id) / "runs").read_text() == "run\n"
 
 
-def test_a_job_waits_for_a_cluster_that_is_away(tmp_path: Path) -> None:
+def test_a_job_waits_for_an_unreachable_cluster(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         ray = RayCluster()
         service = RunningService(tmp_path, options=("--runner", "ray", *ray.options()))
@@ -221,29 +221,29 @@ def test_a_job_waits_for_a_cluster_that_is_away(tmp_path: Path) -> None:
         tenant = Tenant(service)
         stack.callback(tenant.leave)
         job_id = tenant.submit("echo up")
-        wait_for(lambda: "which does not answer" in tenant.status(job_id)["message"], "the reason")
+        wait_for(lambda: "which is unreachable" in tenant.status(job_id)["message"], "the reason")
         assert tenant.status(job_id)["status"] == "PENDING"
         stack.enter_context(running_ray(cluster=ray))
         assert tenant.wait(job_id)["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         (("--runner", "ray"), "--runner ray and --ray-address go together"),
         (("--ray-address", "http://127.0.0.1:1"), "--runner ray and --ray-address go together"),
-        (("--runner", "ray", "--ray-address", "ray://head:10001"), "--ray-address takes an address such as"),
+        (("--runner", "ray", "--ray-address", "ray://head:10001"), "--ray-address must be a URL such as"),
         (("--runner", "ray", "--ray-address", "http://127.0.0.1:1"), "--storage-port 8901"),
         (("--runner", "ray", "--ray-address", "http://192.0.2.7:1", "--storage-port", "2"), "add --host 0.0.0.0"),
     ],
 )
-def test_a_cluster_that_is_told_wrongly_is_refused(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+def test_invalid_options_for_ray_are_refused(tmp_path: Path, options: tuple[str, ...], error: str) -> None:
     port, storage_port = str(free_port()), str(free_port())
     options = tuple(storage_port if word == "2" else word for word in options)
     command = [sys.executable, "-m", "airflow_training.cli.main", "serve", "--data", str(tmp_path), "--port", port]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 1
-    assert said in " ".join(done.stderr.split())
+    assert error in " ".join(done.stderr.split())
 
 
 def _words(process: psutil.Process) -> list[str]:

@@ -34,8 +34,8 @@ model.mkdir(parents=True)
 (model / "variables with a space" / "ü%23.index").write_text("w")
 END
 """
-TOLD_TO_END = """
-trap 'echo told to end; echo ended > ended; exit 0' TERM
+ENDS_ON_SIGTERM = """
+trap 'echo SIGTERM; echo ended > ended; exit 0' TERM
 echo up
 while :; do sleep 0.05; done
 """
@@ -136,14 +136,14 @@ def test_a_job_that_fails_says_how_and_leaves_what_it_wrote(tenant: Tenant) -> N
     assert (tenant.folder(job_id) / "checkpoint").read_text() == "1\n"
 
 
-def test_a_canceled_job_is_told_to_end_and_leaves_what_it_wrote(tenant: Tenant) -> None:
-    job_id = submit(tenant, TOLD_TO_END)
+def test_a_canceled_job_gets_sigterm_and_leaves_what_it_wrote(tenant: Tenant) -> None:
+    job_id = submit(tenant, ENDS_ON_SIGTERM)
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"
     lines = tenant.log(job_id).splitlines()
     assert lines[0] == "up"
-    assert "told to end" in lines
+    assert "SIGTERM" in lines
     assert (tenant.folder(job_id) / "ended").read_text() == "ended\n"
 
 
@@ -156,14 +156,14 @@ def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -
     assert (tenant.folder(job_id) / "file").exists()
 
 
-def test_a_job_that_runs_for_too_long_is_ended_and_told(tenant: Tenant) -> None:
+def test_a_job_that_runs_for_too_long_is_ended_with_a_reason(tenant: Tenant) -> None:
     job_id = submit(tenant, "echo up; while :; do sleep 0.05; done", completionTime="2s")
     status = tenant.wait(job_id)
-    assert (status["status"], status["message"]) == ("FAILED", "ran for its completionTime [AT-456]")
+    assert (status["status"], status["message"]) == ("FAILED", "exceeded its completionTime [AT-456]")
     assert tenant.log(job_id).splitlines()[0] == "up"
 
 
-def test_a_job_that_needs_too_much_memory_is_ended_and_told(tenant: Tenant) -> None:
+def test_a_job_that_needs_too_much_memory_is_ended_with_a_reason(tenant: Tenant) -> None:
     job_id = submit(tenant, HOG, resources={"memory": 300})
     status = tenant.wait(job_id)
     assert (status["status"], status["message"]) == ("FAILED", "out of memory: used 300 of 300 MB [AT-452]")
@@ -198,7 +198,7 @@ def test_a_job_whose_supervisor_is_killed_is_reported_or_run_again(
     else:
         assert (status["status"], status["message"]) == (
             "FAILED",
-            "the job's supervisor was ended while the job ran [AT-464]",
+            "the job's supervisor was killed while the job ran [AT-464]",
         )
     assert (tenant.folder(job_id) / "before").exists()
 
@@ -249,15 +249,15 @@ def test_a_progress_bar_is_seen_while_its_line_has_not_ended(tenant: Tenant) -> 
 
 
 def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
-    tells = """printf '{"metrics": {"loss": %s}, "epoch": %s}\\n' $1 $1"""
+    report = """printf '{"metrics": {"loss": %s}, "epoch": %s}\\n' $1 $1"""
     scalar = base64.b64encode(old_scalar("loss", 7, 0.5)).decode()
     model = base64.b64encode(saved_model(graph())).decode()
     job_id = submit(
         tenant,
         f"""
-        tell() {{ {tells}; }}
-        tell 1; mkdir -p logs model/1; echo {scalar} | base64 -d > logs/{NAME}
-        tell 2; echo {model} | base64 -d > model/1/saved_model.pb
+        report() {{ {report}; }}
+        report 1; mkdir -p logs model/1; echo {scalar} | base64 -d > logs/{NAME}
+        report 2; echo {model} | base64 -d > model/1/saved_model.pb
         """,
     )
 

@@ -15,10 +15,10 @@ from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant, bucket, keys
 
 
-def test_storage_is_ready_when_it_says_so(own_service: RunningService, own_tenant: Tenant) -> None:
+def test_the_storage_works_once_its_status_is_ready(own_service: RunningService, own_tenant: Tenant) -> None:
     assert own_tenant.http.post("storage").status_code == 202
     store = own_tenant.storage()
-    # No bucket has to be made, and nothing has to be tried twice.
+    # The bucket exists, and the first request succeeds.
     assert keys(store) == []
     obstore.put(store, "a", b"1")
     obstore.delete(store, ["a"])
@@ -26,7 +26,7 @@ def test_storage_is_ready_when_it_says_so(own_service: RunningService, own_tenan
 
 
 @pytest.mark.parametrize("key", ["a", "with space/and more", "ünï/日本.csv", "a+b%20c&d='e'.txt", "deep/" * 30 + "x"])
-def test_any_key_comes_back(tenant: Tenant, key: str) -> None:
+def test_objects_with_any_key_can_be_read_back(tenant: Tenant, key: str) -> None:
     store = tenant.storage()
     put = obstore.put(store, key, b"first")
     assert put["e_tag"] == f'"{hashlib.md5(b"first", usedforsecurity=False).hexdigest()}"'
@@ -37,7 +37,7 @@ def test_any_key_comes_back(tenant: Tenant, key: str) -> None:
     assert keys(store) == []
 
 
-def test_what_a_job_writes_is_soon_seen(tenant: Tenant) -> None:
+def test_files_that_a_job_writes_are_soon_listed(tenant: Tenant) -> None:
     store = tenant.storage()
     folder = tenant.folder("x")
     for number in range(5):
@@ -56,16 +56,16 @@ def test_what_a_job_writes_is_soon_seen(tenant: Tenant) -> None:
     wait_for(lambda: "jobs/job-x/0.bin" not in keys(store), "the end of a file")
 
 
-def test_a_large_file_is_uploaded_in_parts_and_bounded_memory(tenant: Tenant) -> None:
+def test_a_large_file_is_uploaded_in_parts_with_limited_memory(tenant: Tenant) -> None:
     store = tenant.storage()
     content = os.urandom(1024 * 1024) * 200
     obstore.put(store, "large", io.BytesIO(content), chunk_size=8 * 1024 * 1024, max_concurrency=4)
     assert hashlib.sha256(obstore.get(store, "large").bytes()).digest() == hashlib.sha256(content).digest()
-    # Less than the file and what the endpoint takes anyhow.
+    # Less than the size of the file and the baseline of the endpoint.
     assert tenant.service.storage_endpoint().memory_info().rss < 300 * 1024 * 1024
 
 
-def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Tenant]) -> None:
+def test_the_keys_of_a_tenant_give_no_access_to_another_tenant(new_tenant: Callable[[], Tenant]) -> None:
     one, other = new_tenant(), new_tenant()
     mine, theirs = one.storage(), other.storage()
     obstore.put(mine, "file", b"mine")
@@ -85,7 +85,7 @@ def test_keys_of_one_tenant_open_nothing_of_another(new_tenant: Callable[[], Ten
     assert bytes(obstore.get(mine, "file").bytes()) == b"mine"
 
 
-def test_no_key_is_seen_in_the_process_list(tenant: Tenant) -> None:
+def test_the_process_list_shows_no_key(tenant: Tenant) -> None:
     tenant.storage()
     access = tenant.http.get("storage").json()
     process = tenant.service.storage_endpoint()
@@ -93,7 +93,9 @@ def test_no_key_is_seen_in_the_process_list(tenant: Tenant) -> None:
     assert not [word for word in words if access["secretKey"] in word or access["accessKey"] in word]
 
 
-def test_an_endpoint_that_dies_comes_back_with_the_same_keys(own_service: RunningService, own_tenant: Tenant) -> None:
+def test_an_endpoint_that_is_killed_is_restarted_with_the_same_keys(
+    own_service: RunningService, own_tenant: Tenant
+) -> None:
     obstore.put(own_tenant.storage(), "file", b"1")
     access = own_tenant.http.get("storage").json()
     dead = own_service.storage_endpoint()

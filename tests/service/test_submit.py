@@ -1,4 +1,4 @@
-"""The body of a submit: what is taken, and what is said to what is not."""
+"""The body of a submit: valid job descriptions, and the replies to others."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def job(**changes: object) -> bytes:
         (b"completionTime: 1" + b":59" * 150_000, 400, "a number has more than 1000 characters"),
         (b"completionTime: 1" + b":59" * 150_000 + b".5", 400, "a number has more than 1000 characters"),
         (b"[" * 50_000, 400, "neither YAML nor JSON"),
-        (b"a: &a [x]\nb: [*a, *a]", 400, "references are not taken"),
-        (b"a: !!python/object:os.system x", 400, "tags are not taken"),
-        (b"a: !!int ''", 400, "tags are not taken"),
+        (b"a: &a [x]\nb: [*a, *a]", 400, "references are not supported"),
+        (b"a: !!python/object:os.system x", 400, "tags are not supported"),
+        (b"a: !!int ''", 400, "tags are not supported"),
         (job(env=[{"name": "A", "value": "a\0b"}]), 422, "env[0].value: holds a NUL"),
         (job(env=[{"name": "1A", "value": 1}]), 422, "env[0].name"),
-        (job(env=[{"name": "A", "value": "\ud800"}]), 422, "half a character"),
+        (job(env=[{"name": "A", "value": "\ud800"}]), 422, "unpaired surrogate"),
         (job(execution=EXECUTION | {"command": "a\0b"}), 422, "execution.command"),
         (job(execution=EXECUTION | {"command": "\ud800"}), 422, "execution.command"),
         (job(execution=EXECUTION | {"command": ""}), 422, "execution.command"),
@@ -104,15 +104,15 @@ def job(**changes: object) -> bytes:
         (job(execution=EXECUTION | {"completionTime": None}), 422, "execution.completionTime"),
         (job(execution=EXECUTION | {"retries": 101}), 422, "execution.retries"),
         (job(execution=EXECUTION | {"resources": {"memory": 10**30}}), 422, "execution.resources.memory"),
-        (job(execution=EXECUTION | {"resources": {"gpus": 9000}}), 422, "The job asks for 9000 gpus, and this service"),
+        (job(execution=EXECUTION | {"resources": {"gpus": 9000}}), 422, "The job requests 9000 GPUs, and this service"),
         (job(execution=EXECUTION | {"resourcePlanId": "huge"}), 422, "The resource plan 'huge' is not known here, but"),
         (job(execution=EXECUTION | {"pythonMajorVersion": 2}), 422, "use the container runner"),
         (
             job(execution=EXECUTION | {"command": "pip2 install six && python2 a.py"}),
             422,
-            "The job wants Python 2, and",
+            "The job needs Python 2, and",
         ),
-        (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job wants Python 3.3, and"),
+        (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job needs Python 3.3, and"),
         (b"x" * (1024 * 1024 + 1), 413, "larger than"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -138,10 +138,10 @@ def test_a_resource_plan_stands_for_resources(tmp_path: Path) -> None:
         tenant = Tenant(service)
         job_id = tenant.submit("true", resourcePlanId="large")
         tenant.wait(job_id)
-        assert "The job asks for 64 cpus and 640000 MB of memory; the machine has less" in tenant.whole_log(job_id)
+        assert "The job requests 64 cpus and 640000 MB of memory; the machine has less" in tenant.whole_log(job_id)
         small = tenant.submit("true", resourcePlanId="basic")
         tenant.wait(small)
-        assert "asks for" not in tenant.whole_log(small)
+        assert "The job requests" not in tenant.whole_log(small)
         tenant.leave()
 
 

@@ -1,4 +1,4 @@
-"""The service over TLS, with the S3 clients that others use."""
+"""The service over TLS, with the S3 clients of others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def large_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def minio_at(files: Certificates) -> Iterator[Callable[[dict[str, Any]], Minio]]:
-    """Makes the client as its users do, with what the job API told."""
+    """Creates the client as its users do, with the reply of the job API."""
     with urllib3.PoolManager(ca_certs=str(files.authority)) as pool:
         yield lambda access: Minio(
             access["endpoint"], access_key=access["accessKey"], secret_key=access["secretKey"], http_client=pool
@@ -108,14 +108,14 @@ def test_the_storage_endpoint_without_a_scheme_speaks_tls_as_the_job_api_does(
     assert "plain HTTP request was sent to HTTPS port" in plain.text
 
 
-def test_the_storage_is_told_under_the_name_that_the_certificate_is_made_out_to(tenant: Tenant) -> None:
+def test_the_url_of_the_storage_has_the_host_that_the_certificate_is_for(tenant: Tenant) -> None:
     address = tenant.access()["endpoint"]
     by_name = str(tenant.http.base_url).replace("127.0.0.1", "localhost")
     endpoint = tenant.http.get(f"{by_name}storage").raise_for_status().json()["endpoint"]
     assert endpoint == address.replace("127.0.0.1", "localhost")
 
 
-def test_minio_works_with_what_the_storage_endpoint_told(
+def test_minio_works_with_the_storage_endpoint(
     tenant: Tenant, minio_at: Callable[[dict[str, Any]], Minio], large_file: Path, tmp_path: Path
 ) -> None:
     client = minio_at(tenant.access())
@@ -148,7 +148,7 @@ def read(client: Minio, key: str) -> bytes:
         return reply.read()
 
 
-def test_boto3_works_with_what_the_storage_endpoint_told(
+def test_boto3_works_with_the_storage_endpoint(
     tenant: Tenant, boto3_at: Callable[..., Any], large_file: Path, tmp_path: Path
 ) -> None:
     client = boto3_at(tenant.access())
@@ -160,7 +160,7 @@ def test_boto3_works_with_what_the_storage_endpoint_told(
     assert client.head_object(Bucket="data", Key="jobs/a/large")["ContentLength"] == large_file.stat().st_size
     client.download_file("data", "jobs/a/large", str(tmp_path / "back"), Config=IN_PARTS)
     assert (tmp_path / "back").read_bytes() == large_file.read_bytes()
-    # Without a word to it, boto3 signs addresses as S3 did before 2014.
+    # By default, boto3 signs URLs as S3 did before 2014.
     signer = boto3_at(tenant.access(), signature_version="s3v4")
     signed = signer.generate_presigned_url("get_object", Params={"Bucket": "data", "Key": "jobs/a/copy"})
     trust = str(tenant.service.authority)
@@ -174,13 +174,11 @@ def test_boto3_works_with_what_the_storage_endpoint_told(
 
 def pages(client: Any) -> list[list[str]]:
     paginator = client.get_paginator("list_objects_v2")
-    told = paginator.paginate(Bucket="data", Prefix="jobs/a/", PaginationConfig={"PageSize": 2})
-    return [[entry["Key"] for entry in page["Contents"]] for page in told]
+    replies = paginator.paginate(Bucket="data", Prefix="jobs/a/", PaginationConfig={"PageSize": 2})
+    return [[entry["Key"] for entry in page["Contents"]] for page in replies]
 
 
-def test_boto3_reaches_nothing_of_another_tenant(
-    new_tenant: Callable[[], Tenant], boto3_at: Callable[..., Any]
-) -> None:
+def test_boto3_has_no_access_to_another_tenant(new_tenant: Callable[[], Tenant], boto3_at: Callable[..., Any]) -> None:
     one, other = new_tenant(), new_tenant()
     mine, theirs = one.access(), other.access()
     boto3_at(theirs).put_object(Bucket="data", Key="secret", Body=b"theirs")
@@ -254,7 +252,7 @@ job:
 SCRIPT = b"import os, sys; os.mkdir('model'); open('model/saved_model.pb', 'w').write(sys.argv[1])"
 
 
-def test_a_client_of_the_old_platform_trains_as_it_always_did(
+def test_a_client_of_the_old_platform_works_unchanged(
     service: RunningService, files: Certificates, minio_at: Callable[[dict[str, Any]], Minio]
 ) -> None:
     key, job_id = service.add_client("old", "old"), str(uuid4())
@@ -283,9 +281,7 @@ def test_a_client_of_the_old_platform_trains_as_it_always_did(
 
 
 @pytest.mark.parametrize("mistake", ["a foreign key", "no file", "one option"])
-def test_certificates_that_cannot_be_used_are_told_in_a_sentence(
-    files: Certificates, tmp_path: Path, mistake: str
-) -> None:
+def test_invalid_certificates_are_reported_in_a_sentence(files: Certificates, tmp_path: Path, mistake: str) -> None:
     certificate, foreign = f"--tls-cert={files.certificate}", str(files.foreign_key)
     options, said = {
         "a foreign key": ((certificate, f"--tls-key={foreign}"), foreign),

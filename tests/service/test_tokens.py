@@ -20,7 +20,7 @@ from argon2 import PasswordHasher
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.service.accounts.clients import Clients, KnownClient
+from airflow_training.service.accounts.clients import Clients, RegisteredClient
 from airflow_training.service.accounts.tokens import Claims, Tokens
 from airflow_training.service.database.models import SigningKey, now, open_database
 from tests.patience import wait_for
@@ -124,18 +124,18 @@ def test_a_request_without_a_valid_token_is_refused(service: RunningService, tmp
     for method, path in (("GET", "jobs"), ("POST", "jobs/a"), ("GET", "jobs/a/logs"), ("POST", "storage")):
         reply = httpx.request(method, f"{service.url}/api/v2/{path}", headers={"Authorization": header})
         assert reply.status_code == 401
-        # Who did not try to send a token is told of no mistake in it.
-        said = "" if wrong == "basic" else ', error="invalid_token"'
-        assert reply.headers["WWW-Authenticate"] == f'Bearer realm="training"{said}'
+        # Without a Bearer token in the request, there is no error in it to report.
+        error = "" if wrong == "basic" else ', error="invalid_token"'
+        assert reply.headers["WWW-Authenticate"] == f'Bearer realm="training"{error}'
         assert reply.json()["error"]["code"] == "401"
 
 
 def issued(database: str, client_id: str, lifetime: int = 60) -> str:
-    """A token as the service makes them, for a client that need not be one."""
+    """A token as the service issues it, for a client that may not exist."""
     sessions = open_database(database)
     tokens = Tokens(sessions, lifetime)
     tokens.renew_keys()
-    token = tokens.issue(KnownClient(client_id, "tenant", frozenset({"jobs:read"}), "1", now()), frozenset())
+    token = tokens.issue(RegisteredClient(client_id, "tenant", frozenset({"jobs:read"}), "1", now()), frozenset())
     with sessions() as session:
         session.get_bind().engine.dispose()
     return token
@@ -153,7 +153,7 @@ def token_of(service: RunningService, added: dict[str, str], **form: str) -> htt
 
 
 def allowed(service: RunningService, token: httpx.Response) -> dict[str, int]:
-    """What the job API says to a token, for reading, writing and the storage."""
+    """The status of a request with the token, for reading, writing and the storage."""
     header = {"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"}
     requests = {"read": ("GET", "jobs"), "write": ("DELETE", "jobs/none"), "storage": ("GET", "storage")}
     replies = {
@@ -222,7 +222,7 @@ def test_an_old_key_is_replaced_while_its_tokens_go_on(sessions_url: str) -> Non
     sessions = open_database(sessions_url)
     tokens = Tokens(sessions, lifetime=3600)
     tokens.renew_keys()
-    client = KnownClient("me", "tenant", frozenset({"jobs:read"}), "1", now())
+    client = RegisteredClient("me", "tenant", frozenset({"jobs:read"}), "1", now())
     before = tokens.issue(client, client.scope)
     age_keys(sessions, timedelta(days=30, minutes=10))
     tokens.renew_keys()
@@ -251,7 +251,7 @@ def test_a_client_is_added_by_command_and_its_secret_is_kept_as_a_hash_only(serv
     assert b"$argon2id$" in b"".join(file.read_bytes() for file in files)
 
 
-def test_a_client_that_comes_again_is_known_until_its_secret_is_another(
+def test_a_verified_secret_is_cached_until_it_is_rotated(
     sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, others = Clients(sessions), Clients(sessions)
@@ -266,7 +266,9 @@ def test_a_client_that_comes_again_is_known_until_its_secret_is_another(
     monkeypatch.setattr(PasswordHasher, "verify", counted)
 
     def comes(secret: str) -> bool:
-        return (known.recall(client.client_id, secret) or known.authenticate(client.client_id, secret)) is not None
+        return (
+            known.authenticate_cached(client.client_id, secret) or known.authenticate(client.client_id, secret)
+        ) is not None
 
     assert comes(client.client_secret)
     assert comes(client.client_secret)
@@ -291,15 +293,15 @@ def test_a_client_that_comes_again_is_known_until_its_secret_is_another(
         ),
         (
             ("rotate", "nobody"),
-            "There is no client 'nobody': `airflow-training clients list` shows those there are. [AT-566]\n",
+            "There is no client 'nobody': `airflow-training clients list` shows all clients. [AT-566]\n",
         ),
         (
             ("remove", "nobody"),
-            "There is no client 'nobody': `airflow-training clients list` shows those there are. [AT-566]\n",
+            "There is no client 'nobody': `airflow-training clients list` shows all clients. [AT-566]\n",
         ),
     ],
 )
-def test_a_mistake_is_one_sentence(service: RunningService, arguments: Sequence[str], sentence: str) -> None:
+def test_an_error_is_one_sentence(service: RunningService, arguments: Sequence[str], sentence: str) -> None:
     done = command("clients", *arguments, *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
@@ -310,7 +312,7 @@ def test_an_id_that_is_taken_is_refused(service: RunningService) -> None:
     clients(service, "add", "twice")
     done = command("clients", "add", "twice", *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "The client 'twice' is there already: choose another id. [AT-564]\n"
+    assert done.stderr == "The client 'twice' exists already: choose another id. [AT-564]\n"
 
 
 @on_both
@@ -329,19 +331,19 @@ def test_a_secret_that_was_chosen_elsewhere_is_taken_and_not_shown(service: Runn
     given.write_text(secrets.token_hex())
     done = command("clients", "add", chosen["client_id"], "--secret-file", str(given), *service.options_of_commands)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"The client '{chosen['client_id']}' is there already, with another secret")
+    assert done.stderr.startswith(f"The client '{chosen['client_id']}' exists already, with another secret")
     clients(service, "rotate", chosen["client_id"], "--secret-file", str(given))
     assert refused(service, token)
     assert token_of(service, {**chosen, "client_secret": given.read_text()}).status_code == 200
 
 
 @pytest.mark.parametrize("secret", [b"", b"short", b"with a space in it, and long enough", b"\xff" * 40])
-def test_a_secret_that_is_none_is_refused(service: RunningService, tmp_path: Path, secret: bytes) -> None:
+def test_an_invalid_secret_is_refused(service: RunningService, tmp_path: Path, secret: bytes) -> None:
     given = tmp_path / "secret"
     given.write_bytes(secret)
     done = command("clients", "add", "--secret-file", str(given), *service.options_of_commands)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "A client secret has 32 to 255 characters of ASCII, and no spaces. [AT-563]\n"
+    assert done.stderr == "A client secret must have 32 to 255 ASCII characters and no spaces. [AT-563]\n"
 
 
 def clients(service: RunningService, *arguments: str) -> str:

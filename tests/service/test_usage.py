@@ -69,7 +69,7 @@ def test_a_job_that_is_busy_and_holds_memory_is_seen_to_also_by_a_service_that_w
     assert times == sorted(set(times))
     assert all(sample["cpus"] < 1.6 and sample["memory"] < 900 for sample in told["samples"]), told
     assert all(sample["gpus"] is None and sample["gpu_memory"] is None for sample in told["samples"])
-    assert told["asked"] == told["granted"] == {"cpus": 1, "memory": 900, "gpus": 0}
+    assert told["requested"] == told["allocated"] == {"cpus": 1, "memory": 900, "gpus": 0}
 
 
 def test_a_file_that_a_job_has_written_is_not_taken_for_its_memory(tenant: Tenant) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_training.service.runners.supervisor.usage import Sample
-from airflow_training.service.runners.supervisor.usage_file import MOST, USAGE_FILE, UsageFile
+from airflow_training.service.runners.supervisor.usage import MOST, USAGE_FILE, Sample, UsageFile
 from tests.patience import wait_for
 from tests.service.support import Tenant, on_both
 
@@ -44,22 +43,22 @@ def test_a_job_that_waits_has_no_samples_and_says_what_it_asks_for_and_would_get
     waits = tenant.submit("true", resources={**WHOLE_MACHINE, "memory": 10**9})
     told = usage(tenant, waits)
     assert told["samples"] == []
-    assert told["asked"] == {"cpus": 100_000, "memory": 10**9, "gpus": 0}
-    assert 0 < told["granted"]["cpus"] < 10_000
-    assert 0 < told["granted"]["memory"] < 10**9
+    assert told["requested"] == {"cpus": 100_000, "memory": 10**9, "gpus": 0}
+    assert 0 < told["allocated"]["cpus"] < 10_000
+    assert 0 < told["allocated"]["memory"] < 10**9
     tenant.http.delete(f"jobs/{waits}")
     tenant.http.delete(f"jobs/{first}")
 
 
-def test_a_long_job_is_thinned_to_as_many_points_as_are_wanted(tenant: Tenant, long_job: str) -> None:
+def test_a_long_job_is_downsampled_to_the_requested_points(tenant: Tenant, long_job: str) -> None:
     everything = usage(tenant, long_job, points=10_000)["samples"]
     assert len(everything) == MOST
     assert len(usage(tenant, long_job)["samples"]) <= 500
     for points in (2, 3, 10, 1000):
-        thinned = usage(tenant, long_job, points=points)["samples"]
-        assert 2 <= len(thinned) <= points
-        assert (thinned[0], thinned[-1]) == (everything[0], everything[-1])
-        assert (PEAK.memory in [sample["memory"] for sample in thinned]) == (points > 3)
+        sampled = usage(tenant, long_job, points=points)["samples"]
+        assert 2 <= len(sampled) <= points
+        assert (sampled[0], sampled[-1]) == (everything[0], everything[-1])
+        assert (PEAK.memory in [sample["memory"] for sample in sampled]) == (points > 3)
 
 
 @pytest.mark.parametrize("points", ["1", "0", "-5", "10001", "many", "", "1e3", "nan"])
@@ -90,13 +89,13 @@ def test_a_file_that_is_broken_is_answered_without_what_is_broken(tenant: Tenant
     assert usage(tenant, job_id)["samples"] == []
 
 
-def test_what_was_granted_stays_when_the_machine_is_another_one(tenant: Tenant) -> None:
+def test_what_was_allocated_stays_when_the_machine_is_another_one(tenant: Tenant) -> None:
     job_id = tenant.submit("true", resources={"cpus": 1, "memory": 256})
     tenant.wait(job_id)
-    assert usage(tenant, job_id)["granted"] == {"cpus": 1, "memory": 256, "gpus": 0}
+    assert usage(tenant, job_id)["allocated"] == {"cpus": 1, "memory": 256, "gpus": 0}
     started = file_of(tenant, job_id).with_name("spec.json")
     started.write_text(started.read_text().replace('"memory": 256', '"memory": 128'))
-    assert usage(tenant, job_id)["granted"]["memory"] == 128
+    assert usage(tenant, job_id)["allocated"]["memory"] == 128
 
 
 @pytest.mark.parametrize("instead", ["mkdir", "mkfifo", "ln -s /dev/zero"])

@@ -1,4 +1,4 @@
-"""Samples of what a job uses: how they are taken, kept within bounds, and thinned."""
+"""Samples of what a job uses: how they are taken, kept within bounds, and downsampled."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_training.api.usage import UsageSample
-from airflow_training.service.insights.usage_downsampling import thin
+from airflow_training.api.insights import UsageSample
+from airflow_training.service.insights.downsampling import downsample_usage
 from airflow_training.service.runners.container.usage import used
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.process.meter import ProcessMeter
+from airflow_training.service.runners.process.limits import ProcessMeter
 from airflow_training.service.runners.ray.frames import FrameReader, FrameWriter
 from airflow_training.service.runners.supervisor import usage
-from airflow_training.service.runners.supervisor.gpu_meter import GpuMeter
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.usage import Sample, Sampler, Used
-from airflow_training.service.runners.supervisor.usage_file import MOST, USAGE_FILE, UsageFile, halved, read_usage
+from airflow_training.service.runners.supervisor.usage import (
+    MOST,
+    USAGE_FILE,
+    GpuMeter,
+    Sample,
+    Sampler,
+    UsageFile,
+    Used,
+    halved,
+    read_usage,
+)
 
 MEGABYTE = 1024 * 1024
 
@@ -58,7 +66,7 @@ def test_what_was_kept_is_read_by_the_next_one_that_goes_on(tmp_path: Path) -> N
     assert read_usage(tmp_path) == [sample(number) for number in range(3)]
 
 
-def test_a_sample_that_is_told_again_is_kept_once(tmp_path: Path) -> None:
+def test_a_repeated_sample_is_kept_once(tmp_path: Path) -> None:
     for number in (0, 1, 2, 1, 2, 3):
         UsageFile(tmp_path).add(sample(number))
     assert read_usage(tmp_path) == [sample(number) for number in range(4)]
@@ -139,7 +147,7 @@ def test_a_broken_line_is_left_out_and_the_file_goes_on(tmp_path: Path, broken: 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_whatever_is_in_the_file_harms_nobody(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_content_of_the_file_is_harmless(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("state")
     (folder / USAGE_FILE).write_bytes(content)
     before = read_usage(folder)
@@ -147,7 +155,7 @@ def test_whatever_is_in_the_file_harms_nobody(tmp_path_factory: pytest.TempPathF
     assert read_usage(folder) == [*before, Sample(1e14, 1.0, 1.0)]
 
 
-def test_a_file_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_harmless(tmp_path: Path) -> None:
     (tmp_path / USAGE_FILE).mkdir()
     UsageFile(tmp_path).add(sample(0))
     UsageFile(tmp_path / "gone").add(sample(0))
@@ -175,14 +183,14 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# Thinning
+# Downsampling
 
 
 @settings(deadline=None)
 @given(series, st.integers(2, 40))
-def test_thinning_keeps_the_ends_and_the_peaks(samples: list[Sample], points: int) -> None:
+def test_downsampling_keeps_the_ends_and_the_peaks(samples: list[Sample], points: int) -> None:
     before = [UsageSample(**one._asdict()) for one in samples]
-    after = thin(before, points)
+    after = downsample_usage(before, points)
     assert len(after) <= points
     assert [one for one in before if one in after] == after
     if before:
@@ -208,7 +216,7 @@ def test_a_job_of_a_month_is_sampled_often_at_first_and_then_more_and_more_rarel
     sampler = Sampler(taken.append, ())
     month = 30 * 24 * 3600
     while now[0] < month:
-        sampler.look(lambda: Used(now[0] / 2, 5.0))
+        sampler.sample_if_due(lambda: Used(now[0] / 2, 5.0))
         now[0] += 1.0
     assert [one.time for one in taken[:10]] == [2.0 * number for number in range(1, 11)]
     assert len(taken) < 20_000
@@ -225,18 +233,18 @@ def test_what_cannot_be_measured_is_tried_again_with_the_next_sample() -> None:
 
     for _ in range(3):
         with suppress(OSError):
-            sampler.look(fails)
+            sampler.sample_if_due(fails)
     assert len(tries) == 1
 
 
-def test_what_is_counted_anew_gives_no_negative_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_counter_that_restarts_gives_no_negative_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Sample] = []
     ticks = count(0, 3)
     monkeypatch.setattr(usage, "time", SimpleNamespace(monotonic=lambda: next(ticks), time=lambda: 1.0))
     sampler = Sampler(taken.append, ())
     for seconds in (10.0, 16.0, 1.0, 7.0):
-        sampler.look(lambda seconds=seconds: Used(seconds, 0.0))  # type: ignore[misc]
-    sampler.look(lambda: None)
+        sampler.sample_if_due(lambda seconds=seconds: Used(seconds, 0.0))  # type: ignore[misc]
+    sampler.sample_if_due(lambda: None)
     assert [one.cpus for one in taken] == [1.0, 1.0]
 
 
@@ -306,11 +314,11 @@ def test_samples_of_a_node_of_ray_arrive_and_what_is_none_is_left_out(tmp_path: 
     writer = FrameWriter(lines.append, 1000)
     log = JobLog(tmp_path, limit=1000)
     reader = FrameReader(log, taken.append)
-    writer.tell(usage=sample(1))
+    writer.event(usage=sample(1))
     writer.write(b"out")
     for nonsense in ([], "x", None, [1, 2], [float("inf")] * 5, {"time": 1}):
-        writer.tell(usage=nonsense)
-    writer.tell(usage=sample(2))
+        writer.event(usage=nonsense)
+    writer.event(usage=sample(2))
     reader.write("".join(lines).encode())
     log.close()
     assert taken == [sample(1), sample(2)]
@@ -318,11 +326,11 @@ def test_samples_of_a_node_of_ray_arrive_and_what_is_none_is_left_out(tmp_path: 
     assert json.loads(lines[0])["usage"] == list(sample(1))
 
 
-# Graphics processors: there are none on most machines, so a stand-in for NVIDIA's library tells of some.
+# Most machines have no GPUs: a fake of NVIDIA's library has some.
 
 
 class Driver(ModuleType):
-    """Two processors, one known by its number and one by its UUID; `fault` is where it fails."""
+    """Two GPUs, one with a number and one with a UUID as its id; `fault` is the function that fails."""
 
     class NVMLError(Exception):
         """What the library raises."""
@@ -353,7 +361,7 @@ class Driver(ModuleType):
         return SimpleNamespace(used=(1000, 500)[handle] * MEGABYTE)
 
 
-def test_graphics_processors_of_the_job_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_the_job_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
     assert GpuMeter(["0", "GPU-b"]).read() == (1.25, 1500)
     assert GpuMeter(["GPU-b"]).read() == (0.25, 500)
@@ -366,14 +374,12 @@ def test_a_driver_that_fails_leaves_the_rest_of_the_sample(monkeypatch: pytest.M
     assert [meter.read(), meter.read()] == [(None, None)] * 2
 
 
-def test_a_machine_without_driver_or_library_tells_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_driver_or_library_has_no_gpu_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert GpuMeter(["0"]).read() == (None, None)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert GpuMeter(["0"]).read() == (None, None)
 
 
-def test_who_asks_for_no_graphics_processor_does_not_load_the_library() -> None:
-    program = (
-        "import sys; from airflow_training.service.runners.supervisor.gpu_meter import GpuMeter as M; M([]).read()"
-    )
+def test_a_job_without_gpus_does_not_load_the_library() -> None:
+    program = "import sys; from airflow_training.service.runners.supervisor.usage import GpuMeter as M; M([]).read()"
     subprocess.run([sys.executable, "-c", f"{program}; sys.exit('pynvml' in sys.modules)"], check=True)

@@ -79,9 +79,9 @@ def test_lines_are_kept_back_to_come_together_and_an_end_is_not(tenant: Tenant) 
     follower = Follower(tenant, talks, ends)
     follower.ask_until(lambda: follower.sees(talks, "RUNNING") and follower.sees(ends, "RUNNING"), "the start of both")
 
-    told = follower.ask(linger=2)
+    told = follower.ask(batch_window=2)
     assert len(told[talks].records.splitlines()) > 5
-    with waiting(lambda: follower.ask(linger=10)) as asked:
+    with waiting(lambda: follower.ask(batch_window=10)) as asked:
         tell(tenant, ends, "end")
         told = asked.result()
     assert told[ends].status
@@ -112,7 +112,7 @@ def test_of_another_tenants_job_nothing_is_told(new_tenant: Callable[[], Tenant]
     one, other = new_tenant(), new_tenant()
     job_id = one.submit("echo mine")
     one.wait(job_id)
-    asked = {"jobs": {job_id: {"offset": 0, "seen": ""}}}
+    asked = {"jobs": {job_id: {"offset": 0, "etag": ""}}}
     theirs, mine = other.http.post("watch", json=asked), one.http.post("watch", json=asked)
     assert theirs.content == f'{{"job_id": "{job_id}", "unknown": true}}\n'.encode()
     assert b"mine" in mine.content
@@ -127,7 +127,7 @@ def test_an_unknown_job_is_news_at_once_until_it_is_submitted(tenant: Tenant) ->
     job_id, blocker = str(uuid4()), tenant.submit(until_told("go"), resources=WHOLE_MACHINE)
     follower = Follower(tenant, blocker)
     follower.ask_until(lambda: follower.sees(blocker, "RUNNING") and not follower.ask(wait=0), "no news")
-    asked = {"jobs": {**follower.known, job_id: {"offset": 0, "seen": ""}}, "wait": LONGEST}
+    asked = {"jobs": {**follower.known, job_id: {"offset": 0, "etag": ""}}, "wait": LONGEST}
     for _ in range(2):
         reply = tenant.http.post("watch", json=asked, timeout=AT_ONCE)
         assert read(reply) == {job_id: None}

@@ -22,7 +22,7 @@ def test_nothing_to_watch_is_no_news_at_once(tenant: Tenant) -> None:
     assert read(tenant.http.post("watch", json={"jobs": {}, "wait": LONGEST}, timeout=AT_ONCE)) == {}
 
 
-NOTHING_KNOWN = {"offset": 0, "seen": ""}
+NOTHING_KNOWN = {"offset": 0, "etag": ""}
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ NOTHING_KNOWN = {"offset": 0, "seen": ""}
         ("{", "the body: Invalid JSON"),
         ("[]", "the body: "),
         ("{}", "jobs: Field required"),
-        ({"jobs": {"a": {"offset": -1, "seen": ""}}}, "jobs.a.offset: "),
-        ({"jobs": {"a": {"offset": "0", "seen": ""}}}, "jobs.a.offset: "),
-        ({"jobs": {"a": {"offset": 0, "seen": "x" * 65}}}, "jobs.a.seen: "),
-        ({"jobs": {"a": {"offset": 0}}}, "jobs.a.seen: "),
+        ({"jobs": {"a": {"offset": -1, "etag": ""}}}, "jobs.a.offset: "),
+        ({"jobs": {"a": {"offset": "0", "etag": ""}}}, "jobs.a.offset: "),
+        ({"jobs": {"a": {"offset": 0, "etag": "x" * 65}}}, "jobs.a.etag: "),
+        ({"jobs": {"a": {"offset": 0}}}, "jobs.a.etag: "),
         ({"jobs": {"../a": NOTHING_KNOWN}}, "String should match pattern"),
         ({"jobs": {"a\n": NOTHING_KNOWN}}, "String should match pattern"),
         ({"jobs": {"a" * 65: NOTHING_KNOWN}}, "String should match pattern"),
@@ -43,7 +43,7 @@ NOTHING_KNOWN = {"offset": 0, "seen": ""}
         ({"jobs": {}, "wait": 30.5}, "wait: "),
         ({"jobs": {}, "wait": float("nan")}, "wait: "),
         ({"jobs": {str(number): NOTHING_KNOWN for number in range(10_001)}}, "at most 10000"),
-        ({"jobs": {f"/{number}": NOTHING_KNOWN for number in range(1000)}}, "and 990 mistakes more"),
+        ({"jobs": {f"/{number}": NOTHING_KNOWN for number in range(1000)}}, "and 990 more"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -61,7 +61,7 @@ def test_a_request_of_more_than_a_megabyte_is_refused(tenant: Tenant) -> None:
 
 
 def test_ten_thousand_jobs_are_taken_in_one_request(tenant: Tenant) -> None:
-    asked = {"jobs": {str(uuid4()): {"offset": 10**9, "seen": "0" * 12} for _ in range(10_000)}}
+    asked = {"jobs": {str(uuid4()): {"offset": 10**9, "etag": "0" * 12} for _ in range(10_000)}}
     assert read(tenant.http.post("watch", json=asked)) == dict.fromkeys(asked["jobs"])
 
 

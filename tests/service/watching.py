@@ -19,15 +19,15 @@ from tests.service.support import Tenant
 
 KILOBYTE = 1024
 LONGEST = 30.0
-# Far less than a request waits: what is answered within this time was not waited for.
+# Far less than a request waits: a reply within this time did not wait.
 AT_ONCE = 20.0
 
 
 @dataclass
-class News:
-    """What a reply says of a job."""
+class Event:
+    """The event of a job in a reply."""
 
-    seen: str
+    etag: str
     offset: int
     size: int
     records: bytes
@@ -35,25 +35,25 @@ class News:
 
 
 class Follower:
-    """A client that follows jobs: it knows what it was told, and asks for more."""
+    """A client that watches jobs and keeps their cursors."""
 
     def __init__(self, tenant: Tenant, *job_ids: str) -> None:
         self.tenant = tenant
-        self.known = {job_id: {"offset": 0, "seen": ""} for job_id in job_ids}
+        self.known = {job_id: {"offset": 0, "etag": ""} for job_id in job_ids}
         self.records = dict.fromkeys(job_ids, b"")
         self.statuses: dict[str, dict[str, Any]] = {}
 
-    def ask(self, wait: float = LONGEST, linger: float = 0) -> dict[str, News]:
-        request = {"jobs": self.known, "wait": wait, "linger": linger}
+    def ask(self, wait: float = LONGEST, batch_window: float = 0) -> dict[str, Event]:
+        request = {"jobs": self.known, "wait": wait, "batch_window": batch_window}
         reply = self.tenant.http.post("watch", json=request, timeout=2 * LONGEST)
-        news = {job_id: told for job_id, told in read(reply).items() if told}
-        for job_id, told in news.items():
-            assert told.offset == self.known[job_id]["offset"]
-            self.known[job_id] = {"offset": told.offset + len(told.records), "seen": told.seen}
-            self.records[job_id] += told.records
-            if told.status:
-                self.statuses[job_id] = told.status
-        return news
+        events = {job_id: event for job_id, event in read(reply).items() if event}
+        for job_id, event in events.items():
+            assert event.offset == self.known[job_id]["offset"]
+            self.known[job_id] = {"offset": event.offset + len(event.records), "etag": event.etag}
+            self.records[job_id] += event.records
+            if event.status:
+                self.statuses[job_id] = event.status
+        return events
 
     def ask_until(self, reached: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + LONGEST
@@ -73,23 +73,23 @@ class Follower:
         return bool(status["finishTime"]) and self.records[job_id] == records(self.tenant, job_id)
 
 
-def read(reply: httpx.Response) -> dict[str, News | None]:
+def read(reply: httpx.Response) -> dict[str, Event | None]:
     """A reply, job by job; None for those that are unknown."""
     assert reply.status_code == 200, reply.text
     assert (reply.headers["Content-Type"], reply.headers["Cache-Control"]) == (NDJSON, "no-store")
-    rest, news = reply.content, dict[str, News | None]()
+    rest, events = reply.content, dict[str, Event | None]()
     while rest:
         line, _, rest = rest.partition(b"\n")
         facts = json.loads(line)
         job_id = facts.pop("job_id")
-        assert job_id not in news
+        assert job_id not in events
         if facts == {"unknown": True}:
-            news[job_id] = None
+            events[job_id] = None
             continue
         content, rest = rest[: facts["bytes"]], rest[facts.pop("bytes") :]
         assert content[-1:] in (b"", b"\n"), "records are whole"
-        news[job_id] = News(**{"status": None, **facts}, records=content)
-    return news
+        events[job_id] = Event(**{"status": None, **facts}, records=content)
+    return events
 
 
 def records(tenant: Tenant, job_id: str) -> bytes:
@@ -105,7 +105,7 @@ def tell(tenant: Tenant, job_id: str, name: str) -> None:
 
 
 @contextmanager
-def waiting(ask: Callable[[], dict[str, News]]) -> Iterator[Future[dict[str, News]]]:
+def waiting(ask: Callable[[], dict[str, Event]]) -> Iterator[Future[dict[str, Event]]]:
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(ask)
 

@@ -1,4 +1,4 @@
-"""The end of a log, where the triggerer is far behind: a fake, since no fault of a machine makes it so each time."""
+"""The end of a log if the triggerer is far behind: with a fake, since no real fault is reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Supervisor:
-    """Reads a piece of a log socket in each of its rounds, as Airflow's does, and answers one request."""
+    """Reads a chunk of the log socket in each of its rounds, as Airflow's does, and answers one request."""
 
     def __init__(self) -> None:
         self.log, self.triggers = socket.socketpair()
@@ -52,7 +52,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
 
 @pytest.fixture
 def found(supervisor: Supervisor) -> Iterator[Supervisor]:
-    """A supervisor whose log socket is where Airflow has Python's logging write."""
+    """A supervisor whose log socket is the stream of Python's logging, as in Airflow."""
     with supervisor.triggers.makefile("w") as stream:
         handler = logging.StreamHandler(stream)
         logging.getLogger().addHandler(handler)
@@ -86,7 +86,7 @@ async def test_triggers_that_finish_together_wait_together(supervisor: Superviso
     assert supervisor.rounds == 2 * alone
 
 
-async def test_many_lines_leave_room_in_the_log_for_those_who_log_on_the_event_loop(found: Supervisor) -> None:
+async def test_many_lines_leave_room_in_the_log_for_triggers_that_log_on_the_event_loop(found: Supervisor) -> None:
     found.fill()
     waits = asyncio.ensure_future(asyncio.to_thread(wait_for_room))
 
@@ -98,5 +98,5 @@ async def test_many_lines_leave_room_in_the_log_for_those_who_log_on_the_event_l
         found.triggers.send(b"x" * 1000)
 
 
-async def test_a_log_that_is_no_socket_is_not_waited_for() -> None:
+async def test_a_log_that_is_not_a_socket_is_not_waited_for() -> None:
     await asyncio.to_thread(wait_for_room)

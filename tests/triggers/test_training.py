@@ -1,4 +1,4 @@
-"""The trigger where Airflow lets it down; how it follows a job is tested in tests/airflow."""
+"""The trigger with faults of Airflow; tests/airflow has the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ JOB_ID = "8c3d5a3e-0000-5000-8000-000000000000"
 
 
 class Log:
-    """Keeps what a trigger says."""
+    """Records the log lines of a trigger."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -64,23 +64,23 @@ def trigger() -> TrainingTrigger:
 
 
 @pytest.mark.anyio
-async def test_a_job_whose_task_cannot_be_asked_about_is_left_alone(
+async def test_a_job_whose_task_state_cannot_be_read_is_not_canceled(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(**_: Any) -> None:
         raise RuntimeError("database is locked")
 
     monkeypatch.setattr(XCom, "aget_one", broken)
-    monkeypatch.setattr(module, "_ASK", 0.0)
+    monkeypatch.setattr(module, "TASK_STATE", RetryPolicy(budget=0))
 
     await trigger.on_kill()
 
     assert Trigger.log.lines == [
-        f"The training job {JOB_ID} is not canceled: what became of its task cannot be read (database is locked)"
+        f"The training job {JOB_ID} is not canceled: the state of its task cannot be read (database is locked)"
     ]
 
 
-def test_a_trigger_can_be_made_again_elsewhere(trigger: TrainingTrigger) -> None:
+def test_a_trigger_can_be_recreated_elsewhere(trigger: TrainingTrigger) -> None:
     _, arguments = trigger.serialize()
 
     assert TrainingTrigger(**arguments).serialize()[1] == arguments
@@ -108,7 +108,7 @@ def test_an_error_in_the_triggerer_is_the_same_error_on_the_worker(error: Traini
 
 
 @pytest.mark.anyio
-async def test_a_trigger_that_is_taken_for_that_of_the_next_try_waits_for_the_end_of_its_worker(
+async def test_a_trigger_that_is_mistaken_for_that_of_the_next_try_waits_for_the_end_of_its_worker(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -133,7 +133,7 @@ async def test_a_trigger_that_is_taken_for_that_of_the_next_try_waits_for_the_en
 
 
 @pytest.mark.anyio
-async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_the_job(
+async def test_an_unread_log_does_not_cost_the_event_of_the_job(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken() -> None:
@@ -141,7 +141,7 @@ async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_th
 
     monkeypatch.setattr(module, "log_is_read", broken)
     monkeypatch.setattr(module, "_SHORTEST", 0.0)
-    monkeypatch.setattr(shared_watcher, "PATIENCE", RetryPolicy(budget=0, first=0.01))
+    monkeypatch.setattr(shared_watcher, "FOLLOW", RetryPolicy(budget=0, first=0.01))
 
     (event,) = [event async for event in trigger.run()]
 
@@ -150,7 +150,7 @@ async def test_a_log_that_may_not_have_been_read_does_not_cost_what_became_of_th
 
 
 class Airflow:
-    """Answers what a trigger asks its supervisor."""
+    """Answers the requests of a trigger to its supervisor."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -189,7 +189,7 @@ async def test_a_task_that_is_not_found_has_ended(
 
 
 @pytest.mark.anyio
-async def test_an_airflow_that_fails_for_a_moment_is_asked_again_what_became_of_a_task(
+async def test_the_state_of_a_task_is_requested_again_after_a_temporary_failure(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow = Airflow(refusal(500), NO_XCOM, TaskStatesResult(task_states={"run": {"train": "deferred"}}))
@@ -197,11 +197,11 @@ async def test_an_airflow_that_fails_for_a_moment_is_asked_again_what_became_of_
 
     await trigger.on_kill()
 
-    assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task goes on, it is deferred"
+    assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task continues, it is deferred"
 
 
 @pytest.mark.anyio
-async def test_an_on_kill_that_airflow_cuts_off_is_finished(
+async def test_an_on_kill_that_airflow_cancels_is_completed(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
@@ -234,7 +234,7 @@ async def test_an_on_kill_that_airflow_cuts_off_is_finished(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("lost", [False, True])
-async def test_a_log_that_was_lost_with_its_triggerer_begins_again(
+async def test_a_log_that_was_lost_with_its_triggerer_starts_again(
     trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: bool
 ) -> None:
     written = tmp_path / "dag_id=dag" / "run_id=run" / "task_id=train" / "attempt=1.log.trigger.7.log"

@@ -19,7 +19,7 @@ from airflow_training.triggers.shared_watcher import shared_watcher
 pytestmark = pytest.mark.anyio
 
 
-async def test_all_who_use_a_connection_share_a_watcher_while_one_of_them_does(training_connection: str) -> None:
+async def test_triggers_with_the_same_connection_share_a_watcher(training_connection: str) -> None:
     async with AsyncExitStack() as stack:
         joined = [stack.enter_async_context(shared_watcher(training_connection, None)) for _ in range(20)]
         watchers = await asyncio.gather(*joined)
@@ -33,7 +33,7 @@ async def test_all_who_use_a_connection_share_a_watcher_while_one_of_them_does(t
         assert later not in watchers
 
 
-async def test_who_comes_after_the_connection_was_edited_does_not_join_those_before(
+async def test_an_edited_connection_gets_another_watcher(
     training_connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable = f"AIRFLOW_CONN_{training_connection.upper()}"
@@ -47,10 +47,10 @@ async def test_who_comes_after_the_connection_was_edited_does_not_join_those_bef
         assert await before.client.find("nothing") is None
 
 
-async def test_a_connection_that_is_not_there_any_more_is_an_error_to_each_that_a_retry_may_heal(
+async def test_a_missing_connection_is_a_retryable_error_for_each_trigger(
     training_connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=0, first=0.01))
+    monkeypatch.setattr(watchers, "FOLLOW", RetryPolicy(budget=0, first=0.01))
 
     async def join() -> None:
         async with shared_watcher("no_such_connection", None):
@@ -64,7 +64,7 @@ async def test_a_connection_that_is_not_there_any_more_is_an_error_to_each_that_
 async def test_a_connection_that_cannot_be_read_for_a_moment_is_waited_for(
     training_connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "PATIENCE", RetryPolicy(budget=30, first=0.01))
+    monkeypatch.setattr(watchers, "FOLLOW", RetryPolicy(budget=30, first=0.01))
     variable = f"AIRFLOW_CONN_{training_connection.upper()}"
     there = os.environ[variable]
     monkeypatch.delenv(variable)
@@ -84,10 +84,10 @@ async def test_a_connection_that_cannot_be_read_for_a_moment_is_waited_for(
     assert tried == 3
 
 
-async def test_who_comes_while_the_connection_cannot_be_read_joins_the_watcher_that_works(
+async def test_while_the_connection_cannot_be_read_triggers_share_the_existing_watcher(
     training_connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "_MOMENT", 0.1)
+    monkeypatch.setattr(watchers, "_READ_TIMEOUT", 0.1)
     async with shared_watcher(training_connection, None) as before:
         monkeypatch.delenv(f"AIRFLOW_CONN_{training_connection.upper()}")
         async with shared_watcher(training_connection, None) as after:

@@ -1,8 +1,8 @@
-"""Having the news of many jobs taken: in one thread, by turns.
+"""Delivery of updates: in one thread, the jobs by turns.
 
-To take news is to write lines into a task log, for which Airflow takes up to half a millisecond each. In a thread the
-event loop goes on meanwhile. Those of all jobs together, since a thread for each would cost more than the lines; by
-turns, so that a job which floods its log keeps no other waiting.
+Writing a line into a task log takes Airflow up to half a millisecond, so it happens in a thread and does not block the
+event loop. One thread serves all jobs, since a thread for each costs more than the lines; it serves them by turns, so
+that a job which floods its log delays no other.
 
 If Airflow reads more slowly than lines are written, turns take longer. Once the updates of a job have been queued for
 `LATE` seconds, all its queued lines are batched into one log record. The longer the queue, the larger the batches, so
@@ -16,73 +16,73 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 
-from airflow_training.client.follow.subscription import Follower
-from airflow_training.client.follow.update import News
+from airflow_training.client.follow.subscription import Subscription
+from airflow_training.client.follow.update import Update
 
-# Lines of all jobs that one thread takes; the way into a thread and back takes as long as a line or two.
-_LINES_OF_A_TURN = 250
+# Lines of all jobs per call of the thread; the way there and back takes as long as a line or two.
+_MAX_LINES_PER_CALL = 250
 
 
-class Turns:
-    """Those whose news wait to be taken.
+class Delivery:
+    """The queue of all jobs with updates to deliver.
 
     Args:
-        room: Waits in the thread until there is room for the lines of a job, called before each piece.
+        wait_for_room: Blocks until there is room for lines, called in the thread before each update with lines.
     """
 
-    def __init__(self, room: Callable[[], None] = lambda: None) -> None:
-        self._room = room
-        self._waiting: deque[Follower] = deque()
+    def __init__(self, wait_for_room: Callable[[], None] = lambda: None) -> None:
+        self._wait_for_room = wait_for_room
+        self._waiting: deque[Subscription] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def tell(self, follower: Follower, pieces: Sequence[News]) -> None:
-        """Have news taken when it is their turn."""
-        if not follower.waits:
-            self._waiting.append(follower)
-        follower.tell(pieces)
+    def queue(self, subscription: Subscription, updates: Sequence[Update]) -> None:
+        """Queue updates of a job."""
+        if not subscription.has_queued:
+            self._waiting.append(subscription)
+        subscription.queue(updates)
         if not self._task or self._task.done():
-            # What the one who came first logs or has in its context is no matter of the others'.
+            # The task must not inherit the context of the first subscription.
             self._task = Context().run(asyncio.ensure_future, self._work())
 
     async def _work(self) -> None:
-        while turn := self._next():
+        while batch := self._next():
             try:
-                errors = await asyncio.to_thread(_take, turn, self._room)
+                errors = await asyncio.to_thread(_deliver, batch, self._wait_for_room)
             except Exception as error:  # noqa: BLE001 - no thread can be started, for instance
-                errors = [error] * len(turn)
-            for (follower, news), failure in zip(turn, errors, strict=True):
+                errors = [error] * len(batch)
+            for (subscription, update), failure in zip(batch, errors, strict=True):
                 if failure:
-                    follower.leave()
-                    follower.fail(failure)
+                    subscription.close()
+                    subscription.fail(failure)
                 else:
-                    follower.taken(news)
+                    subscription.delivered(update)
 
-    def _next(self) -> list[tuple[Follower, News]]:
-        turn: list[tuple[Follower, News]] = []
+    def _next(self) -> list[tuple[Subscription, Update]]:
+        batch: list[tuple[Subscription, Update]] = []
         lines = 0
-        while self._waiting and lines < _LINES_OF_A_TURN:
-            follower = self._waiting.popleft()
-            if not follower.waits:
-                continue  # it left
-            news = follower.next_piece()
-            turn.append((follower, news))
-            lines += max(len(news.records), 1)
-            if follower.waits:
-                self._waiting.append(follower)
-        return turn
+        while self._waiting and lines < _MAX_LINES_PER_CALL:
+            subscription = self._waiting.popleft()
+            if not subscription.has_queued:
+                continue  # it was closed
+            update = subscription.next_update()
+            batch.append((subscription, update))
+            lines += max(len(update.records), 1)
+            if subscription.has_queued:
+                self._waiting.append(subscription)
+        return batch
 
 
-def _take(turn: Sequence[tuple[Follower, News]], room: Callable[[], None]) -> list[Exception | None]:
-    failed: dict[Follower, Exception] = {}
+def _deliver(batch: Sequence[tuple[Subscription, Update]], wait_for_room: Callable[[], None]) -> list[Exception | None]:
+    failed: dict[Subscription, Exception] = {}
     errors = []
-    for follower, news in turn:
-        # What comes after a piece that is missing is not taken: the log is to be resumed before the gap.
-        if follower not in failed:
+    for subscription, update in batch:
+        # Nothing is written behind a gap: following is resumed before it.
+        if subscription not in failed:
             try:
-                if news.records:
-                    room()
-                follower.take(news)
-            except Exception as error:  # noqa: BLE001 - it is raised where the job is followed
-                failed[follower] = error
-        errors.append(failed.get(follower))
+                if update.records:
+                    wait_for_room()
+                subscription.write(update)
+            except Exception as error:  # noqa: BLE001 - raised by `Subscription.changed`
+                failed[subscription] = error
+        errors.append(failed.get(subscription))
     return errors

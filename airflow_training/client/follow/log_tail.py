@@ -1,27 +1,27 @@
-"""The end of a job's log: what has been read of it, and the lines that this makes."""
+"""The tail of a job's log: how far it is read, and its new lines."""
 
 from __future__ import annotations
 
 from airflow_training.api.log import LogDecoder, LogRecord
 
-MOST_AT_ONCE = 4 * 1024 * 1024
-"""Bytes of log that are delivered where a job writes faster than it is read; of what is beyond, the end only."""
+MAX_BACKLOG = 4 * 1024 * 1024
+"""Bytes of log delivered without a pause if a job writes faster than it is read; then all but the end is skipped."""
 
 _END = 256 * 1024
-# A record on the wire may be this much longer than its line; lines that are cut count at least this part of them.
+# The record of a line on the wire may be this many times as long; shortened lines count at least this part of it.
 _FRAMING = 8
 
 
 class LogTail:
-    """A job's log, read on from where the last piece ended.
+    """A job's log, read on from the end of the last piece.
 
     Args:
         offset: The byte to begin at.
-        within_a_line: Whether that may be in the middle of a line, whose rest is then left out.
+        within_a_line: Whether that may be in the middle of a line, whose rest is then skipped.
 
     Attributes:
-        offset: All bytes before this one were delivered as whole lines.
-        read_until: The byte with which the next piece is to begin.
+        offset: All bytes before this one are delivered as whole lines.
+        read_until: The byte at which the next piece begins.
     """
 
     def __init__(self, offset: int, *, within_a_line: bool = False) -> None:
@@ -31,24 +31,24 @@ class LogTail:
         self._within_a_line = within_a_line
         self._delivered = 0
 
-    def take(self, content: bytes, *, ndjson: bool, size: int | None, more: bool, last: bool) -> list[LogRecord]:
-        """Take the next piece and return the lines that are complete now.
+    def feed(self, content: bytes, *, ndjson: bool, size: int | None, more: bool, last: bool) -> list[LogRecord]:
+        """Add the next piece and return the lines that are complete now.
 
         Args:
             content: The bytes.
-            ndjson: Whether they are NDJSON records; otherwise they are plain text.
-            size: Bytes of the whole log; None where the service does not tell.
+            ndjson: Whether they are NDJSON records, or else plain text.
+            size: Bytes of the whole log; None if the service does not return it.
             more: Whether the service has more already.
-            last: Whether nothing comes any more: a line without an end is delivered too.
+            last: Whether the log ends here: a line without an end is returned too.
         """
         self.read_until += len(content)
         records = self._decode(content, ndjson=ndjson, last=last)
         self._delivered += max(sum(len(record.line) for record in records), len(content) // _FRAMING)
         if not more:
             self._delivered = 0
-        elif self._delivered >= MOST_AT_ONCE:
+        elif self._delivered >= MAX_BACKLOG:
             self._delivered = 0
-            records += self._leave_out(size)
+            records += self._skip(size)
         return records
 
     def _decode(self, content: bytes, *, ndjson: bool, last: bool) -> list[LogRecord]:
@@ -67,14 +67,14 @@ class LogTail:
         self.offset = self.read_until - self._decoder.pending
         return records
 
-    def _leave_out(self, size: int | None) -> list[LogRecord]:
-        """Go on near the end of a log that is longer than what is delivered at once, and say so."""
-        # One byte earlier, so that what comes before the first line feed never is a whole line.
+    def _skip(self, size: int | None) -> list[LogRecord]:
+        """Continue near the end of the log, with a line about the skipped part."""
+        # One byte earlier, so that the bytes before the first line feed are never a whole line.
         begin = (size or 0) - _END - 1
         if begin <= self.read_until or not self._decoder:
             return []
         records = self._decoder.flush()
-        said = f"[about {begin - self.read_until:,} bytes of the log are left out here: there is too much at once]"
+        note = f"[about {begin - self.read_until:,} bytes of the log are left out here: there is too much at once]"
         self.read_until = begin
         self._within_a_line = True
-        return [*records, LogRecord(said, records[-1].time if records else None)]
+        return [*records, LogRecord(note, records[-1].time if records else None)]

@@ -1,4 +1,4 @@
-"""Following a job of a service that has to be asked again and again: it does not know the watch extension."""
+"""Following a job of a service without the watch extension, by polling."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from anyio import fail_after
 
-from airflow_training.api.log import LogRecord
 from airflow_training.api.status import JobStatus
+from airflow_training.api.watch import WatchEvent
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.follow.log_tail import LogTail
-from airflow_training.client.follow.update import INTERVAL, News
+from airflow_training.client.follow.update import INTERVAL
 from airflow_training.exceptions import TrainingError
 
-# Seconds that a log may take while its job runs: the job's status must not wait for it.
-_LOG_PATIENCE = 30.0
-# A job that writes nothing is asked less and less often whether it does, down to once in so many seconds.
-_LONGEST_PAUSE = 5.0
-_LONGER = 1.5
-# Those who began together do not ask together for ever.
+# Seconds that a log request may take while its job runs: it must not delay the status.
+_LOG_TIMEOUT = 30.0
+# The log of a quiet job is polled at growing intervals, up to this many seconds.
+_MAX_PAUSE = 5.0
+_PAUSE_FACTOR = 1.5
+# Subscriptions that began together drift apart.
 _JITTER = 0.1
 
 
 class StatusList:
-    """The statuses of many jobs, of which one request tells all.
+    """The statuses of many jobs, from one request.
 
     Args:
         client: The service.
-        followers: Tells how many jobs are followed: one alone is asked for by its id.
+        followed: Returns the number of followed jobs; a single one is requested by its id.
     """
 
-    def __init__(self, client: TrainingClient, followers: Callable[[], int]) -> None:
+    def __init__(self, client: TrainingClient, followed: Callable[[], int]) -> None:
         self._client = client
-        self._followers = followers
+        self._followed = followed
         self._listing: asyncio.Task[dict[str, JobStatus]] | None = None
-        self._good_until = 0.0
+        self._valid_until = 0.0
 
     async def status(self, job_id: str) -> JobStatus:
-        """Tell where a job stands, as it was at most a second ago.
+        """Return a job's status, at most a second old.
 
         Raises:
             JobLost: The service does not know it.
         """
-        if self._followers() < 2:
+        if self._followed() < 2:
             return await self._client.status(job_id)
-        if not self._listing or (self._listing.done() and time.monotonic() >= self._good_until):
+        if not self._listing or (self._listing.done() and time.monotonic() >= self._valid_until):
             self._listing = asyncio.ensure_future(self._list())
         # A finished job may have dropped off the list.
         return (await asyncio.shield(self._listing)).get(job_id) or await self._client.status(job_id)
@@ -56,68 +56,67 @@ class StatusList:
         try:
             return {status.job_id: status for status in await self._client.jobs()}
         finally:
-            self._good_until = time.monotonic() + INTERVAL * (1 - _JITTER)
+            self._valid_until = time.monotonic() + INTERVAL * (1 - _JITTER)
 
 
-async def poll(client: TrainingClient, statuses: StatusList, job_id: str, tail: LogTail) -> AsyncGenerator[News, None]:
-    """Ask for the status of a job and for its log, until it has ended.
+async def poll(
+    client: TrainingClient, statuses: StatusList, job_id: str, tail: LogTail
+) -> AsyncGenerator[WatchEvent, None]:
+    """Poll the status and the log of a job until it has ended, and yield the events that a watch would return.
 
     Args:
         client: The service.
         statuses: The statuses of its jobs.
         job_id: The job.
-        tail: How far its log has been read.
+        tail: The tail of its log; each event is fed to it before the next is requested.
     """
     known: JobStatus | None = None
-    pause, read_again = 0.0, 0.0
+    pause, next_read = 0.0, 0.0
     while True:
         status = await statuses.status(job_id)
-        # The log is read after the status: when the status is final, the log is complete.
-        if status != known or time.monotonic() >= read_again:
+        # The log is read after the status: it is complete if the status is final.
+        if status != known or time.monotonic() >= next_read:
             began = tail.read_until
-            async for records in _new_lines(client, job_id, tail, last=status.state.ended):
-                yield News(status, records, tail.offset)
+            async for event in _read_log(client, job_id, status, tail):
+                yield event
             if status.state.ended:
-                yield News(status, [], tail.offset, last=True)
                 return
             quiet = tail.read_until == began and status == known
-            pause = min(max(pause, INTERVAL) * _LONGER, _LONGEST_PAUSE) if quiet else INTERVAL
-            read_again, known = time.monotonic() + pause * _jittered(), status
+            pause = min(max(pause, INTERVAL) * _PAUSE_FACTOR, _MAX_PAUSE) if quiet else INTERVAL
+            next_read, known = time.monotonic() + pause * _jittered(), status
         else:
-            yield News(status, [], tail.offset)
+            yield _event(job_id, status, tail)
         await asyncio.sleep(INTERVAL * _jittered())
 
 
 def _jittered() -> float:
-    return 1 - random.uniform(0, _JITTER)  # noqa: S311 - nothing depends on its being hard to guess
+    return 1 - random.uniform(0, _JITTER)  # noqa: S311 - not a secret
 
 
-async def _new_lines(
-    client: TrainingClient, job_id: str, tail: LogTail, *, last: bool
-) -> AsyncIterator[list[LogRecord]]:
-    """Give what is new, in pieces of bounded size and at least one, which may be empty.
+def _event(job_id: str, status: JobStatus, tail: LogTail, log_error: str = "") -> WatchEvent:
+    """An event without log."""
+    offset = tail.read_until
+    return WatchEvent(job_id, status=status, offset=offset, size=offset, log_error=log_error)
 
-    A log that cannot be read must not fail a job: what is missing now is read the next time.
 
-    Args:
-        client: The service.
-        job_id: The job.
-        tail: How far the log has been read.
-        last: Whether the log is complete: a line without an end is delivered too.
+async def _read_log(client: TrainingClient, job_id: str, status: JobStatus, tail: LogTail) -> AsyncIterator[WatchEvent]:
+    """Read the new part of a log, as at least one event of bounded size.
+
+    A log that cannot be read does not fail the job: the missing part is read the next time.
     """
     more = True
     while more:
+        offset = tail.read_until
         try:
-            with fail_after(None if last else _LOG_PATIENCE):
-                chunk = await client.log(job_id, tail.read_until)
+            with fail_after(None if status.state.ended else _LOG_TIMEOUT):
+                chunk = await client.log(job_id, offset)
         except TimeoutError:
-            yield []
+            yield _event(job_id, status, tail)
             return
         except TrainingError as error:
-            yield [LogRecord(f"The log of the job could not be read: {error}")] if last else []
+            yield _event(job_id, status, tail, str(error))
             return
+        end = offset + len(chunk.content)
         more = len(chunk.content) >= client.LOG_CHUNK
-        # A megabyte of records takes longer than the event loop may stand still.
-        yield await asyncio.to_thread(
-            tail.take, chunk.content, ndjson=chunk.ndjson, size=chunk.size, more=more, last=last and not more
-        )
+        size = max(chunk.size or 0, end + more) if more else end
+        yield WatchEvent(job_id, True, status, "", offset, chunk.content, size, chunk.ndjson)

@@ -1,4 +1,4 @@
-"""Somebody who follows a job: what is known of it already, and the news that wait to be taken."""
+"""A subscription to a job: what is known of the job, and the updates that wait to be delivered."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from airflow_training.api.log import LONGEST_LINE
+from airflow_training.api.log import LONGEST_LINE, LogRecord
 from airflow_training.api.status import JobStatus
+from airflow_training.api.watch import WatchCursor, WatchEvent
 from airflow_training.client.follow.log_tail import LogTail
-from airflow_training.client.follow.update import LATE, News, Take
-from airflow_training.client.follow.watch_reply import WatchCursor, WatchEvent
+from airflow_training.client.follow.update import LATE, Update, Write
 
-# Bytes of log that wait to be taken: one who has as much to do is not asked for.
-_ENOUGH = 128 * 1024
+# Bytes of log queued for a job, from which on no more is requested.
+_MAX_QUEUED = 128 * 1024
 
 
-class Follower:
-    """Follows a job; `read` and `take` are called in threads, everything else on the event loop.
+class Subscription:
+    """Follows a job. `read` and `write` are called in threads, everything else on the event loop.
 
-    Whoever follows waits for `changed`, and has its lines taken meanwhile.
+    The follower waits for `changed`; its lines are written meanwhile.
 
     Args:
         job_id: The job.
         offset: The byte of its log to begin at.
-        take: Takes the news.
-        wake: Called when it wants to be asked for again.
+        write: Writes its updates.
+        wake: Called when the job is to be requested again.
 
     Attributes:
         job_id: The job.
-        take: Takes the news.
-        tail: How far its log has been read.
-        status: Where the job stands, by the news that were taken.
+        write: Writes its updates.
+        tail: The tail of its log.
+        status: The job's status in the last delivered update.
         latest: The last status received; the update that carries it may be queued for a while.
-        ended: Whether the last news have been taken.
-        last_heard: When the service last answered a question that was about this job, by the monotonic clock.
-        untaken: Bytes of log that were told and wait to be taken.
-        done: Whether it wants no more news.
-        told_last: Whether the last news were told; they may still wait to be taken.
+        ended: Whether the last update is delivered.
+        answered_at: When the service last answered a request for this job, by the monotonic clock.
+        undelivered: Bytes of log in queued updates.
+        done: Whether no further updates are wanted.
+        last_queued: Whether the last update was received; it may still be queued.
     """
 
-    def __init__(self, job_id: str, offset: int, take: Take, wake: Callable[[], None]) -> None:
+    def __init__(self, job_id: str, offset: int, write: Write, wake: Callable[[], None]) -> None:
         self.job_id = job_id
-        self.take = take
+        self.write = write
         self.tail = LogTail(offset)
         self.status: JobStatus | None = None
         self.latest: JobStatus | None = None
         self.ended = False
-        self.last_heard = time.monotonic()
-        self.untaken = 0
+        self.answered_at = time.monotonic()
+        self.undelivered = 0
         self.done = False
-        self.told_last = False
+        self.last_queued = False
         self._wake = wake
         self._read_status: JobStatus | None = None
-        self._seen = ""
-        self._told: deque[News] = deque()
-        self._waits_since = 0.0
-        # Those that are being taken too.
-        self._pieces = 0
-        self._changed, self._all_taken = asyncio.Event(), asyncio.Event()
+        self._etag = ""
+        self._queue: deque[Update] = deque()
+        self._queued_since = 0.0
+        # Queued updates and those being delivered.
+        self._pending = 0
+        self._changed, self._all_delivered = asyncio.Event(), asyncio.Event()
         self._error: Exception | None = None
 
     async def changed(self, seconds: float | None = None) -> None:
-        """Wait until the status is another one, or the last news have been taken; raises what makes following end.
+        """Wait until the status changes or the last update is delivered.
 
         Args:
-            seconds: Wait no longer than this.
+            seconds: The longest wait.
 
         Raises:
-            JobLost: The service forgot the job.
-            ServiceError: The service cannot be asked any more; the job may well run on.
+            JobLost: The service does not know the job any more.
+            ServiceError: The service cannot be reached; the job may still run.
         """
-        # Not canceled when the time is up: the cancellation of a trigger by Airflow, which says by whom in its message,
-        # may come in the same moment.
+        # No cancellation at the end of the time: Airflow may cancel the trigger at the same moment, with a message that
+        # must not be lost.
         loop = asyncio.get_running_loop()
         timer = loop.call_later(max(seconds, 0), self._changed.set) if seconds is not None else None
         try:
@@ -83,104 +83,106 @@ class Follower:
             if timer:
                 timer.cancel()
         self._changed.clear()
-        # What was told before an error is taken, and may be the end.
-        if self._error and not self.ended and not self._pieces:
+        # Updates received before an error are delivered first; one may be the last.
+        if self._error and not self.ended and not self._pending:
             raise self._error.with_traceback(None)
 
     @property
     def busy(self) -> bool:
-        """Whether it wants no more news for now."""
-        return self.done or self.untaken >= _ENOUGH
+        """Whether no updates are wanted for now."""
+        return self.done or self.undelivered >= _MAX_QUEUED
 
     @property
     def cursor(self) -> WatchCursor:
-        """What it knows already."""
-        return WatchCursor(self.tail.read_until, self._seen)
+        """What is known of the job, for the next request."""
+        return WatchCursor(self.tail.read_until, self._etag)
 
-    def read(self, event: WatchEvent) -> Sequence[News]:
-        """Make news of what the service told of the job."""
+    def read(self, event: WatchEvent) -> Sequence[Update]:
+        """Make updates of an event."""
         if event.status:
-            self._read_status, self._seen = event.status, event.seen
+            self._read_status, self._etag = event.status, event.etag
         if self._read_status is None:
             return ()
-        # One that was asked for before the last one was read tells the same again.
+        # The reply to a request made before the last event was read repeats that event's content.
         content = event.content if event.offset == self.tail.read_until else b""
         left = event.size - self.tail.read_until - len(content)
         last = self._read_status.state.ended and (left <= 0 or not event.content)
         begin = self.tail.offset
-        records = self.tail.take(content, ndjson=True, size=event.size, more=left > 0, last=last)
-        return tuple(News(self._read_status, records, self.tail.offset, len(content), last).pieces(begin))
+        records = self.tail.feed(content, ndjson=event.ndjson, size=event.size, more=left > 0, last=last)
+        if last and event.log_error:
+            records.append(LogRecord(f"The log of the job could not be read: {event.log_error}"))
+        return tuple(Update(self._read_status, records, self.tail.offset, len(content), last).pieces(begin))
 
-    def tell(self, pieces: Sequence[News]) -> None:
-        """Have news wait to be taken."""
-        if not self._told:
-            self._waits_since = time.monotonic()
-        self._told.extend(pieces)
-        self._pieces += len(pieces)
-        for news in pieces:
-            if news.status != self.latest:
-                self.latest = news.status
+    def queue(self, updates: Sequence[Update]) -> None:
+        """Queue updates for delivery."""
+        if not self._queue:
+            self._queued_since = time.monotonic()
+        self._queue.extend(updates)
+        self._pending += len(updates)
+        for update in updates:
+            if update.status != self.latest:
+                self.latest = update.status
                 self._changed.set()
-            self.untaken += news.size
-            if news.last:
-                self.done = self.told_last = True
+            self.undelivered += update.size
+            if update.last:
+                self.done = self.last_queued = True
 
     @property
-    def waits(self) -> bool:
-        """Whether news wait to be taken."""
-        return bool(self._told)
+    def has_queued(self) -> bool:
+        """Whether updates are queued."""
+        return bool(self._queue)
 
-    def next_piece(self) -> News:
+    def next_update(self) -> Update:
         """The next update; if it was queued for too long, all that are queued, up to the size of one log record."""
-        late = time.monotonic() - self._waits_since >= LATE
-        self._waits_since = time.monotonic()
-        news = self._told.popleft()
-        while late and self._told and news.length < LONGEST_LINE:
-            more = self._told.popleft()
-            self._pieces -= 1
-            news = replace(more, records=[*news.records, *more.records], size=news.size + more.size)
-        return replace(news, together=late)
+        late = time.monotonic() - self._queued_since >= LATE
+        self._queued_since = time.monotonic()
+        update = self._queue.popleft()
+        while late and self._queue and update.length < LONGEST_LINE:
+            more = self._queue.popleft()
+            self._pending -= 1
+            update = replace(more, records=[*update.records, *more.records], size=update.size + more.size)
+        return replace(update, batched=late)
 
-    def taken(self, news: News) -> None:
-        """Note that news have been taken."""
-        if not self._pieces:
-            return  # it left meanwhile
-        self._pieces -= 1
+    def delivered(self, update: Update) -> None:
+        """Note that an update is delivered."""
+        if not self._pending:
+            return  # closed meanwhile
+        self._pending -= 1
         was_busy = self.busy
-        self.untaken -= news.size
+        self.undelivered -= update.size
         if was_busy and not self.busy:
-            # Nobody asked for it meanwhile: that it heard nothing says nothing of the service.
-            self.last_heard = time.monotonic()
-        # Where there is too much for all together, those are asked for who have taken everything.
-        if (was_busy and not self.busy) or (news.size and not self.untaken):
+            # No request covered this job meanwhile, so the time says nothing about the service.
+            self.answered_at = time.monotonic()
+        # If the log of all jobs together is too much, only jobs without undelivered log are requested.
+        if (was_busy and not self.busy) or (update.size and not self.undelivered):
             self._wake()
-        if not self._pieces:
-            self._all_taken.set()
+        if not self._pending:
+            self._all_delivered.set()
             if self._error:
                 self._changed.set()
-        if news.last or (news.status is not self.status and news.status != self.status):
-            self.status, self.ended = news.status, news.last
+        if update.last or (update.status is not self.status and update.status != self.status):
+            self.status, self.ended = update.status, update.last
             self._changed.set()
 
-    async def all_taken(self) -> None:
-        """Wait until all news have been taken."""
-        while self._pieces:
-            self._all_taken.clear()
-            await self._all_taken.wait()
+    async def all_delivered(self) -> None:
+        """Wait until all updates are delivered."""
+        while self._pending:
+            self._all_delivered.clear()
+            await self._all_delivered.wait()
 
     def fail(self, error: Exception) -> None:
-        """End the following with an error, once what was told is taken."""
+        """End the subscription with an error, after the delivery of the queued updates."""
         self.done = True
         self._error = error
         self._changed.set()
 
-    def go_on(self) -> None:
-        """Want news again of a job that the service did not know and now does."""
+    def resume(self) -> None:
+        """Request the job again: the service did not know it and now does."""
         self.done = False
         self._wake()
 
-    def leave(self) -> None:
-        """Take nothing any more."""
+    def close(self) -> None:
+        """Drop all updates."""
         self.done = True
-        self._told.clear()
-        self._pieces = self.untaken = 0
+        self._queue.clear()
+        self._pending = self.undelivered = 0

@@ -1,4 +1,4 @@
-"""What those who follow a job are told."""
+"""An update of a followed job: its status and new lines of its log."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from airflow_training.api.log import LogRecord
 from airflow_training.api.status import JobStatus
 
 INTERVAL = 1.0
-"""Seconds after which a line is told at the latest: the freshness that trainingClient promised."""
+"""Seconds after which a line is delivered at the latest: as fresh as with trainingClient."""
 
-LINES_AT_ONCE = 50
-"""Lines of a job that are told before other jobs have their turn."""
+MAX_LINES = 50
+"""Lines of a job that are delivered before the next job's turn."""
 
 LATE = 5.0
-"""Seconds that a job's updates may be queued before its lines are batched into one log record."""
+"""Seconds that updates of a job may be queued before its lines are batched into one log record."""
 
 
 @dataclass(frozen=True)
-class News:
-    """What became known of a job.
+class Update:
+    """An update of a job.
 
     Attributes:
-        status: Where the job stands.
-        records: The log lines that are new.
-        offset: The byte of the log from which following can be resumed: all before it was delivered.
-        size: Bytes that the news took in the log.
+        status: The job's status.
+        records: The new log lines.
+        offset: The byte of the log at which following can be resumed: everything before it is delivered.
+        size: Bytes of the log in this update.
         last: Whether the job has ended, and its log with it.
-        together: Whether the lines are to be batched into one log record, since they are late.
+        batched: Whether the lines are late and therefore written as one log record.
     """
 
     status: JobStatus
@@ -36,23 +36,23 @@ class News:
     offset: int
     size: int = 0
     last: bool = False
-    together: bool = False
+    batched: bool = False
 
     @property
     def length(self) -> int:
-        """Characters of the lines if they are written together, each with its time."""
+        """Characters of the lines as one log record, each with its time."""
         return sum(map(length_with_time, self.records))
 
-    def pieces(self, begin: int) -> Iterator[News]:
-        """Divide them into pieces of `LINES_AT_ONCE`.
+    def pieces(self, begin: int) -> Iterator[Update]:
+        """Divide the update into pieces of `MAX_LINES` lines.
 
         Args:
-            begin: The byte from which following can be resumed until the last piece is delivered.
+            begin: The byte at which following can be resumed until the last piece is delivered.
         """
         last = 0
-        while len(self.records) - last > LINES_AT_ONCE:
-            yield News(self.status, self.records[last : last + LINES_AT_ONCE], begin)
-            last += LINES_AT_ONCE
+        while len(self.records) - last > MAX_LINES:
+            yield Update(self.status, self.records[last : last + MAX_LINES], begin)
+            last += MAX_LINES
         yield replace(self, records=self.records[last:]) if last else self
 
 
@@ -61,5 +61,5 @@ def length_with_time(record: LogRecord) -> int:
     return len(record.line) + len("\n00:00:00.000Z ")
 
 
-Take = Callable[[News], None]
-"""Takes the news of a job, piece by piece in their order; called in a thread."""
+Write = Callable[[Update], None]
+"""Writes the updates of a job, in their order; called in a thread."""

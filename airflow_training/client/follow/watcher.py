@@ -1,4 +1,4 @@
-"""One request at a time that brings the news of all jobs which are followed on an event loop."""
+"""Following many jobs of one service: one long-poll request at a time covers all jobs followed on an event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from contextvars import Context
 
+from airflow_training.api.watch import MAX_JOBS, WatchEvent
 from airflow_training.client.client import TrainingClient
-from airflow_training.client.follow.delivery import Turns
+from airflow_training.client.follow.delivery import Delivery
 from airflow_training.client.follow.polling import StatusList, poll
-from airflow_training.client.follow.subscription import Follower
-from airflow_training.client.follow.update import INTERVAL, News, Take
-from airflow_training.client.follow.watch_reply import WatchEvent
-from airflow_training.client.retry import RetryPolicy
+from airflow_training.client.follow.subscription import Subscription
+from airflow_training.client.follow.update import INTERVAL, Update, Write
+from airflow_training.client.retry import REQUEST
 from airflow_training.exceptions import (
     AuthenticationError,
     InvalidReply,
@@ -25,37 +25,33 @@ from airflow_training.exceptions import (
     TrainingError,
 )
 
-# The most jobs that one request names: what the extension takes.
-_MOST = 10_000
-# Bytes of log that wait to be taken by all together: then only those who have none are asked for.
-_MOST_UNTAKEN = 16 * 1024 * 1024
-# Seconds that a request waits for news, and with it whoever comes meanwhile; and where somebody who is left out waits.
+# Undelivered bytes of log of all jobs together, from which on only jobs without any are requested.
+_MAX_UNDELIVERED = 16 * 1024 * 1024
+# Seconds that a request waits for events, and with it new subscriptions; and if some jobs had to be left out.
 _WAIT = 2.0
-_HURRY = 0.2
-# Seconds between two requests: many changes of statuses make no storm.
+_SHORT_WAIT = 0.2
+# Seconds between two requests: many status changes make no storm.
 _SPACING = 0.05
-# Followers that are told at once: where they are a thousand, the event loop would stand still until each had its turn.
-_AT_ONCE = 250
-# After this a request that is not answered is given up; those who wait may have more patience.
-_POLICY = RetryPolicy()
-# Seconds for which a service that has told news may answer with something else before it is polled: it is upgraded.
+# Events read per call of a thread: with a thousand at once the event loop would stand still.
+_EVENTS_PER_CALL = 250
+# Seconds for which a service that has answered a watch may reply with something else, as during an upgrade, before its
+# jobs are polled.
 _UPGRADE = 60.0
-# The status with which a service says that it knows us and will not tell us.
 _FORBIDDEN = 403
 
 _logger = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Looks after the jobs of one service for all who follow one. An async context manager.
+    """Watches the followed jobs of one service. An async context manager.
 
-    A service without the watch extension is found out by asking once; then each job is polled.
+    If the first request shows that the service has no watch extension, each job is polled.
 
     Args:
         client: The service.
-        connect: Makes a client of it once more when its credentials are refused: they may have been renewed.
-        patience: Seconds that the service may be away before those who follow its jobs are told.
-        room: Waits in a thread until there is room for the lines of a job.
+        connect: Makes a new client when the credentials are refused: they may have been renewed.
+        patience: Seconds that the service may be unavailable before the subscriptions fail.
+        wait_for_room: Blocks, in a thread, until there is room for lines of a job.
 
     Attributes:
         client: The service.
@@ -67,22 +63,22 @@ class Watcher:
         connect: Callable[[], Awaitable[TrainingClient]],
         *,
         patience: float,
-        room: Callable[[], None] = lambda: None,
+        wait_for_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self._statuses = StatusList(client, lambda: self.followed)
         self._connect = connect
         self._patience = patience
         self._clients = AsyncExitStack()
-        # Those whose news came longest ago come first.
-        self._followers: dict[Follower, None] = {}
-        self._newcomers = asyncio.Event()
-        self._turns = Turns(room)
+        # Ordered by their last content, the oldest first.
+        self._subscriptions: dict[Subscription, None] = {}
+        self._new_work = asyncio.Event()
+        self._delivery = Delivery(wait_for_room)
         self._task: asyncio.Task[None] | None = None
-        # What is done for one follower alone.
-        self._tasks: dict[Follower, asyncio.Task[None]] = {}
+        # Tasks of single subscriptions.
+        self._tasks: dict[Subscription, asyncio.Task[None]] = {}
         self._reading = asyncio.Lock()
-        self._answered = -math.inf
+        self._answered_at = -math.inf
         self._polls = False
 
     async def __aenter__(self) -> Watcher:
@@ -90,7 +86,7 @@ class Watcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._followers.clear()
+        self._subscriptions.clear()
         try:
             if self._task:
                 self._task.cancel()
@@ -99,185 +95,190 @@ class Watcher:
             await self._clients.aclose()
 
     @contextmanager
-    def follower(self, job_id: str, offset: int, take: Take) -> Iterator[Follower]:
+    def subscribe(self, job_id: str, offset: int, write: Write) -> Iterator[Subscription]:
         """Follow a job.
 
         Args:
             job_id: The job.
             offset: The byte of its log to begin at.
-            take: Takes the news; they wait for it, and those of other jobs go on meanwhile.
+            write: Writes the job's updates; it may be slow, which does not delay other jobs.
         """
-        follower = Follower(job_id, offset, take, self.wake)
-        self._followers[follower] = None
+        subscription = Subscription(job_id, offset, write, self.wake)
+        self._subscriptions[subscription] = None
         try:
             if self._polls:
-                self._do(follower, self._poll(follower))
+                self._start(subscription, self._poll(subscription))
             else:
                 self.wake()
-            yield follower
+            yield subscription
         finally:
-            follower.leave()
-            self._followers.pop(follower, None)
-            if task := self._tasks.get(follower):
+            subscription.close()
+            self._subscriptions.pop(subscription, None)
+            if task := self._tasks.get(subscription):
                 task.cancel()
 
     @property
     def followed(self) -> int:
-        """How many follow jobs."""
-        return len(self._followers)
+        """The number of subscriptions."""
+        return len(self._subscriptions)
 
     def wake(self) -> None:
-        """Say that somebody waits for news."""
-        self._newcomers.set()
-        if self._followers and not self._polls and (not self._task or self._task.done()):
-            # What the one who came first logs or has in its context is no matter of the others'.
+        """Include a new or resumed subscription in the next request."""
+        self._new_work.set()
+        if self._subscriptions and not self._polls and (not self._task or self._task.done()):
+            # The task must not inherit the context of the first subscription.
             self._task = Context().run(asyncio.ensure_future, self._watch())
-            self._task.add_done_callback(self._again)
+            self._task.add_done_callback(self._restart)
 
-    def _again(self, task: asyncio.Task[None]) -> None:
-        """Whatever ended the watching, those who follow their jobs do not notice."""
-        if self._followers and task is self._task:
+    def _restart(self, task: asyncio.Task[None]) -> None:
+        """Watch again, whatever ended the task."""
+        if self._subscriptions and task is self._task:
             self.wake()
 
     async def _watch(self) -> None:
-        while self._followers and not self._polls:
-            self._newcomers.clear()
-            if not (named := self._named()):
-                await self._newcomers.wait()
+        while self._subscriptions and not self._polls:
+            self._new_work.clear()
+            if not (included := self._included()):
+                await self._new_work.wait()
                 continue
             try:
-                await self._round(named)
+                await self._request(included)
             except TrainingError as error:
-                await self._consider(error)
+                await self._handle(error)
             except Exception as error:
-                # One who looks after so many does not give up for a mistake of ours.
-                _logger.exception("The news of %d trainings could not be read; they are asked for again.", len(named))
-                await self._consider(
+                # A bug must not end so many subscriptions at once.
+                _logger.exception(
+                    "The events of %d trainings could not be read; the request is repeated.", len(included)
+                )
+                await self._handle(
                     ServiceUnavailable(f"The training service could not be watched: {error!r}.", code="AT-231")
                 )
             await asyncio.sleep(_SPACING)
 
-    def _named(self) -> dict[str, Follower]:
-        full = sum(follower.untaken for follower in self._followers) >= _MOST_UNTAKEN
-        named: dict[str, Follower] = {}
-        for follower in self._followers:
-            if follower.busy or (full and follower.untaken) or len(named) == _MOST:
+    def _included(self) -> dict[str, Subscription]:
+        """The subscriptions of the next request, by job."""
+        full = sum(subscription.undelivered for subscription in self._subscriptions) >= _MAX_UNDELIVERED
+        included: dict[str, Subscription] = {}
+        for subscription in self._subscriptions:
+            if subscription.busy or (full and subscription.undelivered) or len(included) == MAX_JOBS:
                 continue
-            # Two who follow the same job take turns.
-            other = named.get(follower.job_id)
-            if not other or follower.last_heard < other.last_heard:
-                named[follower.job_id] = follower
-        return named
+            # Two subscriptions to the same job take turns.
+            other = included.get(subscription.job_id)
+            if not other or subscription.answered_at < other.answered_at:
+                included[subscription.job_id] = subscription
+        return included
 
-    async def _round(self, named: Mapping[str, Follower]) -> None:
-        cursors = {job_id: follower.cursor for job_id, follower in named.items()}
-        left_out = len(named) < sum(not follower.done for follower in self._followers)
-        wait = min(_HURRY if left_out else _WAIT, self.client.settings.timeout / 2)
-        events = await self.client.watch(cursors, wait=wait, linger=min(wait, INTERVAL), policy=_POLICY)
-        now = self._answered = time.monotonic()
-        for follower in named.values():
-            follower.last_heard = now
-        told = [(named[event.job_id], event) for event in events if event.job_id in named]
-        # Whoever ends this task: what has been taken out of a log is told.
-        await asyncio.shield(self._pass_on(told))
-        for follower, event in told:
-            # Of those whose news do not fit into a reply, the service tells the first.
-            if event.content and follower in self._followers:
-                self._followers[follower] = self._followers.pop(follower)
+    async def _request(self, included: Mapping[str, Subscription]) -> None:
+        cursors = {job_id: subscription.cursor for job_id, subscription in included.items()}
+        left_out = len(included) < sum(not subscription.done for subscription in self._subscriptions)
+        wait = min(_SHORT_WAIT if left_out else _WAIT, self.client.settings.timeout / 2)
+        events = await self.client.watch(cursors, wait=wait, batch_window=min(wait, INTERVAL), policy=REQUEST)
+        now = self._answered_at = time.monotonic()
+        for subscription in included.values():
+            subscription.answered_at = now
+        received = [(included[event.job_id], event) for event in events if event.job_id in included]
+        # A cancellation of this task must not drop lines that are already taken out of a log.
+        await asyncio.shield(self._dispatch(received))
+        for subscription, event in received:
+            # If not all fit into a reply, the service serves the first ones.
+            if event.content and subscription in self._subscriptions:
+                self._subscriptions[subscription] = self._subscriptions.pop(subscription)
 
-    async def _pass_on(self, events: list[tuple[Follower, WatchEvent]]) -> None:
+    async def _dispatch(self, events: Sequence[tuple[Subscription, WatchEvent]]) -> None:
+        """Queue the updates of events for delivery."""
         async with self._reading:
-            for start in range(0, len(events), _AT_ONCE):
-                some = events[start : start + _AT_ONCE]
-                for (follower, event), news in zip(some, await asyncio.to_thread(_read, some), strict=True):
-                    if follower not in self._followers:
+            for start in range(0, len(events), _EVENTS_PER_CALL):
+                some = events[start : start + _EVENTS_PER_CALL]
+                for (subscription, event), updates in zip(some, await asyncio.to_thread(_read, some), strict=True):
+                    if subscription not in self._subscriptions:
                         continue
-                    if isinstance(news, TrainingError):
-                        self._lose(follower, news)
+                    if isinstance(updates, TrainingError):
+                        self._fail(subscription, updates)
                     elif event.known:
-                        self._turns.tell(follower, news)
+                        self._delivery.queue(subscription, updates)
                     else:
-                        follower.done = True
-                        self._do(follower, self._ask_again(follower))
+                        subscription.done = True
+                        self._start(subscription, self._ask_again(subscription))
 
-    async def _ask_again(self, follower: Follower) -> None:
-        """Ask for a job that the service does not know: one that just restarted may not have read its jobs yet."""
-        await self.client.status(follower.job_id)
-        follower.go_on()
+    async def _ask_again(self, subscription: Subscription) -> None:
+        """Request an unknown job once more: a service that just restarted may not have read its jobs yet."""
+        await self.client.status(subscription.job_id)
+        subscription.resume()
 
-    async def _poll(self, follower: Follower) -> None:
-        begin = follower.tail.offset
-        async with aclosing(poll(self.client, self._statuses, follower.job_id, follower.tail)) as all_news:
-            async for news in all_news:
-                follower.last_heard = time.monotonic()
-                self._turns.tell(follower, list(news.pieces(begin)))
-                await follower.all_taken()
-                begin = news.offset
+    async def _poll(self, subscription: Subscription) -> None:
+        async with aclosing(poll(self.client, self._statuses, subscription.job_id, subscription.tail)) as events:
+            async for event in events:
+                subscription.answered_at = time.monotonic()
+                await self._dispatch([(subscription, event)])
+                await subscription.all_delivered()
 
-    def _do(self, follower: Follower, work: Coroutine[None, None, None]) -> None:
-        """Do something for one follower alone; an error ends its following."""
+    def _start(self, subscription: Subscription, work: Coroutine[None, None, None]) -> None:
+        """Start the task of a single subscription; an error ends the subscription."""
 
         def done(task: asyncio.Task[None]) -> None:
-            if self._tasks.get(follower) is task:
-                del self._tasks[follower]
+            if self._tasks.get(subscription) is task:
+                del self._tasks[subscription]
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
-                self._lose(follower, error)
+                self._fail(subscription, error)
 
-        if before := self._tasks.get(follower):
+        if before := self._tasks.get(subscription):
             before.cancel()
-        self._tasks[follower] = Context().run(asyncio.ensure_future, work)
-        self._tasks[follower].add_done_callback(done)
+        self._tasks[subscription] = Context().run(asyncio.ensure_future, work)
+        self._tasks[subscription].add_done_callback(done)
 
-    def _lose(self, follower: Follower, error: Exception) -> None:
-        self._followers.pop(follower, None)
-        follower.fail(error)
+    def _fail(self, subscription: Subscription, error: Exception) -> None:
+        self._subscriptions.pop(subscription, None)
+        subscription.fail(error)
 
-    async def _consider(self, error: TrainingError) -> None:
-        """Do what an error asks for: poll, connect anew, give up, or ask again."""
+    async def _handle(self, error: TrainingError) -> None:
+        """Poll, reconnect, fail subscriptions or repeat the request, as the error requires."""
         refused = isinstance(error, RequestRejected) and error.status == _FORBIDDEN
         if isinstance(error, (RequestRejected, InvalidReply)) and not refused:
-            # Somebody who is not the job API may say 404, or something else.
-            self._polls = time.monotonic() - self._answered > _UPGRADE
+            # A gateway without a service may reply 404 too, or something else.
+            self._polls = time.monotonic() - self._answered_at > _UPGRADE
         elif isinstance(error, AuthenticationError):
-            await self._connect_anew(error)
+            await self._reconnect(error)
         else:
-            self._give_up(error, patience=self._patience if isinstance(error, ServiceUnavailable) else 0)
+            self._fail_stale(error, patience=self._patience if isinstance(error, ServiceUnavailable) else 0)
         if self._polls:
-            for follower in self._followers:
-                if not follower.told_last:
-                    self._do(follower, self._poll(follower))
+            for subscription in self._subscriptions:
+                if not subscription.last_queued:
+                    self._start(subscription, self._poll(subscription))
         else:
             await asyncio.sleep(INTERVAL)
 
-    async def _connect_anew(self, error: AuthenticationError) -> None:
+    async def _reconnect(self, error: AuthenticationError) -> None:
         try:
             client = await self._connect()
             if client.settings == self.client.settings:
-                self._give_up(error)
+                self._fail_stale(error)
                 return
-            # The client before may still be in use: it is closed in the end.
+            # The previous client may still be in use: it is closed at the end.
             self.client = await self._clients.enter_async_context(client)
             self._statuses = StatusList(client, lambda: self.followed)
         except TrainingError as other:
-            self._give_up(other, patience=self._patience if other.retryable else 0)
-        except Exception as other:  # noqa: BLE001 - whatever ails Airflow's database: the jobs are well
+            self._fail_stale(other, patience=self._patience if other.retryable else 0)
+        except Exception as other:  # noqa: BLE001 - a failure of Airflow's database does not affect the jobs
             unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.", code="AT-232")
-            self._give_up(unreadable, patience=self._patience)
+            self._fail_stale(unreadable, patience=self._patience)
 
-    def _give_up(self, error: TrainingError, patience: float = 0) -> None:
+    def _fail_stale(self, error: TrainingError, patience: float = 0) -> None:
+        """Fail the subscriptions without an answer for so many seconds."""
         last = time.monotonic() - patience
-        for follower in list(self._followers):
-            # One that is busy was not asked for, so it heard nothing.
-            if follower.last_heard <= last and not (patience and follower.busy):
-                self._lose(follower, error)
+        for subscription in list(self._subscriptions):
+            # The requests did not cover a busy one.
+            if subscription.answered_at <= last and not (patience and subscription.busy):
+                self._fail(subscription, error)
 
 
-def _read(events: list[tuple[Follower, WatchEvent]]) -> list[Sequence[News] | ServiceUnavailable]:
-    return [_read_one(follower, event) for follower, event in events]
+def _read(events: Sequence[tuple[Subscription, WatchEvent]]) -> list[Sequence[Update] | ServiceUnavailable]:
+    return [_read_one(subscription, event) for subscription, event in events]
 
 
-def _read_one(follower: Follower, event: WatchEvent) -> Sequence[News] | ServiceUnavailable:
+def _read_one(subscription: Subscription, event: WatchEvent) -> Sequence[Update] | ServiceUnavailable:
     try:
-        return follower.read(event) if event.known else ()
-    except Exception as error:  # noqa: BLE001 - what is wrong with one log is no matter of the other jobs
-        return ServiceUnavailable(f"The news of the job {follower.job_id} could not be read: {error!r}.", code="AT-233")
+        return subscription.read(event) if event.known else ()
+    except Exception as error:  # noqa: BLE001 - a fault in one log does not affect the other jobs
+        return ServiceUnavailable(
+            f"The events of the job {subscription.job_id} could not be read: {error!r}.", code="AT-233"
+        )

@@ -1,26 +1,26 @@
-// Charts, drawn by uPlot: what is given here is what it needs to know.
+// Charts, drawn by uPlot.
 
 import { number, time as hour } from "./format.js";
 import { onTheme } from "./theme.js";
 
 const HEIGHT = 220;
-// There is no half an epoch.
+// Epochs and steps are integers.
 const WHOLE = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 const drawn = new Set();
 
 const clock = (seconds) => hour(new Date(seconds * 1000));
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colours = () => Array.from({ length: 8 }, (_, index) => colour(`--line-${index + 1}`));
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colors = () => Array.from({ length: 8 }, (_, index) => color(`--line-${index + 1}`));
 
-// Redrawn in the colours of the theme, and as wide as there is room.
+// Charts are redrawn in the colors of the theme, and resized with their element.
 onTheme(() => requestAnimationFrame(() => drawn.forEach((chart) => chart.redraw())));
 const widths = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) target.chart?.plot.setSize({ width: contentRect.width, height: HEIGHT });
 });
 
-// A chart in the element `host`. What it shows:
-// { title, x: "epoch", y: "MB", time: whether x is a time, fromZero: whether y begins at 0, lines: [{ name, points: [[x, y], …], colour, dashed, limit }] },
-// where a line's `colour` is a number, its place among the lines if there is none, and a `limit` is no line of its own.
+// A chart in the element `host`. `show` takes
+// { title, x: "epoch", y: "MB", time: whether x is a time, fromZero: whether y begins at 0, lines: [{ name, points: [[x, y], …], color, dashed, limit }] }.
+// A line's `color` is an index, its position by default; a `limit` is drawn thin and dashed.
 class Chart {
   constructor(host) {
     this.host = host;
@@ -31,14 +31,14 @@ class Chart {
 
   show(what) {
     const data = aligned(what.lines);
-    const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map(({ name, colour: one, points }) => [name, one, points.length <= 60])]);
-    const told = JSON.stringify(data);
-    if (this.shape === shape && this.told === told) return;
-    this.told = told;
+    const shape = JSON.stringify([what.title, what.x, what.y, what.time, what.lines.map(({ name, color: one, points }) => [name, one, points.length <= 60])]);
+    const values = JSON.stringify(data);
+    if (this.shape === shape && this.values === values) return;
+    this.values = values;
     if (this.shape === shape) {
       const keeps = zoomed(this.plot);
       this.plot.setData(data, !keeps);
-      // Which draws what is shown now, and would keep a scale that is to change.
+      // A zoomed chart keeps its scale, so setData does not redraw it.
       if (keeps) this.plot.redraw();
     } else {
       const kept = this.plot && zoomed(this.plot) ? this.plot.scales.x : null;
@@ -50,7 +50,7 @@ class Chart {
     this.what = what;
     const picture = this.host.querySelector(".u-wrap");
     picture.setAttribute("role", "img");
-    picture.setAttribute("aria-label", inWords(what));
+    picture.setAttribute("aria-label", description(what));
   }
 
   redraw() {
@@ -67,13 +67,13 @@ class Chart {
   }
 }
 
-// The charts of a page's part: those of before are kept, and go on.
+// The charts of a section; existing ones are updated, not replaced.
 export class Charts {
   constructor() {
     this.charts = new Map();
   }
 
-  // `what` has a `key` each.
+  // Each entry of `what` has a `key`.
   show(container, what) {
     const keys = new Set(what.map(({ key }) => key));
     for (const [key, chart] of this.charts) {
@@ -90,12 +90,12 @@ export class Charts {
   }
 }
 
-// Whether somebody has drawn a part of it larger, by dragging; a double click shows all again.
+// Whether the user has zoomed in by dragging; a double click zooms out.
 function zoomed({ data: [xs], scales: { x } }) {
   return xs.length > 1 && (x.min > xs[0] || x.max < xs.at(-1));
 }
 
-// uPlot has one column for x, and one for each line.
+// uPlot takes one column for x, and one for each line.
 function aligned(lines) {
   const tables = lines.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)]);
   return tables.length === 1 ? tables[0] : uPlot.join(tables);
@@ -106,14 +106,14 @@ function showLast(plot) {
 }
 
 function options({ title, x, y, time, fromZero, lines }, width) {
-  const palette = colours();
-  const axis = { stroke: colour("--text"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule") } };
+  const palette = colors();
+  const axis = { stroke: color("--text"), grid: { stroke: color("--rule"), width: 1 }, ticks: { stroke: color("--rule") } };
   const value = (_, raw) => (raw === null || raw === undefined ? "–" : number(raw));
   return {
     width: Math.max(width, 200),
     height: HEIGHT,
     title,
-    // Room for half of the last label; as much as uPlot thinks right at the other sides.
+    // Room for half of the last label; uPlot's default at the other sides.
     padding: [null, time ? 36 : 14, null, null],
     cursor: { drag: { x: true, y: false } },
     scales: { x: { time: Boolean(time) }, y: fromZero ? { range: (_, __, most) => [0, most * 1.1 || 1] } : {} },
@@ -121,14 +121,14 @@ function options({ title, x, y, time, fromZero, lines }, width) {
       { ...axis, label: x, labelSize: 22, size: 34, ...(time ? { values: (_, ticks) => ticks.map(clock), space: 90 } : { incrs: WHOLE }) },
       { ...axis, label: y, labelSize: 26, size: 70, values: (_, ticks) => ticks.map((tick) => number(tick)) },
     ],
-    // What is under the pointer, and else the last values.
+    // The legend shows the values under the pointer, or else the last ones.
     hooks: { setCursor: [showLast], ready: [showLast], setData: [showLast] },
     series: [
       { label: x, value: time ? (_, raw) => (raw ? clock(raw) : "–") : value },
       ...lines.map((line, index) => ({
         label: line.name,
         value,
-        stroke: line.limit ? colour("--text-weak") : palette[(line.colour ?? index) % palette.length],
+        stroke: line.limit ? color("--text-weak") : palette[(line.color ?? index) % palette.length],
         width: line.limit ? 1 : 2,
         dash: line.limit || line.dashed ? [6, 4] : undefined,
         spanGaps: true,
@@ -138,12 +138,12 @@ function options({ title, x, y, time, fromZero, lines }, width) {
   };
 }
 
-// What somebody who cannot see it is told.
-function inWords({ title, x, y, lines }) {
-  const told = lines.filter(({ points }) => points.length).map(({ name, points }) => {
-    const values = points.map(([, value]) => value);
-    const [least, greatest] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
-    return `${name} from ${number(least)} to ${number(greatest)}, last ${number(values.at(-1))}`;
+// The chart in words, for screen readers.
+function description({ title, x, y, lines }) {
+  const values = lines.filter(({ points }) => points.length).map(({ name, points }) => {
+    const ys = points.map(([, value]) => value);
+    const [least, greatest] = [ys.reduce((a, b) => Math.min(a, b)), ys.reduce((a, b) => Math.max(a, b))];
+    return `${name} from ${number(least)} to ${number(greatest)}, last ${number(ys.at(-1))}`;
   });
-  return `${title}, ${y} by ${x}: ${told.join("; ")}`;
+  return `${title}, ${y} by ${x}: ${values.join("; ")}`;
 }

@@ -1,37 +1,37 @@
-// Several trainings side by side: their curves over each other, their parameters and metrics in a table.
+// Several trainings compared: their curves in common charts, their parameters and metrics in a table.
 
 import { html, nothing, render } from "./vendor/lit-html.js";
-import { Refused, ask, chosen, keepLooking, ref } from "./asking.js";
+import { Refused, ask, poll, ref, selected } from "./api.js";
 import { Charts } from "./charts.js";
 import { families, family } from "./curves.js";
 import { duration, number } from "./format.js";
-import { refusal, silence, sortable, sorted, status, table } from "./parts.js";
+import { failure, sortable, sorted, status, table, unreachable } from "./parts.js";
 import "./theme.js";
 
 const OFTEN = 5;
 const RARELY = 20;
-// Shown at first; more than MOST at once cannot be told apart.
-const FIRST = 5;
-const MOST = 8;
+// Trainings selected at first, and at most: more colors cannot be distinguished.
+const INITIAL = 5;
+const MAX = 8;
 
 const page = document.getElementById("page");
-const state = { error: null, found: null, task: ref.task_id ?? "", shown: new Set(), chooses: true, curves: new Map(), by: { column: "", down: false } };
+const state = { error: null, found: null, task: ref.task_id ?? "", shown: new Set(), initial: true, curves: new Map(), by: { column: "", down: false } };
 const charts = new Charts();
 const keyOf = (training) => JSON.stringify(training.ref);
 
-async function look() {
+async function load() {
   const { task } = state;
   try {
-    const query = chosen.length ? { ti: chosen } : { dag_id: ref.dag_id ?? "", ...(task ? { task_id: task } : {}) };
+    const query = selected.length ? { ti: selected } : { dag_id: ref.dag_id ?? "", ...(task ? { task_id: task } : {}) };
     const found = await ask("trainings", query);
-    // Another one was chosen meanwhile.
+    // The user has selected another task meanwhile.
     if (task !== state.task) return 0;
     state.found = found;
     state.error = null;
     const { trainings } = found;
-    if (state.chooses) state.shown = new Set(trainings.slice(0, chosen.length ? MOST : FIRST).map(keyOf));
-    state.chooses = !trainings.length;
-    await lookAtCurves(trainings.filter((training) => state.shown.has(keyOf(training))));
+    if (state.initial) state.shown = new Set(trainings.slice(0, selected.length ? MAX : INITIAL).map(keyOf));
+    state.initial = !trainings.length;
+    await loadCurves(trainings.filter((training) => state.shown.has(keyOf(training))));
   } catch (error) {
     state.error = error;
   }
@@ -40,8 +40,8 @@ async function look() {
   return state.found?.trainings.some(({ status: word }) => ["PENDING", "RUNNING"].includes(word)) ? OFTEN : RARELY;
 }
 
-// Those of a job that has ended are asked for twice: the first answer may be of the seconds before its end.
-async function lookAtCurves(trainings) {
+// The curves of a job that has ended are loaded twice: the first answer may predate its end by seconds.
+async function loadCurves(trainings) {
   const wanted = trainings.filter((training) => {
     const known = state.curves.get(keyOf(training));
     return training.status === "RUNNING" || known?.of !== jobOf(training) || known.times < 2;
@@ -64,12 +64,12 @@ function draw() {
   const { trainings = [], tasks = [], service } = state.found ?? {};
   render(
     html`
-      <div class="head"><h1>Trainings compared</h1>${tasks.length > 1 && !chosen.length ? choice(tasks) : nothing}</div>
-      ${state.error ? refusal(state.error) : nothing} ${silence(service)}
+      <div class="head"><h1>Compare trainings</h1>${tasks.length > 1 && !selected.length ? choice(tasks) : nothing}</div>
+      ${state.error ? failure(state.error) : nothing} ${unreachable(service)}
       ${state.found && !trainings.length ? html`<p>No training has been submitted yet.</p>` : nothing}
       ${trainings.length ? list(trainings) : nothing}
       ${trainings.length ? html`<h2>Curves</h2>` : nothing}
-      ${state.found && trainings.length && !lines(trainings).length ? html`<p class="weak">Of those that are chosen there are no curves.</p>` : nothing}
+      ${state.found && trainings.length && !lines(trainings).length ? html`<p class="weak">The selected trainings have no curves.</p>` : nothing}
       <div class="charts wide" id="curves"></div>
     `,
     page,
@@ -79,14 +79,14 @@ function draw() {
 
 const shownOf = (trainings) => trainings.filter((training) => state.shown.has(keyOf(training)));
 
-// The same colour for a training in each of its charts: all of them have all the trainings.
+// A training has the same color in each chart, by its position among all trainings shown.
 const lines = (trainings) =>
   shownOf(trainings)
-    .flatMap((training, colour) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, colour, label: curve.name === family(curve.name) ? training.label : `${training.label} ${curve.name}` })));
+    .flatMap((training, color) => (state.curves.get(keyOf(training))?.curves ?? []).map((curve) => ({ ...curve, color, label: curve.name === family(curve.name) ? training.label : `${training.label} ${curve.name}` })));
 
 const choice = (tasks) => html`<label>
   Task
-  <select @change=${(event) => { state.task = event.target.value; state.chooses = true; lookAtOnce(); }}>
+  <select @change=${(event) => { state.task = event.target.value; state.initial = true; reload(); }}>
     <option value="">all</option>
     ${tasks.map((task) => html`<option value=${task} ?selected=${task === state.task}>${task}</option>`)}
   </select>
@@ -101,11 +101,11 @@ function toggle(training, on) {
   if (on) state.shown.add(keyOf(training));
   else state.shown.delete(keyOf(training));
   draw();
-  if (on) lookAtCurves([training]).then(draw);
+  if (on) loadCurves([training]).then(draw);
 }
 
 function list(trainings) {
-  // What is the same for all tells them not apart.
+  // Values that are the same for all trainings are left out.
   const [parameters, metrics] = ["parameters", "metrics"].map((kind) =>
     names(trainings, kind).filter((name) => trainings.length === 1 || new Set(trainings.map((one) => own(one[kind], name))).size > 1),
   );
@@ -122,7 +122,7 @@ function list(trainings) {
     "Trainings",
     html`
       <th scope="col">Curves</th>
-      ${head("label", "Run")} ${head("status", "Status")} ${head("duration", "Took", true)}
+      ${head("label", "Run")} ${head("status", "Status")} ${head("duration", "Duration", true)}
       ${parameters.map((name) => head(`parameter ${name}`, name))} ${metrics.map((name) => head(`metric ${name}`, name, true))}
     `,
     rows.map(
@@ -132,7 +132,7 @@ function list(trainings) {
             type="checkbox"
             aria-label="Curves of ${one.label}"
             .checked=${state.shown.has(keyOf(one))}
-            ?disabled=${!state.shown.has(keyOf(one)) && shownOf(trainings).length >= MOST}
+            ?disabled=${!state.shown.has(keyOf(one)) && shownOf(trainings).length >= MAX}
             @change=${(event) => toggle(one, event.target.checked)}
           />
         </td>
@@ -148,8 +148,8 @@ function list(trainings) {
   );
 }
 
-// A metric may have any name, `__proto__` too.
+// A metric may have any name, including `__proto__`.
 const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
 const names = (trainings, kind) => [...new Set(trainings.flatMap((one) => Object.keys(one[kind])))].sort();
 
-const lookAtOnce = keepLooking(look);
+const reload = poll(load);

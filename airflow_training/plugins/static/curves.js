@@ -1,6 +1,6 @@
-// Which curves belong into one chart.
+// Which curves belong in one chart.
 
-// `loss` and `val_loss`, or those of TensorBoard's folders `train` and `validation`, are of one family.
+// `loss` and `val_loss`, or those in TensorBoard's folders `train` and `validation`, belong to one family.
 export const family = (name) => name.split("/").at(-1).replace(/^val_/, "");
 
 // Charts of the curves, one for each family and unit.
@@ -17,10 +17,10 @@ export function families(curves) {
   });
 }
 
-// Of trainings that are compared, each has its colour; the curves of its validation are dashed then.
-const line = ({ label, colour, name, points }) => ({
+// If trainings are compared, each has its color, and its validation curves are dashed.
+const line = ({ label, color, name, points }) => ({
   name: label ?? name,
-  colour,
-  dashed: colour !== undefined && /(^|\/)val/.test(name),
+  color,
+  dashed: color !== undefined && /(^|\/)val/.test(name),
   points: points.map(([, step, value]) => [step, value]),
 });

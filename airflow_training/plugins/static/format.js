@@ -1,4 +1,4 @@
-// Numbers and times as people read them.
+// Numbers, times and sizes in readable form.
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -22,7 +22,7 @@ export function number(value) {
 
 export function duration(seconds) {
   if (typeof seconds !== "number") return "–";
-  // The clocks of two machines may differ.
+  // Negative if the clocks of two machines differ.
   const past = Math.max(seconds, 0);
   if (past < 9.95) return `${Math.round(past * 10) / 10} s`;
   const whole = Math.round(past);

@@ -1,60 +1,60 @@
 // The page of one training.
 
 import { html, nothing, render } from "./vendor/lit-html.js";
-import { Refused, ask, keepLooking, ref } from "./asking.js";
+import { Refused, ask, poll, ref } from "./api.js";
 import { Charts } from "./charts.js";
 import { families } from "./curves.js";
 import { bytes, dateTime, duration, number } from "./format.js";
 import { jobLog } from "./log.js";
-import { refusal, silence, status, table } from "./parts.js";
+import { failure, status, table, unreachable } from "./parts.js";
 import "./theme.js";
 
-// Seconds between two looks: while it runs, and afterwards, when somebody may clear the task.
+// Seconds between two polls: while the job runs, and afterwards, when the task may be cleared.
 const OFTEN = 2;
 const RARELY = 15;
-// More charts than that are shown when somebody asks for them.
-const MOST_CHARTS = 24;
+// More charts are shown on request.
+const MAX_CHARTS = 24;
 
 const page = document.getElementById("page");
-const nothingSeen = { metrics: null, usage: null, model: null, of: "", times: 0 };
-const state = { error: null, refusedCancel: "", canceling: false, job: null, seen: { ...nothingSeen }, all: false };
+const notLoaded = { metrics: null, usage: null, model: null, of: "", times: 0 };
+const state = { error: null, cancelFailed: "", canceling: false, job: null, loaded: { ...notLoaded }, all: false };
 const log = jobLog(draw);
 const metricCharts = new Charts();
 const usageCharts = new Charts();
 const ended = (word) => ["SUCCEEDED", "FAILED", "CANCELED"].includes(word);
 
-async function look() {
+async function load() {
   try {
     const before = state.job?.job;
     state.job = await ask("job", ref);
     state.error = null;
     const { job } = state.job;
-    // Its task was cleared, or has gone on with another job.
+    // The task was cleared, or has gone on with another job.
     if (job?.job_id !== before?.job_id) {
-      state.seen = { ...nothingSeen };
+      state.loaded = { ...notLoaded };
       log.forget();
     }
-    if (job) await Promise.all([lookAtTheRest(job), log.look()]);
+    if (job) await Promise.all([loadDetails(job), log.load()]);
   } catch (error) {
     state.error = error;
   }
   draw();
   if (state.error instanceof Refused) return state.job ? RARELY : null;
-  return ended(state.job?.job?.status) && log.ended && state.seen.times >= 2 ? RARELY : OFTEN;
+  return ended(state.job?.job?.status) && log.ended && state.loaded.times >= 2 ? RARELY : OFTEN;
 }
 
-// What has ended is looked at twice: the first answer may be of the seconds before its end.
-async function lookAtTheRest(job) {
-  const { seen } = state;
-  if (seen.of !== job.status) Object.assign(seen, { of: job.status, times: 0 });
-  if (ended(job.status) && seen.times >= 2) return;
-  // Each by itself: one that cannot be had leaves the others.
-  const asked = ended(job.status) ? ["metrics", "usage", "model"] : ["metrics", "usage"];
-  const replies = await Promise.allSettled(asked.map((what) => ask(what, ref)));
+// The details of a job that has ended are loaded twice: the first answer may predate its end by seconds.
+async function loadDetails(job) {
+  const { loaded } = state;
+  if (loaded.of !== job.status) Object.assign(loaded, { of: job.status, times: 0 });
+  if (ended(job.status) && loaded.times >= 2) return;
+  // One request that fails does not affect the others.
+  const requested = ended(job.status) ? ["metrics", "usage", "model"] : ["metrics", "usage"];
+  const replies = await Promise.allSettled(requested.map((what) => ask(what, ref)));
   replies.forEach(({ value }, index) => {
-    if (value) seen[asked[index]] = value;
+    if (value) loaded[requested[index]] = value;
   });
-  if (replies.every(({ value }) => value?.service.reachable)) seen.times += 1;
+  if (replies.every(({ value }) => value?.service.reachable)) loaded.times += 1;
 }
 
 function draw() {
@@ -63,8 +63,8 @@ function draw() {
   document.title = job ? `Training ${job.name}` : "Training";
   render(
     html`
-      ${state.error ? refusal(state.error) : nothing} ${silence(service)}
-      ${job ? whole(state.job) : nothing} ${state.job && !job ? html`<h1>Training</h1><p>${state.job.why_no_job}</p>` : nothing}
+      ${state.error ? failure(state.error) : nothing} ${unreachable(service)}
+      ${job ? details(state.job) : nothing} ${state.job && !job ? html`<h1>Training</h1><p>${state.job.why_no_job}</p>` : nothing}
     `,
     page,
   );
@@ -72,13 +72,13 @@ function draw() {
   log.follow();
 }
 
-const whole = (shown) => html`
+const details = (shown) => html`
   ${head(shown)} ${timeline(shown.job)}
   ${ended(shown.job.status) ? figures(shown.metrics) : nothing}
   <h2>Metrics</h2>
   ${metricsNote()}
   <div class="charts" id="metrics"></div>
-  <h2>Use of the machine</h2>
+  <h2>Resource usage</h2>
   ${usageNote()}
   <div class="charts" id="usage"></div>
   ${model(shown)} ${parameters(shown)}
@@ -91,62 +91,62 @@ const head = ({ job, task, may_cancel: mayCancel, connection }) => html`
     <h1>${job.name}</h1>
     ${status(job.status)}
     <span class="links">
-      ${task ? html`<a href=${compareAddress(task)}>Compare runs</a> <a href=${task.log_url} target="_top">Airflow's log</a>` : nothing}
+      ${task ? html`<a href=${compareUrl(task)}>Compare runs</a> <a href=${task.log_url} target="_top">Airflow's log</a>` : nothing}
       ${connection ? html`<a href="jobs?${new URLSearchParams({ conn_id: connection })}">All jobs of ${connection}</a>` : nothing}
-      ${mayCancel ? html`<button type="button" class="act danger" ?disabled=${state.canceling} @click=${askToCancel}>Cancel …</button>` : nothing}
+      ${mayCancel ? html`<button type="button" class="act danger" ?disabled=${state.canceling} @click=${confirmCancel}>Cancel …</button>` : nothing}
     </span>
   </div>
   <p class="weak">Job <code>${job.job_id}</code></p>
-  ${state.refusedCancel ? html`<p class="notice bad" role="alert">${state.refusedCancel}</p>` : nothing}
+  ${state.cancelFailed ? html`<p class="notice bad" role="alert">${state.cancelFailed}</p>` : nothing}
   <dialog aria-labelledby="question" id="cancel">
     <h2 id="question">Cancel the job ${job.name}?</h2>
-    <p>Its processes are ended, and what it has learned so far is lost. ${task ? "Its task fails." : ""}</p>
+    <p>Its processes are stopped and its progress is lost. ${task ? "Its task fails." : ""}</p>
     <form method="dialog" class="bar">
-      <button class="act" autofocus>Let it run</button>
+      <button class="act" autofocus>Keep it running</button>
       <button class="act danger" @click=${() => cancel(job.job_id)}>Cancel the job</button>
     </form>
   </dialog>
 `;
 
-const compareAddress = (task) => `compare?${new URLSearchParams({ dag_id: task.dag_id, task_id: task.task_id })}`;
-const askToCancel = () => document.getElementById("cancel").showModal();
+const compareUrl = (task) => `compare?${new URLSearchParams({ dag_id: task.dag_id, task_id: task.task_id })}`;
+const confirmCancel = () => document.getElementById("cancel").showModal();
 
-// The job that was asked about, and not one that its task has gone on with since.
+// Cancels the job that the user saw, not one that its task has gone on with since.
 async function cancel(expected) {
   state.canceling = true;
-  state.refusedCancel = "";
+  state.cancelFailed = "";
   draw();
   try {
     await ask("cancel", { ...ref, expected }, { method: "POST" });
   } catch (error) {
-    state.refusedCancel = error.message;
+    state.cancelFailed = error.message;
   }
   state.canceling = false;
-  lookAtOnce();
+  reload();
 }
 
 function timeline(job) {
   const between = (from, to) => (from && to ? (new Date(to) - new Date(from)) / 1000 : null);
   const now = new Date().toISOString();
-  const waits = job.status === "PENDING";
+  const waiting = job.status === "PENDING";
   const over = ended(job.status);
-  const steps = [{ name: "Submitted", told: dateTime(job.submitted), kind: "done" }];
+  const steps = [{ name: "Submitted", value: dateTime(job.submitted), kind: "done" }];
   steps.push({
-    name: waits ? "Waits" : "Waited",
-    told: duration(between(job.submitted, job.started ?? job.finished ?? now)),
-    why: waits ? job.message : "",
-    kind: waits ? "now" : "done",
+    name: waiting ? "Waiting" : "Waited",
+    value: duration(between(job.submitted, job.started ?? job.finished ?? now)),
+    why: waiting ? job.message : "",
+    kind: waiting ? "now" : "done",
   });
   if (job.started) {
-    const told = over && job.duration !== null ? job.duration : between(job.started, job.finished ?? now);
-    steps.push({ name: over ? "Ran" : "Runs", told: duration(told), why: job.status === "RUNNING" ? job.message : "", kind: over ? "done" : "now" });
+    const took = over && job.duration !== null ? job.duration : between(job.started, job.finished ?? now);
+    steps.push({ name: over ? "Ran" : "Running", value: duration(took), why: job.status === "RUNNING" ? job.message : "", kind: over ? "done" : "now" });
   }
   if (over) {
     const name = { SUCCEEDED: "Succeeded", FAILED: "Failed", CANCELED: "Canceled" }[job.status];
-    steps.push({ name, told: dateTime(job.finished), why: job.message, kind: job.status === "SUCCEEDED" ? "done" : "failed" });
+    steps.push({ name, value: dateTime(job.finished), why: job.message, kind: job.status === "SUCCEEDED" ? "done" : "failed" });
   }
   return html`<ol class="timeline" aria-label="Timeline">
-    ${steps.map(({ name, told, why, kind }) => html`<li class=${kind}><b>${name}</b>${told} ${why ? html`<span class="weak">${why}</span>` : nothing}</li>`)}
+    ${steps.map(({ name, value, why, kind }) => html`<li class=${kind}><b>${name}</b>${value} ${why ? html`<span class="weak">${why}</span>` : nothing}</li>`)}
   </ol>`;
 }
 
@@ -158,36 +158,36 @@ const figures = (metrics) =>
     : nothing;
 
 function metricsNote() {
-  const { metrics } = state.seen;
+  const { metrics } = state.loaded;
   if (!metrics) return nothing;
-  if (!metrics.supported) return html`<p class="weak">This training service keeps no curves; the log has what the script prints.</p>`;
+  if (!metrics.supported) return html`<p class="weak">This training service provides no curves. The log shows what the script prints.</p>`;
   const shown = families(metrics.curves);
-  if (!shown.length) return html`<p class="weak">The script has told no metrics yet: it does by lines such as <code>{"metrics": {"loss": 0.3}, "epoch": 1}</code>.</p>`;
-  if (shown.length <= MOST_CHARTS || state.all) return nothing;
-  return html`<p>${MOST_CHARTS} of ${shown.length} charts are shown. <button type="button" class="act" @click=${() => { state.all = true; draw(); }}>Show all</button></p>`;
+  if (!shown.length) return html`<p class="weak">The script has not logged any metrics yet. It logs them as lines such as <code>{"metrics": {"loss": 0.3}, "epoch": 1}</code>.</p>`;
+  if (shown.length <= MAX_CHARTS || state.all) return nothing;
+  return html`<p>Showing ${MAX_CHARTS} of ${shown.length} charts. <button type="button" class="act" @click=${() => { state.all = true; draw(); }}>Show all</button></p>`;
 }
 
 function usageNote() {
-  const { usage } = state.seen;
+  const { usage } = state.loaded;
   if (!usage) return nothing;
-  if (!usage.supported) return html`<p class="weak">This training service does not tell what its jobs use.</p>`;
-  return usage.samples.length ? nothing : html`<p class="weak">Nothing has been measured yet.</p>`;
+  if (!usage.supported) return html`<p class="weak">This training service does not report resource usage.</p>`;
+  return usage.samples.length ? nothing : html`<p class="weak">No measurements yet.</p>`;
 }
 
 function drawCharts() {
-  const { metrics, usage } = state.seen;
+  const { metrics, usage } = state.loaded;
   if (!state.job?.job) return;
   const curves = metrics?.supported ? families(metrics.curves) : [];
-  metricCharts.show(document.getElementById("metrics"), state.all ? curves : curves.slice(0, MOST_CHARTS));
+  metricCharts.show(document.getElementById("metrics"), state.all ? curves : curves.slice(0, MAX_CHARTS));
   usageCharts.show(document.getElementById("usage"), usage?.supported ? usageOverTime(usage) : []);
 }
 
-function usageOverTime({ samples, granted, asked }) {
-  const limit = granted ?? asked;
-  const shown = (key, title, y, name, most) => {
+function usageOverTime({ samples, allocated, requested }) {
+  const limit = allocated ?? requested;
+  const shown = (key, title, y, name, max) => {
     const points = samples.filter((sample) => typeof sample[key] === "number").map((sample) => [sample.time, sample[key]]);
     const lines = [{ name, points }];
-    if (most && points.length) lines.push({ name: `may use (${number(most)})`, points: [points[0], points.at(-1)].map(([x]) => [x, most]), limit: true });
+    if (max && points.length) lines.push({ name: `allocated (${number(max)})`, points: [points[0], points.at(-1)].map(([x]) => [x, max]), limit: true });
     return { key, title, x: "time", y, time: true, fromZero: true, lines };
   };
   return [
@@ -199,13 +199,13 @@ function usageOverTime({ samples, granted, asked }) {
 }
 
 function model({ location }) {
-  const { model: found, supported } = state.seen.model ?? {};
+  const { model: found, supported } = state.loaded.model ?? {};
   if (!found && !location) return nothing;
   return html`
     <h2>SavedModel</h2>
     ${location ? html`<p><code>${location}</code></p>` : nothing}
     ${found ? signatures(found) : nothing} ${found ? files(found) : nothing}
-    ${!found && supported === false ? html`<p class="weak">This training service does not describe its models.</p>` : nothing}
+    ${!found && supported === false ? html`<p class="weak">This training service does not describe models.</p>` : nothing}
   `;
 }
 
@@ -237,7 +237,7 @@ const files = ({ files: found, folder }) => html`
     html`<th scope="col">File in ${folder === "." ? "the job's folder" : folder}</th><th scope="col" class="number">Size</th>`,
     [
       found.map(({ name, size }) => html`<tr><td class="value">${name}</td><td class="number">${bytes(size)}</td></tr>`),
-      html`<tr><td>All ${number(found.length)}</td><td class="number">${bytes(found.reduce((sum, { size }) => sum + size, 0))}</td></tr>`,
+      html`<tr><td>${number(found.length)} files</td><td class="number">${bytes(found.reduce((sum, { size }) => sum + size, 0))}</td></tr>`,
     ],
   )}
 `;
@@ -254,4 +254,4 @@ const parameters = ({ parameters: shown, inputs }) => html`
   ${inputs.length ? html`<h2>Inputs</h2><p>${inputs.map((name, index) => html`${index ? ", " : ""}<code>${name}</code>`)}</p>` : nothing}
 `;
 
-const lookAtOnce = keepLooking(look);
+const reload = poll(load);

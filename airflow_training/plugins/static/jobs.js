@@ -1,16 +1,16 @@
 // All jobs of a connection.
 
 import { html, nothing, render } from "./vendor/lit-html.js";
-import { Refused, ask, keepLooking, ref } from "./asking.js";
+import { Refused, ask, poll, ref } from "./api.js";
 import { dateTime, duration, number } from "./format.js";
-import { refusal, silence, sortable, sorted, status, table } from "./parts.js";
+import { failure, sortable, sorted, status, table, unreachable } from "./parts.js";
 import "./theme.js";
 
 const OFTEN = 3;
 const RARELY = 15;
 
 const page = document.getElementById("page");
-const state = { error: null, found: null, connection: ref.conn_id ?? "", word: "", text: "", by: { column: "submitted", down: true }, chosen: new Set() };
+const state = { error: null, found: null, connection: ref.conn_id ?? "", word: "", text: "", by: { column: "submitted", down: true }, selected: new Set() };
 const COLUMNS = {
   name: (job) => job.name,
   status: (job) => job.status,
@@ -18,11 +18,11 @@ const COLUMNS = {
   duration: (job) => job.duration,
 };
 
-async function look() {
+async function load() {
   const { connection } = state;
   try {
     const found = await ask("jobs", connection ? { conn_id: connection } : {});
-    // Another one was chosen meanwhile.
+    // The user has selected another connection meanwhile.
     if (connection !== state.connection) return 0;
     state.found = found;
     state.error = null;
@@ -45,19 +45,19 @@ function draw() {
     html`
       <div class="head">
         <h1>Training jobs</h1>
-        ${select("Connection", connections, state.found?.connection ?? "", (value) => { state.connection = value; lookAtOnce(); })}
+        ${select("Connection", connections, state.found?.connection ?? "", (value) => { state.connection = value; reload(); })}
       </div>
-      ${state.error ? refusal(state.error) : nothing} ${silence(service)}
-      ${state.found && !connections.length ? html`<p>There is no connection to a training service that you may read.</p>` : nothing}
+      ${state.error ? failure(state.error) : nothing} ${unreachable(service)}
+      ${state.found && !connections.length ? html`<p>There is no connection to a training service that you have permission to read.</p>` : nothing}
       ${connections.length ? filters(jobs, kept, leftOut) : nothing} ${kept.length ? list(kept) : nothing}
     `,
     page,
   );
 }
 
-const select = (name, values, value, chosen) => html`<label>
+const select = (name, values, value, onSelect) => html`<label>
   ${name}
-  <select @change=${(event) => chosen(event.target.value)}>
+  <select @change=${(event) => onSelect(event.target.value)}>
     ${values.map((one) => html`<option value=${one} ?selected=${one === value}>${one || "all"}</option>`)}
   </select>
 </label>`;
@@ -66,9 +66,9 @@ const filters = (jobs, kept, leftOut) => html`<div class="bar">
   ${select("Status", ["", ...new Set([state.word, ...jobs.map((job) => job.status)].filter(Boolean))], state.word, (value) => { state.word = value; draw(); })}
   <label>Search <input type="search" .value=${state.text} @input=${(event) => { state.text = event.target.value; draw(); }} /></label>
   <span class="weak" role="status">
-    ${number(kept.length)} of ${number(jobs.length)} jobs${leftOut ? `; ${number(leftOut)} of Dags that you may not read are left out` : ""}
+    ${number(kept.length)} of ${number(jobs.length)} jobs${leftOut ? `; ${number(leftOut)} of Dags that you cannot read are hidden` : ""}
   </span>
-  <span class="end">${state.chosen.size > 1 ? html`<a href="compare?${new URLSearchParams([...state.chosen].map((one) => ["ti", one]))}">Compare ${state.chosen.size}</a>` : nothing}</span>
+  <span class="end">${state.selected.size > 1 ? html`<a href="compare?${new URLSearchParams([...state.selected].map((one) => ["ti", one]))}">Compare ${state.selected.size}</a>` : nothing}</span>
 </div>`;
 
 function sort(column) {
@@ -82,8 +82,8 @@ const list = (jobs) =>
     html`
       <th scope="col">Compare</th>
       ${sortable("name", "Job", state.by, sort)} ${sortable("status", "Status", state.by, sort)}
-      <th scope="col">Why</th>
-      ${sortable("submitted", "Submitted", state.by, sort)} ${sortable("duration", "Took", state.by, sort, true)}
+      <th scope="col">Message</th>
+      ${sortable("submitted", "Submitted", state.by, sort)} ${sortable("duration", "Duration", state.by, sort, true)}
       <th scope="col">Task</th>
     `,
     sorted(jobs, COLUMNS[state.by.column], state.by.down).map(
@@ -101,8 +101,8 @@ const list = (jobs) =>
 
 function box(job) {
   const one = JSON.stringify(job.task);
-  const toggle = (event) => { state.chosen[event.target.checked ? "add" : "delete"](one); draw(); };
-  return html`<input type="checkbox" aria-label="Compare ${job.name}, submitted ${dateTime(job.submitted)}" .checked=${state.chosen.has(one)} @change=${toggle} />`;
+  const toggle = (event) => { state.selected[event.target.checked ? "add" : "delete"](one); draw(); };
+  return html`<input type="checkbox" aria-label="Compare ${job.name}, submitted ${dateTime(job.submitted)}" .checked=${state.selected.has(one)} @change=${toggle} />`;
 }
 
-const lookAtOnce = keepLooking(look);
+const reload = poll(load);

@@ -1,22 +1,22 @@
-// What several pages show.
+// Elements that several pages share.
 
 import { html, nothing } from "./vendor/lit-html.js";
 import { dateTime } from "./format.js";
 
 export const status = (word) => html`<span class="status ${word}">${word.toLowerCase()}</span>`;
 
-// A job of a service that cannot be asked is shown as far as it is known.
-export const silence = (service) =>
+// While the service is unreachable, the page shows the last known state.
+export const unreachable = (service) =>
   service && !service.reachable
     ? html`<p class="notice" role="status">
-        ${service.message} What is shown is what is known${service.since ? ` since ${dateTime(service.since)}` : ""}; this
-        page asks again.
+        ${service.message} This page shows the last known state${service.since ? `, as of ${dateTime(service.since)}` : ""},
+        and keeps trying.
       </p>`
     : nothing;
 
-export const refusal = (error) => html`<p class="notice bad" role="alert">${error.message}</p>`;
+export const failure = (error) => html`<p class="notice bad" role="alert">${error.message}</p>`;
 
-// A table that is scrolled within itself where the window is narrow.
+// A table that scrolls horizontally in a narrow window.
 export const table = (name, head, rows) => html`
   <div class="scroll" role="region" aria-label=${name} tabindex="0">
     <table>
@@ -32,14 +32,14 @@ export const table = (name, head, rows) => html`
   </div>
 `;
 
-// The head of a column that its table can be sorted by. `by` is { column, down }.
+// The header of a sortable column. `by` is { column, down }.
 export const sortable = (column, name, by, sort, number = false) => html`
   <th scope="col" class=${number ? "number" : ""} aria-sort=${by.column !== column ? "none" : by.down ? "descending" : "ascending"}>
     <button type="button" @click=${() => sort(column)}>${name}</button>
   </th>
 `;
 
-// Sorted by what `read` finds in a row; what has none comes last, whichever way.
+// Rows sorted by the value that `read` returns; rows without a value come last in either direction.
 export function sorted(rows, read, down) {
   const missing = (value) => value === null || value === undefined || value === "";
   return [...rows].sort((one, other) => {

@@ -1,1 +1,1 @@
-"""Who may use the service: OAuth2 clients and their tokens."""
+"""OAuth2 clients and their access tokens."""

@@ -1,4 +1,4 @@
-"""OAuth2 clients: who may use the service, for which tenant, and what for."""
+"""OAuth2 clients: their tenant, their scopes and their hashed secrets."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ SCOPES = {
     WRITE: "submit and cancel jobs, use the storage",
 }
 
-# A tenant is a folder's name, a client id part of an Authorization header.
+# A tenant is the name of a folder, a client id is part of an Authorization header.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-# 32 random digits of hexadecimal are 128 bits, which nobody guesses; how random they are is up to who chose them.
+# 32 random hexadecimal digits are 128 bits, which cannot be guessed.
 _SECRET = re.compile(r"[!-~]{32,255}")
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """A client as it is shown once, with its secret."""
+class IssuedCredentials:
+    """A client with its secret, which is shown only once."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -41,14 +41,14 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class KnownClient:
-    """A client as the service knows it.
+class RegisteredClient:
+    """A client in the database.
 
     Attributes:
         client_id: Its id.
-        tenant: Whose jobs and files it reaches.
-        scope: What it may do with them.
-        generation: Changes with its secret.
+        tenant: The tenant whose jobs and files it can access.
+        scope: Its scopes.
+        generation: Identifies its secret: tokens of an earlier secret have another one.
         created: When it was added.
     """
 
@@ -65,10 +65,10 @@ class Clients:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._hasher = PasswordHasher()
-        # Clients that were verified: each task and each trigger asks for a token, and a slow hash takes a tenth of a
-        # second of a core. Their secrets are digested with a key that ends with this process.
+        # A cache, since each task and each trigger requests a token, and the slow hash takes a tenth of a second of a
+        # core. The digests are keyed with a key of this process.
         self._key = secrets.token_bytes(32)
-        self._verified: dict[str, bytes] = {}
+        self._verified_digests: dict[str, bytes] = {}
 
     def add(
         self,
@@ -76,18 +76,18 @@ class Clients:
         client_id: str | None = None,
         scope: Iterable[str] = SCOPES,
         secret: str | None = None,
-    ) -> Credentials:
-        """Add a client; a new secret is returned here and never again.
+    ) -> IssuedCredentials:
+        """Add a client. Only this reply has a generated secret.
 
         Args:
-            tenant: Whose jobs and files it reaches.
-            client_id: Its id; a random one if not given.
-            scope: What it may do.
-            secret: Its secret; a new one if not given. Adding the same client with the same secret once more is no
-                error, so that what sets up a service may run at each start.
+            tenant: The tenant whose jobs and files it can access.
+            client_id: Its id; random if None.
+            scope: Its scopes.
+            secret: Its secret; generated if None. Adding the same client with the same secret again is not an error:
+                a setup script can run at each start.
 
         Raises:
-            ClientNotChanged: The id is taken, or the id, the tenant, the scope or the secret is none.
+            ClientNotChanged: The id is taken, or the id, the tenant, a scope or the secret is not valid.
         """
         client_id = secrets.token_hex(8) if client_id is None else client_id
         for what, name in (("client id", client_id), ("tenant", tenant)):
@@ -102,7 +102,7 @@ class Clients:
             raise ClientNotChanged(
                 f"There is no scope {unknown[0]!r}: choose from {' and '.join(SCOPES)}.", code="AT-562"
             )
-        added = Credentials(client_id, _secret(secret), tenant)
+        added = IssuedCredentials(client_id, _check_or_generate(secret), tenant)
         row = self._hashed(added.client_secret)
         client = Client(client_id=client_id, tenant=tenant, scope=" ".join(scope), created=now(), **row)
         try:
@@ -111,30 +111,30 @@ class Clients:
         except IntegrityError:
             if secret is None:
                 raise ClientNotChanged(
-                    f"The client {client_id!r} is there already: choose another id.", code="AT-564"
+                    f"The client {client_id!r} exists already: choose another id.", code="AT-564"
                 ) from None
-            known = self.authenticate(client_id, secret)
-            if not known or (known.tenant, known.scope) != (tenant, frozenset(scope)):
+            existing = self.authenticate(client_id, secret)
+            if not existing or (existing.tenant, existing.scope) != (tenant, frozenset(scope)):
                 raise ClientNotChanged(
-                    f"The client {client_id!r} is there already, with another secret, tenant or scope: rotate it, or"
-                    " remove it first.",
+                    f"The client {client_id!r} exists already, with another secret, tenant or scope: rotate its secret,"
+                    " or remove it first.",
                     code="AT-565",
                 ) from None
         return added
 
-    def rotate(self, client_id: str, secret: str | None = None) -> Credentials:
-        """Give a client a new secret; the old one, and the tokens that were issued for it, are no good any more.
+    def rotate(self, client_id: str, secret: str | None = None) -> IssuedCredentials:
+        """Replace the secret of a client; the old secret and its tokens become invalid.
 
         Raises:
-            ClientNotChanged: There is no such client, or the secret is none.
+            ClientNotChanged: There is no such client, or the secret is not valid.
         """
-        secret = _secret(secret)
+        secret = _check_or_generate(secret)
         statement = update(Client).where(Client.client_id == client_id).values(**self._hashed(secret))
         with self._sessions.begin() as session:
             tenant = session.scalar(statement.returning(Client.tenant))
         if tenant is None:
-            raise _unknown(client_id)
-        return Credentials(client_id, secret, tenant)
+            raise _no_client(client_id)
+        return IssuedCredentials(client_id, secret, tenant)
 
     def remove(self, client_id: str) -> None:
         """Remove a client, with its tokens; the jobs and files of its tenant stay.
@@ -145,69 +145,69 @@ class Clients:
         with self._sessions.begin() as session:
             statement = delete(Client).where(Client.client_id == client_id).returning(Client.client_id)
             if session.scalar(statement) is None:
-                raise _unknown(client_id)
+                raise _no_client(client_id)
 
-    def all(self) -> list[KnownClient]:
-        """The clients, by tenant and id."""
+    def all(self) -> list[RegisteredClient]:
+        """All clients, ordered by tenant and id."""
         with self._sessions() as session:
             found = session.scalars(select(Client).order_by(Client.tenant, Client.client_id)).all()
-        return [_known(client) for client in found]
+        return [_registered(client) for client in found]
 
-    def recall(self, client_id: str, secret: str) -> KnownClient | None:
-        """The client, if this secret was verified before; without the slow hash."""
+    def authenticate_cached(self, client_id: str, secret: str) -> RegisteredClient | None:
+        """The client if this process has verified the secret before, without the slow hash."""
         client = self._find(client_id)
-        if client and hmac.compare_digest(self._verified.get(client_id, b""), self._digest(client, secret)):
-            return _known(client)
+        if client and hmac.compare_digest(self._verified_digests.get(client_id, b""), self._digest(client, secret)):
+            return _registered(client)
         return None
 
-    def authenticate(self, client_id: str, secret: str) -> KnownClient | None:
-        """The client, or None where id or secret are wrong; takes a while, as it should."""
+    def authenticate(self, client_id: str, secret: str) -> RegisteredClient | None:
+        """The client, or None if the id or the secret is wrong; deliberately slow."""
         client = self._find(client_id)
         if client is None:
-            self._verified.pop(client_id, None)
-            # It takes as long to refuse as a wrong secret: nobody can find ids by the clock.
+            self._verified_digests.pop(client_id, None)
+            # As slow as a wrong secret: the response time must not reveal which ids exist.
             self._hasher.hash(secret)
             return None
         try:
             self._hasher.verify(client.secret_hash, secret)
         except VerificationError:
             return None
-        self._verified[client_id] = self._digest(client, secret)
-        return _known(client)
+        self._verified_digests[client_id] = self._digest(client, secret)
+        return _registered(client)
 
     def _find(self, client_id: str) -> Client | None:
         with self._sessions() as session:
-            # No id has a NUL, and PostgreSQL does not even take one to look for.
+            # PostgreSQL does not accept a NUL, even to search for it.
             return None if "\0" in client_id else session.get(Client, client_id)
 
     def _digest(self, client: Client, secret: str) -> bytes:
-        # What is stored is part of it: with a new secret, it is another client.
+        # Including the stored hash invalidates the entry when the secret is rotated.
         return hmac.digest(self._key, f"{client.secret_hash} {secret}".encode(), "sha256")
 
-    def current(self, client_id: str, generation: str) -> KnownClient | None:
-        """The client that something was issued to; None where it has been removed or has another secret now."""
+    def current(self, client_id: str, generation: str) -> RegisteredClient | None:
+        """The client that a token was issued to; None if it has been removed or has another secret now."""
         with self._sessions() as session:
             client = session.get(Client, client_id)
-        return _known(client) if client and client.generation == generation else None
+        return _registered(client) if client and client.generation == generation else None
 
     def _hashed(self, secret: str) -> dict[str, str]:
         return {"secret_hash": self._hasher.hash(secret), "generation": secrets.token_hex(8)}
 
 
-def _known(client: Client) -> KnownClient:
+def _registered(client: Client) -> RegisteredClient:
     scope = frozenset(client.scope.split())
-    return KnownClient(client.client_id, client.tenant, scope, client.generation, client.created)
+    return RegisteredClient(client.client_id, client.tenant, scope, client.generation, client.created)
 
 
-def _secret(given: str | None) -> str:
-    if given is None:
+def _check_or_generate(secret: str | None) -> str:
+    if secret is None:
         return secrets.token_urlsafe(32)
-    if not _SECRET.fullmatch(given):
-        raise ClientNotChanged("A client secret has 32 to 255 characters of ASCII, and no spaces.", code="AT-563")
-    return given
+    if not _SECRET.fullmatch(secret):
+        raise ClientNotChanged("A client secret must have 32 to 255 ASCII characters and no spaces.", code="AT-563")
+    return secret
 
 
-def _unknown(client_id: str) -> ClientNotChanged:
+def _no_client(client_id: str) -> ClientNotChanged:
     return ClientNotChanged(
-        f"There is no client {client_id!r}: `airflow-training clients list` shows those there are.", code="AT-566"
+        f"There is no client {client_id!r}: `airflow-training clients list` shows all clients.", code="AT-566"
     )

@@ -1,7 +1,7 @@
-"""Access tokens: signed, expiring, naming the client they were issued to and what it may do.
+"""Access tokens: signed JWTs with the client and its scopes, and the rotation of their signing keys.
 
-Source: RFC 7519 (the claims), RFC 9068 (`scope`, `client_id`). The keys lie in the database, so that several processes
-share them, and are replaced before they are old.
+Source: RFC 7519 (the claims), RFC 9068 (`scope`, `client_id`). The keys are in the database: the service and its
+commands share them.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import jwt
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_training.service.accounts.clients import KnownClient
+from airflow_training.service.accounts.clients import RegisteredClient
 from airflow_training.service.database.models import SigningKey, now
 
 _ALGORITHM = "HS256"
 _CLAIMS = ("client_id", "tenant", "scope", "generation", "iat", "exp")
 
 _KEY_AGE = timedelta(days=30)
-"""A key signs for so long; it is read for as long as a token that it signed may live."""
+"""A key signs tokens for this long; it verifies them until the last one has expired."""
 
-# Keys that another process has revoked are good for this many seconds at most.
-_REMEMBERED = 5.0
+# Seconds until a key that another process has revoked becomes invalid here.
+_CACHE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says of who holds it."""
+    """The verified content of a token."""
 
     client_id: str
     generation: str
@@ -39,22 +39,22 @@ class Claims:
 
 
 class Tokens:
-    """Issues access tokens and reads them.
+    """Issues and verifies access tokens.
 
     Args:
         sessions: The database.
-        lifetime: Seconds that a token is good for.
+        lifetime: Seconds that a token is valid.
     """
 
     def __init__(self, sessions: sessionmaker[Session], lifetime: int) -> None:
         self._sessions = sessions
         self.lifetime = lifetime
         self._keys: dict[str, str] = {}
-        self._read_again = 0.0
+        self._cache_expires = 0.0
 
-    def issue(self, client: KnownClient, scope: frozenset[str]) -> str:
-        """Make a token for a client."""
-        keys = self._known_keys()
+    def issue(self, client: RegisteredClient, scope: frozenset[str]) -> str:
+        """Issue a token to a client."""
+        keys = self._cached_keys()
         newest = next(iter(keys))
         issued = int(time.time())
         claims = {
@@ -70,43 +70,43 @@ class Tokens:
         return jwt.encode(claims, keys[newest], algorithm=_ALGORITHM, headers={"kid": newest})
 
     def read(self, token: str) -> Claims | None:
-        """What a token says; None where it is not ours or has expired."""
+        """Verify a token; None if it was not issued here, has expired or was revoked."""
         try:
-            key = self._known_keys()[str(jwt.get_unverified_header(token).get("kid"))]
+            key = self._cached_keys()[str(jwt.get_unverified_header(token).get("kid"))]
             claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"require": list(_CLAIMS)})
         except (jwt.InvalidTokenError, KeyError):
             return None
         return Claims(str(claims["client_id"]), str(claims["generation"]), frozenset(str(claims["scope"]).split()))
 
     def rotate(self, *, revoke: bool = False) -> None:
-        """Sign with a new key from now on.
+        """Sign with a new key.
 
         Args:
-            revoke: Forget the other keys: every token that was issued so far is no good any more.
+            revoke: Delete the other keys, which revokes all tokens issued so far.
         """
         with self._sessions.begin() as session:
             if revoke:
                 session.execute(delete(SigningKey))
             session.add(_new_key())
-        self._read_again = 0.0
+        self._cache_expires = 0.0
 
     def renew_keys(self) -> None:
-        """Replace a key that is old, and forget those whose tokens have all expired."""
+        """Replace the signing key if it is old, and delete the keys whose tokens have all expired."""
         with self._sessions.begin() as session:
             expired = now() - _KEY_AGE - timedelta(seconds=self.lifetime)
             young = session.scalar(select(SigningKey.id).where(SigningKey.created > now() - _KEY_AGE).limit(1))
             if young is None:
                 session.add(_new_key())
-                self._read_again = 0.0
+                self._cache_expires = 0.0
             session.execute(delete(SigningKey).where(SigningKey.created < expired))
 
-    def _known_keys(self) -> dict[str, str]:
-        """The keys by their ids, the newest first."""
-        if time.monotonic() >= self._read_again:
+    def _cached_keys(self) -> dict[str, str]:
+        """The keys by id, the newest first; cached for some seconds."""
+        if time.monotonic() >= self._cache_expires:
             with self._sessions() as session:
                 keys = session.scalars(select(SigningKey).order_by(SigningKey.created.desc(), SigningKey.id)).all()
             self._keys = {key.id: key.key for key in keys}
-            self._read_again = time.monotonic() + _REMEMBERED
+            self._cache_expires = time.monotonic() + _CACHE_SECONDS
         return self._keys
 
 

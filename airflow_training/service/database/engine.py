@@ -1,4 +1,4 @@
-"""The way to the database: SQLite in the data folder, or PostgreSQL by its URL."""
+"""The connection to the database: SQLite in the data folder, or PostgreSQL by URL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from airflow_training.service.errors import ServiceNotStarted
 
 _FORM = "postgresql+psycopg://user:password@host:5432/database"
 
-AWAY = (exc.OperationalError, exc.DisconnectionError, exc.TimeoutError)
-"""What is raised while the database does not answer."""
+DATABASE_UNAVAILABLE = (exc.OperationalError, exc.DisconnectionError, exc.TimeoutError)
+"""The errors of SQLAlchemy while the database is unavailable."""
 
-# A server that says nothing any more, its machine or the network being gone, is noticed within seconds. What stands in
-# the URL goes before it. Source: PostgreSQL's manual, "Database Connection Control Functions".
-_PATIENCE = {
+# Detect within seconds that the server or the network is down. Options in the URL take precedence.
+# Source: PostgreSQL's manual, "Database Connection Control Functions".
+_TIMEOUTS = {
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
     "keepalives_idle": "30",
@@ -27,17 +27,17 @@ _PATIENCE = {
 }
 
 
-def postgresql(url: str) -> URL:
-    """Read the URL of a PostgreSQL database; no error holds any of it, for it has a password.
+def postgresql_url(url: str) -> URL:
+    """Parse the URL of a PostgreSQL database; errors do not quote it, since it may contain a password.
 
     Raises:
-        ServiceNotStarted: It cannot be read, or is that of another database.
+        ServiceNotStarted: It is not valid, or not for PostgreSQL.
 
-    >>> postgresql("postgresql://me:secret@db/training?connect_timeout=9").query["connect_timeout"]
+    >>> postgresql_url("postgresql://me:secret@db/training?connect_timeout=9").query["connect_timeout"]
     '9'
     """
     try:
-        # More than one @ means that one is in the password, and that its end would be taken for the host.
+        # With a second @ in the password, the rest of the password would be taken for the host.
         read = make_url(url) if url.count("@") <= 1 else None
     except (exc.ArgumentError, ValueError):
         read = None
@@ -47,65 +47,66 @@ def postgresql(url: str) -> URL:
             " password.",
             code="AT-521",
         )
-    return read.set(drivername="postgresql+psycopg", query={**_PATIENCE, **read.query})
+    return read.set(drivername="postgresql+psycopg", query={**_TIMEOUTS, **read.query})
 
 
 def make_engine(url: str | URL) -> Engine:
-    """Make what connects to a database; nothing is connected yet.
+    """Create the engine of a database, without a connection.
 
     Raises:
-        ServiceNotStarted: The driver is missing, or the file of SQLite cannot be made.
+        ServiceNotStarted: The driver is missing, or the SQLite file cannot be created.
     """
     url = make_url(url)
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
     try:
-        # Statements that change what they find need no more than this, and would fail beside each other with more.
+        # The guarded UPDATEs need no more isolation; with more, concurrent ones would fail.
         return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
     except ImportError as error:
         raise ServiceNotStarted(
-            'PostgreSQL needs its driver psycopg: pip install "airflow-training[service,postgresql]".',
+            'PostgreSQL needs the driver psycopg: pip install "airflow-training[service,postgresql]".',
             code="AT-522",
         ) from error
 
 
 @contextmanager
 def usable(engine: Engine) -> Iterator[None]:
-    """Say in one sentence why a database cannot be used.
+    """Convert database errors at the start.
 
     Raises:
-        ServiceNotStarted: It cannot.
+        ServiceNotStarted: The database cannot be used.
     """
     try:
         yield
     except exc.DBAPIError as error:
         engine.dispose()
         raise ServiceNotStarted(
-            f"The database {name_of(engine)} cannot be used ({reason(error)}): see that it is there, and that the"
-            " service may make tables in it.",
+            f"The database {display_name(engine)} cannot be used ({reason(error)}): check that it exists, and that the"
+            " service may create tables in it.",
             code="AT-523",
         ) from error
 
 
-def name_of(engine: Engine) -> str:
-    """The database, in a message: without its password, which may stand among the options too."""
+def display_name(engine: Engine) -> str:
+    """The URL of the database for a message, without the password and the options, which may contain it."""
     return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
 def reason(error: Exception) -> str:
-    """What the database says, in one line: of many addresses that were tried, the last."""
-    said = error.orig if isinstance(error, exc.DBAPIError) else error
-    return str(said).rpartition("failed: ")[2].split("\n")[0].removeprefix("FATAL:").strip()
+    """The reason of a database error in one line; after several attempted addresses, that of the last one."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    return str(cause).rpartition("failed: ")[2].split("\n")[0].removeprefix("FATAL:").strip()
 
 
 def _sqlite(url: URL) -> Engine:
     if url.database:
         try:
-            # Its owner's alone from the first byte on: it holds keys.
+            # It contains keys: only its owner can read it, from its creation on.
             Path(url.database).touch(mode=0o600)
         except OSError as error:
             raise ServiceNotStarted(
-                f"The database {url.database} cannot be made or written to: {error.strerror}. Choose another folder.",
+                f"The database {url.database} cannot be created or written to: {error.strerror}. Choose another"
+                " folder.",
                 code="AT-524",
             ) from error
     engine = create_engine(url)
@@ -115,7 +116,7 @@ def _sqlite(url: URL) -> Engine:
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # Readers go on while one writes, and writers wait for each other.
+    # Readers do not block, and writers wait for each other.
     cursor.execute("PRAGMA busy_timeout=20000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()

@@ -1,8 +1,8 @@
-"""One service at a time on a PostgreSQL database: two, with a folder each, would start each other's jobs.
+"""A lock that allows one service per PostgreSQL database: two services would start each other's jobs.
 
-The lock is one of PostgreSQL's, which lasts as long as the connection that took it. Where that ends, as when PostgreSQL
-is started again, the service takes the lock anew before it makes any other connection. If another service was quicker,
-the database is out of reach for this one, until the other ends. Of SQLite the lock on the data folder is enough.
+It is an advisory lock of PostgreSQL, held by a connection. If the connection breaks, for example when PostgreSQL
+restarts, the service reacquires the lock before it opens any other connection. If another service has acquired it, the
+database is unavailable for this one until the other ends. With SQLite, the lock on the data folder suffices.
 """
 
 from __future__ import annotations
@@ -18,103 +18,103 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from airflow_training.exceptions import coded
-from airflow_training.service.database.engine import name_of, usable
+from airflow_training.service.database.engine import display_name, usable
 from airflow_training.service.errors import ServiceNotStarted
 
 _KEY = int.from_bytes(b"training", "big")
 
-# PostgreSQL notices within this many seconds that a service is gone whose machine was shut off.
-_NOTICED = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2"}
+# PostgreSQL detects within 20 seconds that the machine of a service is down.
+_KEEPALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2"}
 
 
 class DatabaseLock:
-    """Sees to it that no other service uses the database.
+    """Prevents other services from using the database.
 
     Args:
         sessions: The database.
     """
 
-    # PostgreSQL may need a moment to see that a service that was killed is gone.
-    _PATIENCE = 5.0
+    # PostgreSQL may need a moment to detect that a service was killed.
+    _TIMEOUT = 5.0
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._engine: Engine = sessions.kw["bind"]
         self._needed = self._engine.dialect.name == "postgresql"
         self._connection: Connection | None = None
-        self._one_at_a_time = threading.Lock()
+        self._mutex = threading.Lock()
 
     def start(self) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
             ServiceNotStarted: Another service has it.
         """
         if not self._needed:
             return
-        deadline = time.monotonic() + self._PATIENCE
+        deadline = time.monotonic() + self._TIMEOUT
         with usable(self._engine):
-            while not self._taken():
+            while not self._acquire():
                 if time.monotonic() > deadline:
                     raise ServiceNotStarted(
-                        f"The database {name_of(self._engine)} is in use by another training service: stop that one,"
-                        " or choose another database.",
+                        f"The database {display_name(self._engine)} is in use by another training service: stop that"
+                        " one, or choose another database.",
                         code="AT-525",
                     )
                 time.sleep(0.1)
-        event.listen(self._engine, "connect", self._check)
+        event.listen(self._engine, "connect", self._check_new_connection)
 
-    def keep(self) -> None:
-        """See that the lock is still ours, or take it anew.
+    def ensure_held(self) -> None:
+        """Check that this service still has the lock; reacquire it if not.
 
         Raises:
             DisconnectionError: Another service has it.
         """
-        if self._needed and not self._taken():
-            # What is connected still is so without the lock.
+        if self._needed and not self._acquire():
+            # Connections that are still open must not be used without the lock.
             self._engine.dispose()
             raise DisconnectionError(
                 coded(
-                    f"The database {name_of(self._engine)} was taken by another training service while it was out of"
-                    " reach: stop one of the two.",
+                    f"The database {display_name(self._engine)} was taken by another training service while it was"
+                    " unreachable: stop one of the two.",
                     code="AT-527",
                 )
             )
 
     def stop(self) -> None:
-        """Give it back."""
-        with self._one_at_a_time:
-            self._let_go()
+        """Release the lock."""
+        with self._mutex:
+            self._release()
 
-    def _check(self, connection: Any, _record: Any) -> None:
+    def _check_new_connection(self, connection: Any, _record: Any) -> None:
         try:
-            self.keep()
+            self.ensure_held()
         except SQLAlchemyError:
             connection.close()
             raise
 
-    def _taken(self) -> bool:
-        with self._one_at_a_time:
+    def _acquire(self) -> bool:
+        with self._mutex:
             if self._connection:
                 with contextlib.suppress(DBAPIError):
                     self._connection.execute(select(1))
                     return True
-                self._let_go()
+                self._release()
             connection = create_engine(self._engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
             try:
-                connection.execute(select(*(func.set_config(name, value, False) for name, value in _NOTICED.items())))
-                taken = bool(connection.scalar(select(func.pg_try_advisory_lock(_KEY))))
+                connection.execute(select(*(func.set_config(name, value, False) for name, value in _KEEPALIVE.items())))
+                acquired = bool(connection.scalar(select(func.pg_try_advisory_lock(_KEY))))
             except SQLAlchemyError:
                 connection.close()
                 raise
-            if taken:
+            if acquired:
                 self._connection = connection
             else:
                 connection.close()
-            return taken
+            return acquired
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._connection:
-            # It may be broken.
+            # The connection may be broken.
             with contextlib.suppress(SQLAlchemyError):
                 self._connection.close()
         self._connection = None

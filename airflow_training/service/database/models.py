@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from airflow_training.api.status import JobState
 from airflow_training.service.database.engine import make_engine, usable
 from airflow_training.service.database.migrations import upgrade
-from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
 def now() -> datetime:
@@ -19,41 +19,41 @@ def now() -> datetime:
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time in UTC: SQLite forgets time zones, so none is stored and all are UTC."""
+    """A time in UTC, stored without a time zone, which SQLite does not support."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Write a time."""
+        """Convert a time for the database."""
         return value.astimezone(timezone.utc).replace(tzinfo=None) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Read a time."""
+        """Convert a time from the database."""
         return value.replace(tzinfo=timezone.utc) if value else None
 
 
 class Table(DeclarativeBase):
-    """What every table is. A change of one needs a migration, see `migrations/`."""
+    """Base class of the tables. Changes need a migration, see `migrations/`."""
 
 
 class Client(Table):
-    """An OAuth2 client; its secret is known by its hash only."""
+    """An OAuth2 client; only the hash of its secret is stored."""
 
     __tablename__ = "clients"
 
     client_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     secret_hash: Mapped[str] = mapped_column(String(255))
     tenant: Mapped[str] = mapped_column(String(64))
-    # What it may do, separated by spaces, as in OAuth2.
+    # Scopes separated by spaces, as in OAuth2.
     scope: Mapped[str] = mapped_column(String(255))
-    # Which of its secrets this is: the tokens and storage keys that an earlier one led to are no good any more.
+    # Identifies the secret: tokens and storage keys of an earlier secret are invalid.
     generation: Mapped[str] = mapped_column(String(32))
     created: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class SigningKey(Table):
-    """A key that access tokens are signed with: the newest signs, the ones before it are still good for reading."""
+    """A signing key of access tokens: the newest key signs, older ones only verify."""
 
     __tablename__ = "signing_keys"
 
@@ -63,7 +63,7 @@ class SigningKey(Table):
 
 
 class Job(Table):
-    """A job. Clients choose the ids, so two tenants may choose the same."""
+    """A job. Clients choose the ids, so two tenants can have the same."""
 
     __tablename__ = "jobs"
 
@@ -71,14 +71,14 @@ class Job(Table):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(Text)
-    # What it asks for, by its resources or by a resource plan of that time.
+    # The requested resources; those of its resource plan at the time of the submit.
     cpus: Mapped[int]
     memory: Mapped[int]
     gpus: Mapped[int]
-    # The graphics processors that it was given: a service that is started again knows them by this.
+    # The allocated GPUs, for the next start of the service.
     gpu_ids: Mapped[str] = mapped_column(Text, default="")
     state: Mapped[JobState] = mapped_column(Enum(JobState, native_enum=False, length=16), default=JobState.PENDING)
-    # A runner has it. Between this and RUNNING the job is still PENDING for its tenant: nothing of it runs yet.
+    # A runner has it. Until the command runs, the job is still PENDING for its tenant.
     claimed: Mapped[bool] = mapped_column(default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     container_id: Mapped[str] = mapped_column(String(128), default="")
@@ -89,9 +89,9 @@ class Job(Table):
     message: Mapped[str] = mapped_column(Text, default="")
 
     @property
-    def asked(self) -> Amount:
-        """What it asks for."""
-        return Amount(self.cpus, self.memory, self.gpus)
+    def requested(self) -> ResourceAmounts:
+        """Its requested resources."""
+        return ResourceAmounts(self.cpus, self.memory, self.gpus)
 
     __table_args__ = (
         Index("jobs_by_state", "state", "claimed", "submitted", "tenant"),
@@ -101,12 +101,12 @@ class Job(Table):
 
 
 def open_database(url: str | URL) -> sessionmaker[Session]:
-    """Open the database, and bring it to the schema of this version.
+    """Open the database and migrate it to the schema of this version.
 
-    Several processes may use it at once: the service, and the commands that see to clients.
+    Several processes can use it at once: the service and the commands.
 
     Raises:
-        ServiceNotStarted: A newer version made it, or it cannot be used.
+        ServiceNotStarted: A newer version created it, or it cannot be used.
     """
     engine = make_engine(url)
     with usable(engine):

@@ -1,4 +1,4 @@
-"""The application: every endpoint of the service."""
+"""The FastAPI application: all endpoints of the service, and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 import airflow_training
-from airflow_training.service.http import curves, jobs, model, oauth, operation, storage, usage, watch
+from airflow_training.api.watch import WatchRequest
+from airflow_training.service.http import insights, jobs, oauth, ops, storage, watch
 from airflow_training.service.http.access_log import AccessLog
-from airflow_training.service.http.auth import Service
+from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.http.errors import install_error_handlers
-from airflow_training.service.http.openapi_examples import ANSWERS
-from airflow_training.service.http.watching import Watch
 
 _ABOUT = """
 Trains models: a client gets a token, uploads data and a script to the storage, submits a job, and follows its
-status and its log until the SavedModel lies in the job's folder.
+status and its log until the SavedModel is in the job's folder.
 
-Every error has the form `{"error": {"code": "404", "message": "…"}}`, but for those of the token endpoint, which are
-OAuth2's. Every reply has an `X-Request-ID`, which is in the access log of the service too.
+Errors have the form `{"error": {"code": "404", "message": "…"}}`, except those of the token endpoint, which follow
+OAuth2. Every reply has an `X-Request-ID`, which is in the access log of the service too.
 """
 
 
-def create_app(service: Service) -> FastAPI:
-    """Make the application of a service."""
+def create_app(service: ServiceParts) -> FastAPI:
+    """Create the application of a service."""
     app: FastAPI = FastAPIOffline(
         title="Training service",
         description=_ABOUT,
@@ -35,7 +34,7 @@ def create_app(service: Service) -> FastAPI:
         openapi_url="/api/v2/openapi.json",
         docs_url="/docs",
         redoc_url=None,
-        # A redirection would name scheme and host as the service sees them, which are not those of a proxy before it.
+        # A redirect would have the scheme and the host that the service sees, not those of a proxy in front of it.
         redirect_slashes=False,
     )
     app.state.service = service
@@ -43,24 +42,20 @@ def create_app(service: Service) -> FastAPI:
     api = APIRouter(prefix="/api/v2")
     api.include_router(storage.router)
     api.include_router(jobs.router)
-    api.include_router(curves.router)
-    api.include_router(usage.router)
-    api.include_router(model.router)
+    api.include_router(insights.router)
     api.include_router(watch.router)
     app.include_router(api)
     app.include_router(oauth.router)
-    app.include_router(operation.router)
+    app.include_router(ops.router)
     app.add_middleware(AccessLog, metrics=service.metrics)
-    app.openapi = partial(_contract, app.openapi)  # type: ignore[method-assign] # the way that FastAPI documents
+    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign] # as FastAPI's documentation does
     return app
 
 
-def _contract(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with examples, and with the bodies that FastAPI does not read itself."""
-    contract = document()
-    for body in (jobs.JobDocument, Watch):
+def _document(openapi: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with the schemas of the bodies that FastAPI does not parse."""
+    document = openapi()
+    for body in (jobs.JobDocument, WatchRequest):
         schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-        contract["components"]["schemas"] |= {**schema.pop("$defs"), body.__name__: schema}
-    for name, answer in ANSWERS.items():
-        contract["components"]["schemas"][name]["examples"] = [answer]
-    return contract
+        document["components"]["schemas"] |= {**schema.pop("$defs"), body.__name__: schema}
+    return document

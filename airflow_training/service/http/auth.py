@@ -1,6 +1,6 @@
-"""What the endpoints work with: the parts of the service, the tenant that asks, the body it sent.
+"""Dependencies of the endpoints: the authorized client, the parts of the service, and the body of the request.
 
-Source: RFC 6750 sections 2.1 (the header) and 3 (what is answered to a token that is missing, wrong or not enough).
+Source: RFC 6750 sections 2.1 (the header) and 3 (the replies to a token that is missing, invalid or insufficient).
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import OAuth2, SecurityScopes
 from starlette.requests import ClientDisconnect
 
-from airflow_training.service.accounts.clients import READ, SCOPES, WRITE, Clients, KnownClient
+from airflow_training.service.accounts.clients import READ, SCOPES, WRITE, Clients, RegisteredClient
 from airflow_training.service.accounts.tokens import Tokens
 from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.errors import ApiError
-from airflow_training.service.http.prometheus import Metrics
-from airflow_training.service.insights.readers import Programs
+from airflow_training.service.http.prometheus import ServiceMetrics
+from airflow_training.service.insights.readers import ReaderPrograms
 from airflow_training.service.runners.runner import Runner
-from airflow_training.service.scheduling.capacity import Machine
+from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
-from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.scheduling.scheduler import Scheduler
-from airflow_training.service.scheduling.status_cache import Statuses
+from airflow_training.service.scheduling.status_cache import StatusCache
 from airflow_training.service.settings import DataFolder
-from airflow_training.service.storage.endpoint import Storage
+from airflow_training.service.storage.endpoint import StorageEndpoint
 
-LARGEST_BODY = 1024 * 1024
+MAX_BODY = 1024 * 1024
+"""Bytes in the body of a request."""
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceParts:
     """The parts of a running service."""
 
     data: DataFolder
     database_lock: DatabaseLock
     clients: Clients
     tokens: Tokens
-    machine: Machine
-    plans: Mapping[str, Amount]
+    capacity: Capacity
+    plans: Mapping[str, ResourceAmounts]
     jobs: JobTable
-    statuses: Statuses
+    statuses: StatusCache
     runner: Runner
     scheduler: Scheduler
-    storage: Storage
-    metrics: Metrics
-    programs: Programs
+    storage: StorageEndpoint
+    metrics: ServiceMetrics
+    programs: ReaderPrograms
 
 
 _oauth2 = OAuth2(
@@ -57,17 +58,17 @@ _oauth2 = OAuth2(
 )
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(request: Request) -> ServiceParts:
+    service: ServiceParts = request.app.state.service
     return service
 
 
 def _client(
     request: Request,
-    service: ServiceParts,
-    needed: SecurityScopes,
+    service: ServiceDep,
+    required: SecurityScopes,
     authorization: Annotated[str | None, Security(_oauth2)],
-) -> KnownClient:
+) -> RegisteredClient:
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
         _refuse(
@@ -80,53 +81,53 @@ def _client(
     if not claims or not client:
         _refuse(
             401,
-            "The access token is not valid, or not any more: get a new one from /oauth/token.",
+            "The access token is invalid, expired or revoked: get a new one from /oauth/token.",
             code="AT-602",
             error="invalid_token",
         )
     request.state.client_id = client.client_id
-    if missing := set(needed.scopes) - (claims.scope & client.scope):
+    if missing := set(required.scopes) - (claims.scope & client.scope):
         _refuse(
             403,
             f"The access token does not allow this: it lacks the scope {missing.pop()}.",
             code="AT-603",
             error="insufficient_scope",
-            scope=needed.scope_str,
+            scope=required.scope_str,
         )
     return client
 
 
-def check_again(request: Request, service: Service) -> None:
-    """See that who asked to read may still do so.
+def recheck_access(request: Request, service: ServiceParts) -> None:
+    """Check that the client still has access, after a long poll.
 
     Raises:
-        ApiError: The token is not good any more.
+        ApiError: The token has expired or has been revoked.
     """
     _client(request, service, SecurityScopes([READ]), request.headers.get("Authorization"))
 
 
 def _refuse(status: int, message: str, *, code: str, **challenge: str) -> NoReturn:
-    facts = ", ".join(f'{name}="{value}"' for name, value in {"realm": "training", **challenge}.items())
-    raise ApiError(status, message, {"WWW-Authenticate": f"Bearer {facts}"}, code=code)
+    parameters = ", ".join(f'{name}="{value}"' for name, value in {"realm": "training", **challenge}.items())
+    raise ApiError(status, message, {"WWW-Authenticate": f"Bearer {parameters}"}, code=code)
 
 
 async def _body(request: Request) -> bytes:
     body = b""
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > LARGEST_BODY:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
                 raise ApiError(
                     413,
-                    f"The body is larger than {LARGEST_BODY} bytes: upload files to the storage instead.",
+                    f"The body is larger than {MAX_BODY} bytes: upload files to the storage instead.",
                     code="AT-631",
                 )
     except ClientDisconnect as error:
-        raise ApiError(400, "The connection ended before the body did.", code="AT-632") from error
+        raise ApiError(400, "The connection closed before the end of the body.", code="AT-632") from error
     return body
 
 
-ServiceParts = Annotated[Service, Depends(_service)]
-Reader = Annotated[KnownClient, Security(_client, scopes=[READ])]
-Writer = Annotated[KnownClient, Security(_client, scopes=[WRITE])]
+ServiceDep = Annotated[ServiceParts, Depends(_service)]
+Reader = Annotated[RegisteredClient, Security(_client, scopes=[READ])]
+Writer = Annotated[RegisteredClient, Security(_client, scopes=[WRITE])]
 Body = Annotated[bytes, Depends(_body)]

@@ -1,4 +1,4 @@
-"""Errors on the wire: one shape for all of them, whoever found the mistake."""
+"""Error replies: exception handlers that answer every error with the same object."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from airflow_training.exceptions import coded
-from airflow_training.service.database.engine import AWAY, reason
+from airflow_training.service.database.engine import DATABASE_UNAVAILABLE, reason
 from airflow_training.service.errors import ApiError, InvalidDescription
 
 _logger = logging.getLogger(__name__)
 
 
-class ErrorFacts(BaseModel):
-    """What went wrong: the HTTP status as a text, and a sentence that says what to do."""
+class ErrorDetail(BaseModel):
+    """The HTTP status as a string, and a sentence with the cause and the fix."""
 
     code: str
     message: str
@@ -30,39 +30,52 @@ class ErrorFacts(BaseModel):
 class ErrorDocument(BaseModel):
     """The error object of the job API."""
 
-    error: ErrorFacts
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "code": "404",
+                        "message": "There is no job 6f2c1c5e: it was not submitted, or has been removed. [AT-611]",
+                    }
+                }
+            ]
+        }
+    )
+
+    error: ErrorDetail
 
 
-_MEANINGS = {
+_DESCRIPTIONS = {
     400: "The body cannot be read.",
-    401: "The access token is missing, wrong or expired.",
-    403: "The access token does not have the scope that this needs.",
+    401: "The access token is missing, invalid or expired.",
+    403: "The access token lacks the required scope.",
     404: "The tenant has no such job.",
     409: "The id is taken by a job with another description.",
     413: "The body is too large.",
     416: "There is nothing at that byte yet.",
-    422: "What was sent is not what it should be; every mistake is named.",
-    429: "Too many jobs wait already.",
-    503: "The database does not answer now: try again.",
+    422: "The request is not valid; the message lists all validation errors.",
+    429: "Too many jobs are waiting.",
+    503: "The database is unavailable: try again.",
 }
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI is told of an endpoint's errors."""
-    return {status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses}
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error replies of an endpoint, for its `responses` in OpenAPI."""
+    return {status: {"model": ErrorDocument, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
-REFUSALS = refusals(401, 403, 503)
-"""What every endpoint of the job API can answer."""
+COMMON_ERRORS = error_responses(401, 403, 503)
+"""The error replies that every endpoint of the job API can return."""
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error object of the job API; its code is a text."""
+    """A reply with the error object of the job API."""
     return JSONResponse({"error": {"code": str(status), "message": message}}, status, headers)
 
 
-def _allowed(request: Request) -> str:
-    """What may be done at a path: Starlette tells of the first of its routes only."""
+def _allowed_methods(request: Request) -> str:
+    """The methods of a path: Starlette's own Allow has those of its first route only."""
     methods = [
         route.methods or set()
         for route in request.app.routes
@@ -88,28 +101,31 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.status_code == 404:
             message = coded(f"There is nothing at {request.url.path}: the job API begins with /api/v2/.", code="AT-641")
         elif error.status_code == 405:
-            message = coded(f"{what} is not possible; the header Allow tells what is.", code="AT-642")
+            message = coded(f"{what} is not possible; the header Allow lists the methods that are.", code="AT-642")
         else:
             message = coded(f"{what} failed: {error.detail}.", code="AT-643")
-        headers = {**(error.headers or {}), **({"Allow": _allowed(request)} if error.status_code == 405 else {})}
+        headers = {
+            **(error.headers or {}),
+            **({"Allow": _allowed_methods(request)} if error.status_code == 405 else {}),
+        }
         return error_response(error.status_code, message, headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-        listed = "; ".join(f"{mistake['loc'][-1]}: {mistake['msg']}" for mistake in error.errors())
+        listed = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
         return error_response(422, coded(f"The request is not valid: {listed}.", code="AT-633"))
 
-    def _no_database(request: Request, error: Exception) -> JSONResponse:
+    def _database_unavailable(request: Request, error: Exception) -> JSONResponse:
         what = f"{request.method} {request.url.path}"
-        _logger.error("%s failed, the database does not answer: %s", what, reason(error))
-        return error_response(503, coded("The database of the service does not answer now: try again.", code="AT-644"))
+        _logger.error("%s failed, the database is unavailable: %s", what, reason(error))
+        return error_response(503, coded("The database of the service is unavailable: try again.", code="AT-644"))
 
-    for away in AWAY:
-        app.add_exception_handler(away, _no_database)
+    for unavailable in DATABASE_UNAVAILABLE:
+        app.add_exception_handler(unavailable, _database_unavailable)
 
     @app.exception_handler(Exception)
-    def _bug(request: Request, error: Exception) -> JSONResponse:
+    def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
         _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return error_response(
-            500, coded("The service failed to answer this request; its log tells why.", code="AT-645")
+            500, coded("The service failed to answer this request; its log has the reason.", code="AT-645")
         )

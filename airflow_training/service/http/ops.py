@@ -1,4 +1,4 @@
-"""What whoever runs the service looks at: health and metrics."""
+"""Health and metrics of the service."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from airflow_training.service.http.auth import ServiceParts
+from airflow_training.service.http.auth import ServiceDep
 
 router = APIRouter(tags=["operation"])
 
@@ -18,18 +18,22 @@ Word = Literal["ok", "failed"]
 class Health(BaseModel):
     """Whether each part of the service works."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "ok", "database": "ok", "storage": "ok", "runner": "ok"}]}
+    )
+
     status: Word
     database: Word
     storage: Word
     runner: Word
 
 
-@router.get("/healthz", responses={503: {"model": Health, "description": "Something does not work."}})
-def health(service: ServiceParts, response: Response) -> Health:
-    """Tell whether the service works: its database, its storage, and what starts and follows jobs."""
+@router.get("/healthz", responses={503: {"model": Health, "description": "A part of the service does not work."}})
+def health(service: ServiceDep, response: Response) -> Health:
+    """Check the database, the storage, and the runner that starts and follows jobs."""
     parts = {
-        "database": service.jobs.answers(),
-        "storage": service.storage.answers,
+        "database": service.jobs.responds(),
+        "storage": service.storage.responds,
         "runner": service.scheduler.works,
     }
     words: dict[str, Word] = {part: "ok" if works else "failed" for part, works in parts.items()}
@@ -39,6 +43,6 @@ def health(service: ServiceParts, response: Response) -> Health:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(service: ServiceParts) -> Response:
-    """Tell how many jobs there are, how long they wait and take, and how much is asked: in Prometheus' format."""
+def metrics(service: ServiceDep) -> Response:
+    """Get numbers and durations of jobs and requests, in the Prometheus format."""
     return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

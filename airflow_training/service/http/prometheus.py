@@ -1,6 +1,6 @@
-"""What `/metrics` answers: how many jobs, how long they wait and take, how much is asked and logged.
+"""The Prometheus metrics of the service: counts and durations of jobs and requests.
 
-Names no tenant, no client and no job: whoever reaches the port may read it.
+No label names a tenant, a client or a job, since `/metrics` needs no token.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _JOB_SECONDS = (1, 5, 15, 60, 5 * 60, 15 * 60, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 
 
-class Metrics:
+class ServiceMetrics:
     """The metrics of one service.
 
     Args:
-        jobs: The job table, which is counted when somebody asks.
+        jobs: The job table, which is counted at each scrape.
     """
 
     def __init__(self, jobs: JobTable) -> None:
@@ -31,7 +31,7 @@ class Metrics:
         self._registry.register(_JobsByState(jobs))
         self._requests = Histogram(
             "training_request_seconds",
-            "Requests, and the seconds until they were answered.",
+            "Requests, and the seconds until their reply was sent.",
             ["method", "route", "status"],
             buckets=_REQUEST_SECONDS,
             registry=self._registry,
@@ -57,15 +57,15 @@ class Metrics:
         """Count a request.
 
         Args:
-            method: `GET` for instance.
-            route: The path with names in place of ids, so that there are only so many.
+            method: The HTTP method.
+            route: The path with placeholders instead of ids, which bounds the number of labels.
             status: The HTTP status of the reply.
             seconds: From the request to the end of its reply.
         """
         self._requests.labels(method, route, str(status)).observe(seconds)
 
     def job_ended(self, progress: Progress, status: JobStatus) -> None:
-        """Count a job."""
+        """Count a job that has ended."""
         if status.submission_time and status.start_time:
             self._queue.observe((status.start_time - status.submission_time).total_seconds())
         if status.duration:
@@ -73,7 +73,7 @@ class Metrics:
         self._log_bytes.inc(progress.log_bytes)
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """The metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
 
@@ -83,7 +83,7 @@ class _JobsByState(Collector):
 
     def collect(self) -> Iterator[Metric]:
         counts = self._table.counts()
-        jobs = GaugeMetricFamily("training_jobs", "Jobs that the service knows, by state.", labels=["state"])
+        jobs = GaugeMetricFamily("training_jobs", "Jobs by state.", labels=["state"])
         for state in JobState:
             if state is not JobState.UNKNOWN:
                 jobs.add_metric([state.value], counts.get(state, 0))

@@ -1,1 +1,1 @@
-"""What is read out of a job's files: curves, usage, the model's signatures."""
+"""Read from a job's files: metric curves, resource usage, model signatures."""

@@ -1,15 +1,15 @@
-"""The file that keeps the curves of a job: appended to, and bounded however long the job goes on.
+"""The file with the curves of a job: append-only, and bounded for a job of any length.
 
 ```
 {"name": "loss", "unit": "epoch"}              a curve; the first has the number 0
-[0,1,1795594084.81,1,0.42,812]                 a point: curve, how many-eth value of it, time, step, value, mark
+[0,1,1795594084.81,1,0.42,812]                 a point: curve, index in the curve (from 1), time, step, value, offset
 ```
 
-Where the points become too many, every second one of each curve goes: of its older values then every second is there,
-after the next time every fourth, and so on, its first and its last always. The newest are all there.
+With too many points, every second one of each curve is dropped, except its first and last: old values thin out
+with each pass, the newest are complete.
 
-A mark says how far the source was read when the point was told. Where the source is read again from an earlier mark on,
-what was told after that one is taken away first, and comes again.
+The offset is the end of the source that was read when the point was written. A reader that resumes at an earlier offset
+drops the points after it, and writes them again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_training.service.durable_files import append, open_checked
+from airflow_training.service.files import open_untrusted, write_all
 
-MOST_CURVES = 200
-"""Curves that are kept of a job; those that are told later are not."""
+MAX_CURVES = 200
+"""Curves per job; later ones are ignored."""
 
-MOST_POINTS = 200_000
-"""Points that are kept of a job, of all its curves together."""
+MAX_POINTS = 200_000
+"""Points per job, of all curves together."""
 
-# Where the disk is full, thinning is tried again after so many seconds: it reads the whole file.
-_PAUSE = 10.0
+# Seconds between attempts to downsample while the disk is full: each reads the whole file.
+_RETRY_INTERVAL = 10.0
 
 
 class NewPoint(NamedTuple):
-    """A point that is to be kept; `step` is None where it is how many-eth value it is."""
+    """A point to write; a `step` of None stands for the index of the point."""
 
     name: str
     unit: str
@@ -45,44 +45,44 @@ class NewPoint(NamedTuple):
 
 
 class CurveFile:
-    """Writes the file. A disk that is full costs points, and does no other harm.
+    """Writes the file. A full disk costs points, and has no other effect.
 
     Args:
-        path: The file, which is gone on with where it is there.
-        mark: Up to where the source was read; points that were told after that are taken away. None keeps all.
-        most: Points after which they are thinned.
+        path: The file, which may exist.
+        offset: The offset at which the source is read again: points after it are removed. None keeps all.
+        max_points: The number of points above which the file is downsampled.
     """
 
-    def __init__(self, path: Path, mark: int | None = None, most: int = MOST_POINTS) -> None:
+    def __init__(self, path: Path, offset: int | None = None, max_points: int = MAX_POINTS) -> None:
         self._path = path
-        self._most = most
+        self._max_points = max_points
         self._numbers: dict[tuple[str, str], int] = {}
-        self._told: list[int] = []
+        self._counts: list[int] = []
         self._points = 0
-        self._thin_after = 0.0
-        # Most jobs tell no metrics, and have no such file.
+        self._downsample_after = 0.0
+        # Opened with the first point: most jobs report no metrics, and have no such file.
         self._file: FileIO | None = None
         with suppress(OSError):
-            self._load(mark)
+            self._load(offset)
 
     @property
     def names(self) -> set[str]:
         """The names of the curves."""
         return {name for name, _ in self._numbers}
 
-    def add(self, points: Iterable[NewPoint], at: float, mark: int) -> None:
-        """Keep points, in the order in which they were told at some time."""
-        before = (dict(self._numbers), list(self._told), self._points)
-        lines = b"".join(self._lines(points, at, mark))
+    def add(self, points: Iterable[NewPoint], at: float, offset: int) -> None:
+        """Append points in order, all with the same time and offset."""
+        before = (dict(self._numbers), list(self._counts), self._points)
+        lines = b"".join(self._lines(points, at, offset))
         try:
             self._append(lines)
         except OSError:
-            self._numbers, self._told, self._points = before
-        if self._points > self._most and time.monotonic() > self._thin_after:
-            self._thin()
+            self._numbers, self._counts, self._points = before
+        if self._points > self._max_points and time.monotonic() > self._downsample_after:
+            self._downsample()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         if self._file:
             self._file.close()
 
@@ -90,7 +90,7 @@ class CurveFile:
         self._file = self._file or self._open()
         size = self._file.tell()
         try:
-            append(self._file, lines)
+            write_all(self._file, lines)
         except OSError:
             with suppress(OSError):
                 self._file.truncate(size)
@@ -98,91 +98,92 @@ class CurveFile:
             raise
 
     def _open(self) -> FileIO:
-        file = FileIO(open_checked(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a")
+        file = FileIO(open_untrusted(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a")
         file.seek(0, os.SEEK_END)
         return file
 
-    def _lines(self, points: Iterable[NewPoint], at: float, mark: int) -> Iterator[bytes]:
+    def _lines(self, points: Iterable[NewPoint], at: float, offset: int) -> Iterator[bytes]:
         for point in points:
             curve = (point.name, point.unit)
             number = self._numbers.get(curve)
             if number is None:
-                if len(self._numbers) == MOST_CURVES:
+                if len(self._numbers) == MAX_CURVES:
                     continue
                 number = self._numbers[curve] = len(self._numbers)
-                self._told.append(0)
+                self._counts.append(0)
                 yield json.dumps({"name": point.name, "unit": point.unit}).encode() + b"\n"
-            self._told[number] += 1
+            self._counts[number] += 1
             self._points += 1
-            told = self._told[number]
-            step = told if point.step is None else point.step
-            yield b"[%d,%d,%r,%r,%r,%d]\n" % (number, told, at, float(step), float(point.value), mark)
+            index = self._counts[number]
+            step = index if point.step is None else point.step
+            yield b"[%d,%d,%r,%r,%r,%d]\n" % (number, index, at, float(step), float(point.value), offset)
 
-    def _load(self, mark: int | None) -> None:
-        """Learn what is there; what is behind the mark goes, and what was not written whole."""
+    def _load(self, offset: int | None) -> None:
+        """Load the existing file; cut it at the first point after the offset or the first damaged line."""
         end = 0
         with (
-            os.fdopen(open_checked(self._path, os.O_RDONLY), "rb") as file,
+            os.fdopen(open_untrusted(self._path, os.O_RDONLY), "rb") as file,
             suppress(ValueError, LookupError, TypeError),
         ):
             for line in file:
-                self._note(line, mark)
+                self._load_line(line, offset)
                 end += len(line)
         os.truncate(self._path, end)
 
-    def _note(self, line: bytes, mark: int | None) -> None:
-        """Take note of a line.
+    def _load_line(self, line: bytes, offset: int | None) -> None:
+        """Load a line.
 
         Raises:
-            ValueError, LookupError, TypeError: It cannot be gone on from there.
+            ValueError, LookupError, TypeError: The file is to be cut before this line.
         """
         if not line.endswith(b"\n"):
             raise ValueError
         if line.startswith(b"["):
-            if mark is not None and _mark(line) > mark:
+            if offset is not None and _offset(line) > offset:
                 raise ValueError
-            number, told = _number_and_told(line)
-            self._told[number] = told
+            number, index = _number_and_index(line)
+            self._counts[number] = index
             self._points += 1
         else:
             curve = json.loads(line)
             self._numbers[curve["name"], curve["unit"]] = len(self._numbers)
-            self._told.append(0)
+            self._counts.append(0)
 
-    def _thin(self) -> None:
+    def _downsample(self) -> None:
         stride = 1
-        while sum(told // stride + 2 for told in self._told) > max(self._most // 2, 2 * len(self._told)):
+        target_size = max(self._max_points // 2, 2 * len(self._counts))
+        while sum(count // stride + 2 for count in self._counts) > target_size:
             stride *= 2
-        thinned = self._path.with_name(f"{self._path.name}.part")
+        part = self._path.with_name(f"{self._path.name}.part")
         points = 0
         try:
-            thinned.unlink(missing_ok=True)
-            with os.fdopen(open_checked(self._path, os.O_RDONLY), "rb") as source, thinned.open("xb") as target:
+            part.unlink(missing_ok=True)
+            with os.fdopen(open_untrusted(self._path, os.O_RDONLY), "rb") as source, part.open("xb") as target:
                 for line in source:
                     if line.startswith(b"["):
                         try:
-                            number, told = _number_and_told(line)
-                        except ValueError:  # the job has written into it
+                            number, index = _number_and_index(line)
+                        except ValueError:  # the job has written to the file
                             continue
-                        if number >= len(self._told) or ((told - 1) % stride and told != self._told[number]):
+                        if number >= len(self._counts) or ((index - 1) % stride and index != self._counts[number]):
                             continue
                         points += 1
                     target.write(line)
                 target.flush()
                 os.fsync(target.fileno())
-            thinned.replace(self._path)
+            part.replace(self._path)
         except OSError:
-            thinned.unlink(missing_ok=True)
-            self._thin_after = time.monotonic() + _PAUSE
+            part.unlink(missing_ok=True)
+            self._downsample_after = time.monotonic() + _RETRY_INTERVAL
             return
         self.close()
         self._file, self._points = None, points
 
 
-def _number_and_told(line: bytes) -> tuple[int, int]:
-    number, told, _ = line[1:].split(b",", 2)
-    return int(number), int(told)
+def _number_and_index(line: bytes) -> tuple[int, int]:
+    number, index, _ = line[1:].split(b",", 2)
+    return int(number), int(index)
 
 
-def _mark(line: bytes) -> int:
+def _offset(line: bytes) -> int:
     return int(line[line.rindex(b",") + 1 : -2])

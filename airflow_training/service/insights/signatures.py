@@ -1,7 +1,7 @@
-"""The signatures of the SavedModel of a job, read without TensorFlow: `python -m … <state folder>` writes `model.json`.
+"""The signatures of the SavedModel of a job, read without TensorFlow: `python -m … <run folder>` writes `model.json`.
 
-Source: tensorflow/core/protobuf/saved_model.proto and meta_graph.proto; TensorBoard brings the second, and the first is
-a number and a list of meta graphs. The graphs themselves, which are most of it, are not read.
+Source: tensorflow/core/protobuf/saved_model.proto and meta_graph.proto. TensorBoard ships the second; the first has a
+number and a list of meta graphs. The graphs themselves, most of the file, are not parsed.
 """
 
 from __future__ import annotations
@@ -13,78 +13,78 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_training.api.model_summary import Signature
+from airflow_training.api.insights import Signature
 from airflow_training.api.saved_model import MARKER, find_saved_model
-from airflow_training.service.durable_files import read_damaged_json, write_json
-from airflow_training.service.insights.reader_limits import limit_this_program
+from airflow_training.service.files import read_untrusted_json, write_json
+from airflow_training.service.insights.reader_limits import limit_program
 from airflow_training.service.storage.job_files import JobFile, files_of
 
-LARGEST = 256 * 1024 * 1024
-"""Bytes of a `saved_model.pb` that is read; the weights are beside it, so that most have less than one megabyte."""
+MAX_MODEL_BYTES = 256 * 1024 * 1024
+"""Size limit of `saved_model.pb`. Most have less than one megabyte: the weights are in other files."""
 
 _MODEL_FILE = "model.json"
 _TOO_MUCH = f"{MARKER} could not be read: it takes too much time or memory."
 _TAG = "serve"
-# What a SavedModel is initialized with: not for those who use it.
+# Initializes a SavedModel; not for its users.
 _INTERNAL = "__saved_model_init_op"
-_MOST_SIGNATURES = 100
-_MOST_TENSORS = 1000
-_LONGEST_NAME = 300
-_MOST_DIMENSIONS = 100
+_MAX_SIGNATURES = 100
+_MAX_TENSORS = 1000
+_MAX_NAME_LENGTH = 300
+_MAX_DIMENSIONS = 100
 
 
-class NotReadable(Exception):
-    """The signatures cannot be told; the text says why."""
+class UnreadableModel(Exception):
+    """The signatures cannot be read; the text has the reason."""
 
 
-class Known(BaseModel):
-    """What the program has found out about a `saved_model.pb`.
+class SignatureRecord(BaseModel):
+    """The result for one version of a `saved_model.pb`.
 
     Attributes:
-        of: Its name, size and version.
-        signatures: Its signatures; None where they cannot be read.
+        file: Its name, size and version.
+        signatures: Its signatures; None if they cannot be read.
         reason: Why not.
     """
 
-    of: tuple[str, int, str]
+    file: tuple[str, int, str]
     signatures: list[Signature] | None
     reason: str
 
 
-def known_signatures(state: Path, model: JobFile) -> Known | None:
-    """What is known of a `saved_model.pb`; None where nothing is yet."""
+def cached_signatures(state: Path, model: JobFile) -> SignatureRecord | None:
+    """The result for this version of a `saved_model.pb`; None if there is none yet."""
     with suppress(ValidationError):
-        known = Known.model_validate(read_damaged_json(state / _MODEL_FILE))
-        return known if known.of == model else None
+        record = SignatureRecord.model_validate(read_untrusted_json(state / _MODEL_FILE))
+        return record if record.file == model else None
     return None
 
 
 def read_signatures(content: bytes) -> list[dict[str, Any]]:
-    """Read the signatures of a `saved_model.pb` that are for serving.
+    """Read the serving signatures of a `saved_model.pb`.
 
     Raises:
-        NotReadable: It is none, or has none or too many.
+        UnreadableModel: It is damaged, or has no signatures or too many.
     """
-    model = _message()()
+    model = _message_class()()
     try:
         model.ParseFromString(content)
     except Exception as error:
-        raise NotReadable("saved_model.pb is damaged, or no SavedModel.") from error
+        raise UnreadableModel("saved_model.pb is damaged, or not a SavedModel.") from error
     graph = next((graph for graph in model.meta_graphs if _TAG in graph.meta_info_def.tags), None)
     if graph is None:
-        raise NotReadable(f"saved_model.pb has no graph with the tag {_TAG}.")
+        raise UnreadableModel(f"saved_model.pb has no graph with the tag {_TAG}.")
     named = {entry.key: entry.value for entry in graph.signature_def if entry.key != _INTERNAL}
     tensors = sum(len(signature.inputs) + len(signature.outputs) for signature in named.values())
-    if len(named) > _MOST_SIGNATURES or tensors > _MOST_TENSORS:
-        raise NotReadable(f"The model has more than {_MOST_SIGNATURES} signatures or {_MOST_TENSORS} tensors.")
+    if len(named) > _MAX_SIGNATURES or tensors > _MAX_TENSORS:
+        raise UnreadableModel(f"The model has more than {_MAX_SIGNATURES} signatures or {_MAX_TENSORS} tensors.")
     return [
         {"name": _name(name), "inputs": _tensors(signature.inputs), "outputs": _tensors(signature.outputs)}
         for name, signature in sorted(named.items())
     ]
 
 
-def _message() -> Any:
-    """The class of a SavedModel without its graphs; on the wire a map is a list of keys and values."""
+def _message_class() -> Any:
+    """The message class of a SavedModel without its graphs; in the wire format, a map is a list of entries."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - an extra
     from tensorboard.compat.proto import meta_graph_pb2  # noqa: PLC0415
 
@@ -118,11 +118,11 @@ def _tensors(named: Any) -> list[dict[str, Any]]:
 
 
 def _name(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    return text if len(text) <= _MAX_NAME_LENGTH else f"{text[: _MAX_NAME_LENGTH - 1]}…"
 
 
 def _type(number: int) -> str:
-    """The name that TensorFlow and numpy have for a type, such as `float32`."""
+    """The name of a type in TensorFlow and numpy, such as `float32`."""
     from tensorboard.compat.proto.types_pb2 import DataType  # noqa: PLC0415 - an extra
     from tensorboard.compat.tensorflow_stub.dtypes import as_dtype  # noqa: PLC0415
 
@@ -139,30 +139,30 @@ def _type(number: int) -> str:
 def _shape(shape: Any) -> list[int | None] | None:
     if shape.unknown_rank:
         return None
-    if len(shape.dim) > _MOST_DIMENSIONS:
-        raise NotReadable(f"A tensor of the model has more than {_MOST_DIMENSIONS} dimensions.")
+    if len(shape.dim) > _MAX_DIMENSIONS:
+        raise UnreadableModel(f"A tensor of the model has more than {_MAX_DIMENSIONS} dimensions.")
     return [None if dimension.size < 0 else dimension.size for dimension in shape.dim]
 
 
 def main() -> None:
-    """Read those of one job."""
+    """Read the signatures of one job."""
     state = Path(sys.argv[1])
-    limit_this_program()
+    limit_program()
     files = files_of(state)
     found = {file.name: file for file in files.all()} if files else {}
     folder = find_saved_model(found)
     if files is None or folder is None:
         return
     model = found[MARKER if folder == "." else f"{folder}/{MARKER}"]
-    content = files.read(model.name, 0, LARGEST)
-    told: dict[str, Any] = {"of": list(model), "signatures": None, "reason": _TOO_MUCH}
-    # This stays if a limit ends the program, so that it is not tried with each request; until then, nobody is shown it.
-    write_json(state / _MODEL_FILE, told)
+    content = files.read(model.name, 0, MAX_MODEL_BYTES)
+    result: dict[str, Any] = {"file": list(model), "signatures": None, "reason": _TOO_MUCH}
+    # Remains if a limit ends the program, so that not every request tries again. Not shown while the program runs.
+    write_json(state / _MODEL_FILE, result)
     try:
-        told = {**told, "signatures": read_signatures(content), "reason": ""}
-    except NotReadable as error:
-        told["reason"] = str(error)
-    write_json(state / _MODEL_FILE, told)
+        result = {**result, "signatures": read_signatures(content), "reason": ""}
+    except UnreadableModel as error:
+        result["reason"] = str(error)
+    write_json(state / _MODEL_FILE, result)
 
 
 if __name__ == "__main__":

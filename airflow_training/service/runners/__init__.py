@@ -1,1 +1,1 @@
-"""Where jobs run. A runner is all that the scheduler knows of a kind of machine."""
+"""Runners: what starts a job, follows it and ends it. A job is a process, a container, or a job on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""What the scheduler asks of a runner, whatever it runs jobs on."""
+"""The interface between the scheduler and a runner, and what they exchange: an order, and its progress."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 from airflow_training.api.description import JobDescription
 from airflow_training.api.status import JobState
 from airflow_training.service.errors import InvalidDescription
-from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
 class JobKey(NamedTuple):
-    """What tells one job from every other: the ids are chosen by clients, each for its tenant."""
+    """Identifies a job: clients choose the ids, which are unique for a tenant."""
 
     tenant: str
     job_id: str
@@ -21,20 +21,20 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """A job that is to be run.
+    """A job to run.
 
     Attributes:
-        key: Which one.
-        description: What its client sent.
-        asked: What it asks for.
-        granted: What it gets, which is less where it asks for more than there is.
-        gpus: The ids of its graphics processors.
+        key: Its key.
+        description: The description that its client sent.
+        requested: The resources it requests.
+        allocated: The resources it gets: less than requested if the machine has less.
+        gpus: The ids of its GPUs.
     """
 
     key: JobKey
     description: JobDescription
-    asked: Amount
-    granted: Amount
+    requested: ResourceAmounts
+    allocated: ResourceAmounts
     gpus: tuple[str, ...] = ()
 
 
@@ -43,9 +43,13 @@ class Progress:
     """How far a runner is with a job.
 
     Attributes:
-        state: PENDING while it is prepared, RUNNING once its command runs, and how it ended.
-        container_id: What holds the job, in the runner's own words.
-        log_bytes: The size of its log, once it has ended.
+        state: PENDING while it is prepared, RUNNING from the start of its command, and how it ended.
+        message: What it waits for, or why it failed.
+        container_id: What runs it, such as `process-4711`.
+        started: When its command started.
+        finished: When it ended.
+        exit_code: The exit status of its command; negative if a signal ended it.
+        log_bytes: The size of its log, after its end.
     """
 
     state: JobState
@@ -63,14 +67,14 @@ class Runner(Protocol):
     The scheduler calls it from one thread. No method waits for a job.
     """
 
-    def objection(self, description: JobDescription) -> InvalidDescription | None:
-        """Tell why a job cannot run here; None where it can."""
+    def validation_error(self, description: JobDescription) -> InvalidDescription | None:
+        """Return why a job cannot run here; None if it can."""
 
     def start(self, order: Order) -> None:
-        """Start a job; safe to repeat, after a restart of the service too: no job is ever run twice."""
+        """Start a job; safe to repeat, after a restart of the service too: no job runs twice."""
 
-    def look(self, key: JobKey) -> Progress:
-        """Tell how far a job is. A job is not said to have ended before its log is complete."""
+    def progress(self, key: JobKey) -> Progress:
+        """Return how far a job is. It has ended only when its log is complete."""
 
     def cancel(self, key: JobKey) -> None:
-        """Ask for the end of a job; safe to repeat."""
+        """Request the end of a job; safe to repeat."""

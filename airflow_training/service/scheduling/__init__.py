@@ -1,1 +1,1 @@
-"""Which job runs when, and on what: the job table, the queue, the capacity."""
+"""Which job runs when, and with which resources: the job table, the queue, the capacity."""

@@ -1,7 +1,9 @@
-"""The machine that jobs run on: what it has, who has which part of it, and what is free."""
+"""The capacity that jobs run on, of this machine or of a Ray cluster: total, allocated and free resources."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -9,102 +11,172 @@ from pathlib import Path
 
 import psutil
 
+from airflow_training.service.errors import RayRefused, RayUnavailable
+from airflow_training.service.runners.ray.api import Node, RayApi
 from airflow_training.service.runners.runner import JobKey
-from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.resources import ResourceAmounts
+from airflow_training.service.settings import RaySettings
+
+_logger = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
 # A tenth of the memory is for the service, its storage and the system.
 _FOR_JOBS = 0.9
 _LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
+# Until the cluster is seen: jobs without `memory` get that of the basic plan, and gpus may come.
+_UNKNOWN_CLUSTER = ResourceAmounts(1, 4096, 2**31 - 1)
 
-class Machine:
-    """What a machine has for jobs, and who has it now.
+
+class Capacity:
+    """The resources of a machine, and their allocation to jobs.
 
     Args:
-        capacity: All of it.
-        gpus: The ids of its graphics processors, as `CUDA_VISIBLE_DEVICES` has them: one for each in `capacity`.
+        total: All resources for jobs.
+        gpus: The ids of the GPUs, as in `CUDA_VISIBLE_DEVICES`: one for each in `total`.
 
     Attributes:
-        capacity: All of it.
-        away: Why it cannot be used just now; empty where it can.
-        revision: Another number after each change, for who remembers what depends on the machine.
+        total: All resources for jobs.
+        unavailable: Why the machine cannot be used now; empty if it can.
+        revision: Changes with each change of the capacity, for caches that depend on it.
     """
 
-    away = ""
+    unavailable = ""
 
-    def __init__(self, capacity: Amount, gpus: Sequence[str]) -> None:
-        self.capacity = capacity
+    def __init__(self, total: ResourceAmounts, gpus: Sequence[str]) -> None:
+        self.total = total
         self.revision = 0
-        self._closed = ""
+        self._blocked = ""
         self._gpus = tuple(gpus)
-        self._taken: dict[JobKey, tuple[Amount, tuple[str, ...]]] = {}
+        self._allocations: dict[JobKey, tuple[ResourceAmounts, tuple[str, ...]]] = {}
 
     @property
-    def closed(self) -> str:
-        """Why no job is started at all just now; empty where jobs are."""
-        return self._closed
+    def blocked(self) -> str:
+        """Why no job is started at all now; empty if jobs are started."""
+        return self._blocked
 
-    @closed.setter
-    def closed(self, why: str) -> None:
-        if why != self._closed:
-            self._closed = why
+    @blocked.setter
+    def blocked(self, reason: str) -> None:
+        if reason != self._blocked:
+            self._blocked = reason
             self.revision += 1
 
     @property
-    def free(self) -> Amount:
-        """What nobody has; less than nothing where the service was started again for a smaller machine."""
-        free = self.capacity
-        for amount, _ in list(self._taken.values()):
-            free = free.minus(amount)
+    def free(self) -> ResourceAmounts:
+        """The resources that are not allocated; negative if the service was restarted on a smaller machine."""
+        free = self.total
+        for resources, _ in list(self._allocations.values()):
+            free = free.minus(resources)
         return free
 
-    def granted(self, asked: Amount) -> Amount:
-        """What a job gets that asks for so much: of cpus and memory not more than there is."""
-        return Amount(min(asked.cpus, self.capacity.cpus), min(asked.memory, self.capacity.memory), asked.gpus)
+    def allocation(self, requested: ResourceAmounts) -> ResourceAmounts:
+        """The resources that a request gets: cpus and memory are limited to the total."""
+        return ResourceAmounts(
+            min(requested.cpus, self.total.cpus), min(requested.memory, self.total.memory), requested.gpus
+        )
 
-    def take(self, key: JobKey, amount: Amount, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Give a job its part; returns the ids of its graphics processors.
+    def allocate(self, key: JobKey, resources: ResourceAmounts, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Allocate resources to a job; returns the ids of its GPUs.
 
         Args:
             key: The job.
-            amount: What it gets.
-            gpus: The ones it has already, where it runs since before a restart of the service.
+            resources: Its allocation.
+            gpus: The GPUs that it already has, if it has been running since before a restart of the service.
         """
         if gpus is None:
-            taken = {gpu for _, ids in self._taken.values() for gpu in ids}
-            gpus = [gpu for gpu in self._gpus if gpu not in taken][: amount.gpus]
-        self._taken[key] = (amount, tuple(gpus))
+            allocated = {gpu for _, ids in self._allocations.values() for gpu in ids}
+            gpus = [gpu for gpu in self._gpus if gpu not in allocated][: resources.gpus]
+        self._allocations[key] = (resources, tuple(gpus))
         self.revision += 1
         return tuple(gpus)
 
-    def give_back(self, key: JobKey) -> None:
-        """Take a job's part back."""
-        self._taken.pop(key, None)
+    def release(self, key: JobKey) -> None:
+        """Free the resources of a job."""
+        self._allocations.pop(key, None)
         self.revision += 1
 
 
-def detect(cpus: int | None = None, memory: int | None = None, gpus: int | None = None) -> Machine:
-    """Find out what this machine has; what is given is taken for true.
+class RayCapacity(Capacity):
+    """The resources of a Ray cluster, whose nodes may come and go.
 
     Args:
-        cpus: Processors for jobs; all that this process may use if not given.
-        memory: MB for jobs; nine tenths of what there is if not given.
-        gpus: Graphics processors for jobs; those of NVIDIA's driver that this process may use if not given.
+        ray: The cluster.
+        cpus: CPUs for jobs; those of the nodes if None. For a cluster that scales, its maximum.
+        memory: MB for jobs; that of the nodes if None.
+        gpus: GPUs for jobs; those of the nodes if None.
+    """
+
+    def __init__(self, ray: RaySettings, cpus: int | None, memory: int | None, gpus: int | None) -> None:
+        super().__init__(_UNKNOWN_CLUSTER, ())
+        self._ray = ray
+        self._configured = (cpus, memory, gpus)
+        self._nodes: tuple[ResourceAmounts, ...] = ()
+        self.unavailable = f"waiting for Ray at {ray.address}, which was not asked yet"
+
+    def refresh(self) -> None:
+        """Read the nodes of the cluster; safe to repeat."""
+        try:
+            nodes = asyncio.run(self._read_nodes())
+        except (RayUnavailable, RayRefused) as error:
+            unavailable = f"waiting for Ray at {self._ray.address}, which is unreachable: {error}"
+            if unavailable != self.unavailable:
+                _logger.warning("Jobs are %s", unavailable)
+            self.unavailable = unavailable
+            return
+        # A node without cpus, often the head node, runs none of our jobs.
+        self._nodes = tuple(
+            ResourceAmounts(node.cpus, node.memory // MEGABYTE, node.gpus) for node in nodes if node.cpus
+        )
+        sums = (sum(column) for column in zip(*self._nodes, strict=True)) if self._nodes else (1, 1, 0)
+        self.total = ResourceAmounts(*(own or found for own, found in zip(self._configured, sums, strict=True)))
+        usable = self._nodes or any(self._configured)
+        self.unavailable = "" if usable else f"waiting for Ray at {self._ray.address}, which has no cpus"
+        self.revision += 1
+
+    def allocation(self, requested: ResourceAmounts) -> ResourceAmounts:
+        """The resources that a request gets: cpus and memory are limited to those of one node."""
+        nodes = [node for node in self._nodes if node.gpus >= requested.gpus] or self._nodes
+        cpus, memory, _ = self._configured
+        return max(
+            (
+                ResourceAmounts(
+                    min(requested.cpus, cpus or node.cpus), min(requested.memory, memory or node.memory), requested.gpus
+                )
+                for node in nodes
+            ),
+            default=requested,
+        )
+
+    def allocate(self, key: JobKey, resources: ResourceAmounts, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Allocate resources to a job. Ray chooses its GPUs; here they are only counted."""
+        return super().allocate(key, resources, gpus or [str(index) for index in range(resources.gpus)])
+
+    async def _read_nodes(self) -> list[Node]:
+        async with RayApi(self._ray.address, self._ray.headers) as ray:
+            return await ray.nodes()
+
+
+def detect(cpus: int | None = None, memory: int | None = None, gpus: int | None = None) -> Capacity:
+    """Detect the capacity of this machine; values that are given are not checked.
+
+    Args:
+        cpus: CPUs for jobs; all that this process may use if not given.
+        memory: MB for jobs; nine tenths of the machine's memory if not given.
+        gpus: GPUs for jobs; those of NVIDIA's driver that this process may use if not given.
     """
     ids = _gpu_ids()
     if gpus is not None:
         ids = ids[:gpus] if gpus <= len(ids) else tuple(str(index) for index in range(gpus))
-    capacity = Amount(
+    total = ResourceAmounts(
         cpus or len(psutil.Process().cpu_affinity() or ()) or os.cpu_count() or 1,
         memory or int(_memory() * _FOR_JOBS) // MEGABYTE,
         len(ids),
     )
-    return Machine(capacity, ids)
+    return Capacity(total, ids)
 
 
 def _memory() -> int:
-    """Bytes of memory; in a container, what the container may use."""
+    """Bytes of memory; in a container, its limit."""
     limits = [file.read_text().strip() for file in _LIMIT_FILES if file.exists()]
     return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdecimal())])
 

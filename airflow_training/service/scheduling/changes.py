@@ -1,4 +1,4 @@
-"""Changes of jobs, told within the process: who waits for one needs not ask the database again and again."""
+"""Notifications of job changes within the process, so that waiting requests need not poll the database."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from airflow_training.service.runners.runner import JobKey
 
 
 class Changes:
-    """Where changes of jobs are announced, from any thread, and heard.
+    """Publishes job changes, from any thread, to listeners and subscriptions.
 
     Attributes:
-        closed: Whether nothing is announced any more: the service stops.
+        closed: Whether nothing is published any more, because the service stops.
     """
 
     def __init__(self) -> None:
         self.closed = False
         self._lock = threading.Lock()
         self._listeners: list[Callable[[JobKey], None]] = []
-        self._waiting: set[_Waiting] = set()
+        self._subscriptions: set[_Subscription] = set()
 
-    def listen(self, listener: Callable[[JobKey], None]) -> None:
-        """Have a function called with each job that changed, before anybody who waits is woken."""
+    def add_listener(self, listener: Callable[[JobKey], None]) -> None:
+        """Call a function with each job that changes, before any subscription is woken."""
         self._listeners.append(listener)
 
-    def announce(self, key: JobKey) -> None:
-        """Tell that a job has changed, or may have."""
+    def publish(self, key: JobKey) -> None:
+        """Report that a job has changed, or may have."""
         for listener in self._listeners:
             listener(key)
         with self._lock:
-            for waiting in self._waiting:
-                if key in waiting.keys:
-                    waiting.wake()
+            for subscription in self._subscriptions:
+                if key in subscription.keys:
+                    subscription.wake()
 
     @contextmanager
-    def heard(self, keys: Container[JobKey]) -> Iterator[asyncio.Event]:
-        """Have an event set in the running loop whenever one of some jobs changes, and when the service stops."""
-        waiting = _Waiting(keys)
+    def subscription(self, keys: Container[JobKey]) -> Iterator[asyncio.Event]:
+        """An event of the running loop that is set when one of these jobs changes, or the service stops."""
+        subscription = _Subscription(keys)
         with self._lock:
-            self._waiting.add(waiting)
+            self._subscriptions.add(subscription)
         try:
-            yield waiting.event
+            yield subscription.event
         finally:
             with self._lock:
-                self._waiting.remove(waiting)
+                self._subscriptions.remove(subscription)
 
     def close(self) -> None:
-        """Wake everybody, for good."""
+        """Wake all subscriptions, for good."""
         self.closed = True
         with self._lock:
-            for waiting in self._waiting:
-                waiting.wake()
+            for subscription in self._subscriptions:
+                subscription.wake()
 
 
-class _Waiting:
+class _Subscription:
     def __init__(self, keys: Container[JobKey]) -> None:
         self.keys = keys
         self.event = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Whose turn it is: first come, first served, and nobody who comes later delays one who came before."""
+"""The order of the queue: first come, first served. A later job never delays an earlier one."""
 
 from __future__ import annotations
 
@@ -6,67 +6,66 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from airflow_training.service.runners.runner import JobKey
-from airflow_training.service.scheduling.capacity import Machine
-from airflow_training.service.scheduling.resources import Amount
+from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
-class Waiting(NamedTuple):
+class QueuedJob(NamedTuple):
     """A job that waits.
 
     Attributes:
-        key: Which one.
-        asked: What it asks for.
+        key: The job.
+        requested: The resources that it asks for.
     """
 
     key: JobKey
-    asked: Amount
+    requested: ResourceAmounts
 
 
-def startable(waiting: Iterable[Waiting], machine: Machine) -> Waiting | None:
+def next_job(queue: Iterable[QueuedJob], capacity: Capacity) -> QueuedJob | None:
     """The first job that may start now.
 
-    A job for which there is not enough keeps what there is of all that it needs: a later one may start only on what
-    the earlier ones do not need. So a job for a gpu does not hold up jobs that need none, and many small jobs never
-    keep a big one waiting.
+    A job that does not fit reserves what is free of everything it needs: a later job may start only on what the
+    earlier ones do not need. So a job that waits for a GPU does not hold up jobs that need none, and many small jobs
+    never keep a big one waiting.
 
     Args:
-        waiting: The jobs that wait and can ever run here, in the order of their submission. Not read further than
-            needed.
-        machine: What they wait for.
+        queue: The jobs that wait and can ever run here, by submission time. Read no further than needed.
+        capacity: The resources that they wait for.
     """
-    left = machine.free
-    # Every job needs a cpu and memory: where there is neither, nobody's turn is near.
+    left = capacity.free
+    # Every job needs a cpu and memory.
     if left.cpus < 1 or left.memory < 1:
         return None
-    for job in waiting:
-        amount = machine.granted(job.asked)
-        if amount.fits_in(left):
+    for job in queue:
+        allocation = capacity.allocation(job.requested)
+        if allocation.fits_in(left):
             return job
-        left = left.minus(amount)
+        left = left.minus(allocation)
         if left.cpus < 1 or left.memory < 1:
             return None
     return None
 
 
-def why_waiting(asked: Amount, ahead: int, machine: Machine) -> str:
-    """Tell a job why it does not run yet.
+def why_waiting(requested: ResourceAmounts, ahead: int, capacity: Capacity) -> str:
+    """The message of a job that waits.
 
     Args:
-        asked: What it asks for.
-        ahead: How many jobs came before it and wait too.
-        machine: What they wait for.
+        requested: The resources that it asks for.
+        ahead: The number of jobs before it in the queue.
+        capacity: The resources that it waits for.
     """
-    if machine.closed:
-        return machine.closed
-    amount, free, capacity = machine.granted(asked), machine.free, machine.capacity
-    if amount.gpus > capacity.gpus:
-        return f"asks for {amount.gpus} gpus and this machine has {capacity.gpus}: waiting for a service with more"
+    if capacity.blocked:
+        return capacity.blocked
+    allocation, free, total = capacity.allocation(requested), capacity.free, capacity.total
+    if allocation.gpus > total.gpus:
+        return f"asks for {allocation.gpus} gpus and this machine has {total.gpus}: waiting for a service with more"
     lacking = []
-    if amount.cpus > free.cpus:
-        lacking.append(f"{amount.cpus} of {capacity.cpus} cpus")
-    if amount.memory > free.memory:
-        lacking.append(f"{amount.memory} of {capacity.memory} MB of memory")
-    if amount.gpus and amount.gpus > free.gpus:
-        lacking.append(f"{amount.gpus} of {capacity.gpus} gpus")
+    if allocation.cpus > free.cpus:
+        lacking.append(f"{allocation.cpus} of {total.cpus} cpus")
+    if allocation.memory > free.memory:
+        lacking.append(f"{allocation.memory} of {total.memory} MB of memory")
+    if allocation.gpus and allocation.gpus > free.gpus:
+        lacking.append(f"{allocation.gpus} of {total.gpus} gpus")
     jobs = "1 job" if ahead == 1 else f"{ahead} jobs"
     return f"waiting for {' and '.join(lacking) or 'its turn'}, {jobs} ahead"

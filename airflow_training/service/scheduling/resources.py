@@ -1,4 +1,4 @@
-"""Amounts of what a machine has and a job needs: cpus, memory, gpus."""
+"""The resources of a job: cpus, memory and gpus, by its description or by a resource plan."""
 
 from __future__ import annotations
 
@@ -9,80 +9,81 @@ from airflow_training.api.description import Execution, Resources
 from airflow_training.service.errors import InvalidDescription, ServiceNotStarted
 
 
-class Amount(NamedTuple):
-    """So much of a machine.
+class ResourceAmounts(NamedTuple):
+    """Amounts of each resource.
+
+    >>> str(ResourceAmounts(2, 4096, 1))
+    '2 cpus, 4096 MB of memory and 1 gpu'
 
     Attributes:
-        cpus: Processors.
+        cpus: CPUs.
         memory: MB.
-        gpus: Graphics processors.
+        gpus: GPUs.
     """
 
     cpus: int
     memory: int
     gpus: int = 0
 
-    def minus(self, other: Amount) -> Amount:
-        """What is left; less than nothing where the other is more."""
-        return Amount(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+    def minus(self, other: ResourceAmounts) -> ResourceAmounts:
+        """The difference; negative if `other` is more."""
+        return ResourceAmounts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
-    def fits_in(self, free: Amount) -> bool:
-        """Whether there is enough of everything that is needed; what is not needed may be overdrawn."""
-        return all(wanted <= left or not wanted for wanted, left in zip(self, free, strict=True))
+    def fits_in(self, free: ResourceAmounts) -> bool:
+        """Whether enough is free of every resource that is needed; the others may be negative."""
+        return all(needed <= left or not needed for needed, left in zip(self, free, strict=True))
 
-    def in_words(self) -> str:
-        """Say it.
-
-        >>> Amount(2, 4096, 1).in_words()
-        '2 cpus, 4096 MB of memory and 1 gpu'
-        """
+    def __str__(self) -> str:
         gpus = f" and {_count(self.gpus, 'gpu')}" if self.gpus else ""
         return f"{_count(self.cpus, 'cpu')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
 
 
-# What a column of the job table holds.
+# The maximum of an integer column.
 _MOST = 2**31 - 1
 
 
-def read_plan(text: str) -> tuple[str, Amount]:
-    """Read what a resource plan stands for.
+def parse_plan(text: str) -> tuple[str, ResourceAmounts]:
+    """Parse the definition of a resource plan.
 
     Raises:
-        ServiceNotStarted: It cannot be read.
+        ServiceNotStarted: The text is not valid.
 
-    >>> read_plan("large=cpus:8,memory:32000,gpus:1")
-    ('large', Amount(cpus=8, memory=32000, gpus=1))
+    >>> parse_plan("large=cpus:8,memory:32000,gpus:1")
+    ('large', ResourceAmounts(cpus=8, memory=32000, gpus=1))
     """
     name, _, amounts = text.partition("=")
     pairs = [pair.partition(":")[::2] for pair in amounts.split(",")]
     try:
-        given = {what.strip(): int(number) for what, number in pairs}
+        given = {resource.strip(): int(number) for resource, number in pairs}
         if (
             not name
             or not given.keys() <= {"cpus", "memory", "gpus"}
             or not 0 <= min(given.values()) <= max(given.values()) <= _MOST
         ):
             raise ValueError
-        return name.strip(), Amount(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
+        plan = ResourceAmounts(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
     except (ValueError, KeyError):
         raise ServiceNotStarted(
             f"The resource plan {text!r} cannot be read: write it like large=cpus:8,memory:32000,gpus:1, memory in MB.",
             code="AT-531",
         ) from None
+    return name.strip(), plan
 
 
-def wanted(execution: Execution, plans: Mapping[str, Amount], capacity: Amount) -> Amount:
-    """What a job asks for: by its `resources`, by its plan, or by neither.
+def requested_resources(
+    execution: Execution, plans: Mapping[str, ResourceAmounts], total: ResourceAmounts
+) -> ResourceAmounts:
+    """The resources that a job asks for: by its `resources`, by its plan, or the default.
 
-    A job that does not say how much memory it needs gets the share of its cpus, as in Slurm's `DefMemPerCPU`.
+    Without `memory`, a job gets memory in proportion to its cpus, as with Slurm's `DefMemPerCPU`.
 
     Args:
-        execution: How the job is to be run.
-        plans: The resource plans that are known here.
-        capacity: What the machine has.
+        execution: The execution of its description.
+        plans: The resource plans of this service, by name.
+        total: All resources of the machine.
 
     Raises:
-        InvalidDescription: The plan is not known.
+        InvalidDescription: The plan does not exist.
     """
     plan = execution.resource_plan_id
     if plan and execution.resources is None:
@@ -95,9 +96,10 @@ def wanted(execution: Execution, plans: Mapping[str, Amount], capacity: Amount) 
             )
         return plans[plan]
     resources = execution.resources or Resources()
-    share = max(capacity.memory * min(resources.cpus, capacity.cpus) // capacity.cpus, 1)
-    return Amount(resources.cpus, share if resources.memory is None else resources.memory, resources.gpus)
+    proportional = max(total.memory * min(resources.cpus, total.cpus) // total.cpus, 1)
+    memory = proportional if resources.memory is None else resources.memory
+    return ResourceAmounts(resources.cpus, memory, resources.gpus)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"

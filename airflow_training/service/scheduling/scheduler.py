@@ -1,4 +1,4 @@
-"""Starts jobs when it is their turn, notices their ends and passes cancellations on."""
+"""Starts jobs in turn, detects their ends and forwards cancellations to the runner."""
 
 from __future__ import annotations
 
@@ -10,118 +10,125 @@ from collections.abc import Callable
 
 from airflow_training.api.status import JobState
 from airflow_training.exceptions import coded
-from airflow_training.service.database.engine import AWAY, reason
+from airflow_training.service.database.engine import DATABASE_UNAVAILABLE, reason
 from airflow_training.service.database.models import now
-from airflow_training.service.http.prometheus import Metrics
+from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.runners.runner import JobKey, Order, Progress, Runner
-from airflow_training.service.scheduling.capacity import MEGABYTE, Machine
+from airflow_training.service.scheduling.capacity import MEGABYTE, Capacity
 from airflow_training.service.scheduling.job_table import JobTable
-from airflow_training.service.scheduling.queue import startable
+from airflow_training.service.scheduling.queue import next_job
 from airflow_training.service.settings import DataFolder
 
 _logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Works in one thread of its own.
+    """Schedules in one thread of its own.
 
-    What it knows can be lost at any moment: jobs that a runner had before are found in the table again.
+    Its state is disposable: after a restart, claimed jobs are read from the table again.
 
     Args:
         jobs: The job table.
-        runner: What runs them.
-        machine: What they run on.
-        metrics: Is told of starts and ends.
+        runner: Runs the jobs.
+        capacity: The resources for jobs.
+        metrics: Counts the jobs that end.
         data: The folder on whose disk jobs write.
-        free_disk: MB that are to be free there before a job is started.
+        free_disk: MB that must be free there before a job is started.
     """
 
-    # Ends are noticed within this time while jobs run.
+    # Seconds between two passes while jobs run.
     _INTERVAL = 0.1
-    # How soon a failed pass is repeated, and the disk looked at again, when nothing runs.
-    _IDLE = 5.0
-    # A pass that takes longer than this is stuck.
+    # The same while none runs; a failed pass is repeated, and the disk checked again, this soon.
+    _IDLE_INTERVAL = 5.0
+    # Seconds after which a pass is stuck.
     _STUCK = 60.0
 
     def __init__(
-        self, jobs: JobTable, runner: Runner, machine: Machine, metrics: Metrics, *, data: DataFolder, free_disk: int
+        self,
+        jobs: JobTable,
+        runner: Runner,
+        capacity: Capacity,
+        metrics: ServiceMetrics,
+        *,
+        data: DataFolder,
+        free_disk: int,
     ) -> None:
         self._jobs = jobs
         self._runner = runner
-        self._machine = machine
+        self._capacity = capacity
         self._metrics = metrics
         self._data = data
         self._free_disk = free_disk
         self._active: set[JobKey] = set()
         self._recorded: dict[JobKey, Progress] = {}
-        self._news = threading.Event()
+        self._wake_up = threading.Event()
         self._stopping = False
         self._last_pass = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     @property
     def works(self) -> bool:
-        """Whether jobs are being seen to."""
+        """Whether passes succeed; False if the last success is a minute ago."""
         return time.monotonic() - self._last_pass < self._STUCK
 
     def start(self) -> None:
-        """Take up the jobs that are there."""
+        """Resume the claimed jobs and start the thread."""
         for order in self._jobs.claimed():
-            self._machine.take(order.key, order.granted, order.gpus)
+            self._capacity.allocate(order.key, order.allocated, order.gpus)
             self._begin(order)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop scheduling; jobs that run go on."""
+        """Stop scheduling; running jobs continue."""
         self._stopping = True
-        self._news.set()
+        self._wake_up.set()
         self._thread.join()
 
     def wake(self) -> None:
-        """Tell that a job was submitted or is to be canceled."""
-        self._news.set()
+        """Start a pass now: a job was submitted or is to be canceled."""
+        self._wake_up.set()
 
     def _run(self) -> None:
-        away = False
+        unavailable = False
         while not self._stopping:
             try:
                 self._pass()
                 self._last_pass = time.monotonic()
-                away = False
-            except AWAY as error:
-                # Said once: it is tried again ten times a second.
-                if not away:
-                    _logger.error("No job starts and no end is seen until the database answers: %s", reason(error))
-                away = True
+                unavailable = False
+            except DATABASE_UNAVAILABLE as error:
+                # Logged once: passes are repeated ten times a second.
+                if not unavailable:
+                    _logger.error("No job starts and no end is detected until the database responds: %s", reason(error))
+                unavailable = True
             except Exception:
-                # A scheduler that ended here would leave every job as it is for ever.
+                # If the thread ended here, no job would start or end any more.
                 _logger.exception("A pass of the scheduler failed; it is repeated.")
-            self._news.wait(self._INTERVAL if self._active else self._IDLE)
-            self._news.clear()
+            self._wake_up.wait(self._INTERVAL if self._active else self._IDLE_INTERVAL)
+            self._wake_up.clear()
 
     def _pass(self) -> None:
         for key in self._jobs.to_be_canceled():
             self._attempt(self._runner.cancel, key)
         for key in list(self._active):
-            self._attempt(self._look, key)
-        self._machine.closed = self._machine.away or self._disk_is_full()
-        while not self._machine.closed and (job := startable(self._jobs.waiting(), self._machine)):
+            self._attempt(self._update, key)
+        self._capacity.blocked = self._capacity.unavailable or self._disk_is_full()
+        while not self._capacity.blocked and (job := next_job(self._jobs.queue(), self._capacity)):
             order = None
-            gpus = self._machine.take(job.key, self._machine.granted(job.asked))
+            gpus = self._capacity.allocate(job.key, self._capacity.allocation(job.requested))
             try:
                 order = self._jobs.claim(job.key, gpus)
             finally:
                 if not order:
-                    self._machine.give_back(job.key)
+                    self._capacity.release(job.key)
             if order:
                 self._begin(order)
 
-    def _attempt(self, what: Callable[[JobKey], None], key: JobKey) -> None:
-        """See to one job; what goes wrong with it is no matter of the others'."""
+    def _attempt(self, action: Callable[[JobKey], None], key: JobKey) -> None:
+        """Act on one job; its errors do not affect other jobs."""
         try:
-            what(key)
+            action(key)
         except Exception:
-            _logger.exception("The job %s of %s could not be seen to; that is tried again.", key.job_id, key.tenant)
+            _logger.exception("The job %s of %s could not be updated; that is repeated.", key.job_id, key.tenant)
 
     def _disk_is_full(self) -> str:
         free = shutil.disk_usage(self._data.root).free // MEGABYTE
@@ -134,11 +141,11 @@ class Scheduler:
         try:
             self._runner.start(order)
         except OSError as error:
-            why = coded(f"the job could not be started: {error}", code="AT-461")
-            self._end(order.key, Progress(JobState.FAILED, why, finished=now()))
+            message = coded(f"the job could not be started: {error}", code="AT-461")
+            self._end(order.key, Progress(JobState.FAILED, message, finished=now()))
 
-    def _look(self, key: JobKey) -> None:
-        progress = self._runner.look(key)
+    def _update(self, key: JobKey) -> None:
+        progress = self._runner.progress(key)
         if progress.state.ended:
             self._end(key, progress)
         elif progress != self._recorded.get(key):
@@ -149,5 +156,5 @@ class Scheduler:
         self._jobs.record(key, progress)
         self._active.discard(key)
         self._recorded.pop(key, None)
-        self._machine.give_back(key)
+        self._capacity.release(key)
         self._metrics.job_ended(progress, self._jobs.status(key))

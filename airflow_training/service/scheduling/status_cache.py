@@ -1,4 +1,4 @@
-"""The statuses of jobs as those who watch them are told, kept in memory until they change."""
+"""The serialized statuses of jobs, kept in memory until they change."""
 
 from __future__ import annotations
 
@@ -10,97 +10,101 @@ from typing import NamedTuple
 
 from airflow_training.api.status import JobStatus
 from airflow_training.service.runners.runner import JobKey
-from airflow_training.service.scheduling.capacity import Machine
+from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
 
-# Some 40 MB.
+# About 40 MB.
 _MOST = 50_000
-# A connection that ends during a commit does not tell when it is made: what was read before is not kept for ever.
-_LONGEST = 60.0
-# Each start and each end changes the messages of all jobs that wait: they may be so old, or nothing else would be told.
-_MESSAGES = 2.0
+# Seconds that a status is kept: if a connection is lost during a commit, nobody knows when the change is made.
+_MAX_AGE = 60.0
+# Seconds that the message of a waiting job may be outdated: every start and every end changes those of all that wait.
+_MAX_MESSAGE_AGE = 2.0
 
 
-class KnownStatus(NamedTuple):
+class CachedStatus(NamedTuple):
     """A status as it was read.
 
     Attributes:
-        tag: Another one where anything of it is another.
+        etag: Changes with the document.
         document: The status object, in JSON.
-        waits: Whether the job waits for its turn: nothing of it ran, and its message depends on others.
-        ended: Whether it will not change any more.
-        queue: How often queue and machine had changed when it was read.
-        read: When, by the monotonic clock.
+        waiting: Whether the job is in the queue: nothing of it has run, and its message depends on other jobs.
+        ended: Whether the status is final.
+        queue_version: The numbers of changes of the queue and of the capacity before it was read.
+        read_at: Seconds of the monotonic clock.
     """
 
-    tag: str
+    etag: str
     document: str
-    waits: bool
+    waiting: bool
     ended: bool
-    queue: tuple[int, int]
-    read: float
+    queue_version: tuple[int, int]
+    read_at: float
 
 
-class Statuses:
+class StatusCache:
     """The statuses of jobs, from memory or from the job table.
 
-    A job's status is forgotten when a change of it is announced; that of a job that waits is old when any job changes,
-    or the machine does. That of a job that has ended is not kept: the command `prune` removes such jobs from outside.
+    A job's status is dropped when a change of it is published. That of a waiting job is outdated when any job, or the
+    capacity, changes. Final statuses are not kept: the command `prune` removes such jobs in another process.
 
     Args:
         jobs: The job table.
-        machine: What jobs wait for.
+        capacity: The resources that jobs wait for.
     """
 
-    def __init__(self, jobs: JobTable, machine: Machine) -> None:
+    def __init__(self, jobs: JobTable, capacity: Capacity) -> None:
         self._jobs = jobs
-        self._machine = machine
+        self._capacity = capacity
         self._lock = threading.Lock()
-        self._known: dict[JobKey, KnownStatus] = {}
-        self._announced = 0
-        # The jobs that have changed since a reading began: what it read of them may be old.
+        self._statuses: dict[JobKey, CachedStatus] = {}
+        self._changes = 0
+        # For each read that is under way, the jobs that have changed since it began: its result may be outdated.
         self._changed_since: dict[object, set[JobKey]] = {}
-        jobs.changes.listen(self._forget)
+        jobs.changes.add_listener(self._invalidate)
 
-    def read(self, keys: Sequence[JobKey]) -> dict[JobKey, KnownStatus]:
-        """The statuses of some jobs of one tenant, without those that it does not have."""
+    def read(self, keys: Sequence[JobKey]) -> dict[JobKey, CachedStatus]:
+        """The statuses of jobs of one tenant, without jobs that it does not have."""
         reading, changed = object(), set[JobKey]()
         with self._lock:
-            began, queue = time.monotonic(), (self._announced, self._machine.revision)
-            known = {
+            began, version = time.monotonic(), (self._changes, self._capacity.revision)
+            cached = {
                 key: status
                 for key in keys
-                if (status := self._known.get(key)) and began - status.read < _limit(status, queue)
+                if (status := self._statuses.get(key)) and began - status.read_at < _max_age(status, version)
             }
-            if len(known) == len(keys):
-                return known
+            if len(cached) == len(keys):
+                return cached
             self._changed_since[reading] = changed
         try:
-            missing = [key for key in keys if key not in known]
-            found = {key: _known(*facts, queue, began) for key, facts in self._jobs.read(missing).items()}
+            missing = [key for key in keys if key not in cached]
+            found = {
+                key: _serialize(status, waiting, version, began)
+                for key, (status, waiting) in self._jobs.read(missing).items()
+            }
             with self._lock:
-                self._known |= {key: status for key, status in found.items() if not status.ended and key not in changed}
-                while len(self._known) > _MOST:
-                    del self._known[next(iter(self._known))]
+                self._statuses |= {
+                    key: status for key, status in found.items() if not status.ended and key not in changed
+                }
+                while len(self._statuses) > _MOST:
+                    del self._statuses[next(iter(self._statuses))]
         finally:
             with self._lock:
                 del self._changed_since[reading]
-        return known | found
+        return cached | found
 
-    def _forget(self, key: JobKey) -> None:
+    def _invalidate(self, key: JobKey) -> None:
         with self._lock:
-            self._announced += 1
-            self._known.pop(key, None)
+            self._changes += 1
+            self._statuses.pop(key, None)
             for changed in self._changed_since.values():
                 changed.add(key)
 
 
-def _limit(status: KnownStatus, queue: tuple[int, int]) -> float:
-    """How old a status may be."""
-    return _MESSAGES if status.waits and status.queue != queue else _LONGEST
+def _max_age(status: CachedStatus, version: tuple[int, int]) -> float:
+    return _MAX_MESSAGE_AGE if status.waiting and status.queue_version != version else _MAX_AGE
 
 
-def _known(status: JobStatus, waits: bool, queue: tuple[int, int], read: float) -> KnownStatus:
+def _serialize(status: JobStatus, waiting: bool, version: tuple[int, int], read_at: float) -> CachedStatus:
     document = status.model_dump_json(by_alias=True)
-    tag = blake2b(document.encode(), digest_size=6).hexdigest()
-    return KnownStatus(tag, document, waits, status.state.ended, queue, read)
+    etag = blake2b(document.encode(), digest_size=6).hexdigest()
+    return CachedStatus(etag, document, waiting, status.state.ended, version, read_at)

@@ -1,1 +1,1 @@
-"""The S3 endpoint of the tenants, and the buckets behind it."""
+"""The S3 endpoint of the service, the buckets of the tenants behind it, and the files of jobs in them."""

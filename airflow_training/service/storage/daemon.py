@@ -1,4 +1,4 @@
-"""A program that runs for as long as the service does: it is started again whenever it ends."""
+"""A daemon of the service: a program that is restarted whenever it ends."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 import psutil
 
 from airflow_training.exceptions import coded
-from airflow_training.service.durable_files import read_json, write_json
+from airflow_training.service.files import read_json, write_json
 
 _logger = logging.getLogger(__name__)
 
 
-class KeptProcess:
+class Daemon:
     """Keeps one program running.
 
     Args:
-        name: What to call it.
-        folder: Where its log and its process id are kept.
+        name: Its name, in log lines and errors.
+        folder: The folder of its log and its process id.
         command: Program and arguments.
         environment: All of its environment.
-        descriptor: A file that it inherits.
-        cwd: Where it runs; `folder` if not given.
+        descriptor: A file descriptor that it inherits.
+        cwd: Its working directory; `folder` if not given.
     """
 
-    # After its death it is started again this much later.
-    _PAUSE = 0.5
-    # So often in a row, and it is no bad luck any more.
-    _BAD_LUCK = 3
-    # What it may take to end requests that are under way.
+    # Seconds before a restart.
+    _RESTART_DELAY = 0.5
+    # The number of consecutive ends that are a failure.
+    _MAX_ENDS = 3
+    # Seconds for the requests that are running when the daemon is stopped.
     _GRACE = 2.0
 
     def __init__(
@@ -53,15 +53,15 @@ class KeptProcess:
         self._cwd = cwd or folder
         self._id_file = folder / f"{name}.json"
         self._log_file = folder / f"{name}.log"
-        self._failures = 0
+        self._ends = 0
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def failure(self) -> str:
-        """Why it does not come up; an empty text while there is hope."""
-        if self._failures < self._BAD_LUCK:
+        """Why it cannot be started; empty while restarts may help."""
+        if self._ends < self._MAX_ENDS:
             return ""
         lines = self._log_file.read_text(errors="replace").split("\n")
         return coded(
@@ -70,20 +70,20 @@ class KeptProcess:
         )
 
     def start(self) -> None:
-        """Start it."""
+        """Start the program."""
         self._thread.start()
 
     def restart(self) -> None:
-        """End it; it is started again."""
+        """End the program, which is then restarted."""
         if self._process:
             self._process.terminate()
 
-    def works(self) -> None:
-        """Tell that it does what it should: a later death is bad luck again."""
-        self._failures = 0
+    def mark_healthy(self) -> None:
+        """Report that the program works, which resets the count of its ends."""
+        self._ends = 0
 
     def stop(self) -> None:
-        """End it for good."""
+        """End the program without a restart."""
         self._stopping.set()
         if self._process:
             self._process.terminate()
@@ -97,14 +97,14 @@ class KeptProcess:
                 with self._log_file.open("ab") as log:
                     self._process = process = self._launch(log.fileno())
             except OSError:
-                _logger.exception("%s could not be started; that is tried again.", self._name)
+                _logger.exception("%s could not be started; that is repeated.", self._name)
             else:
                 if self._stopping.is_set():
                     process.terminate()
                 process.wait()
             if not self._stopping.is_set():
-                self._failures += 1
-                self._stopping.wait(self._PAUSE)
+                self._ends += 1
+                self._stopping.wait(self._RESTART_DELAY)
 
     def _launch(self, log: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -127,12 +127,12 @@ class KeptProcess:
         return process
 
 
-def end_orphan(name: str, folder: Path) -> None:
-    """End what a service that was killed left running: it holds a port, and knows nothing of what comes now.
+def kill_orphan(name: str, folder: Path) -> None:
+    """Kill the program that a killed service left running: it holds a port, and has an outdated configuration.
 
     Args:
-        name: That of its `KeptProcess`.
-        folder: The same as there.
+        name: The name of its `Daemon`.
+        folder: The folder of its `Daemon`.
     """
     before = read_json(folder / f"{name}.json")
     with contextlib.suppress(psutil.NoSuchProcess):

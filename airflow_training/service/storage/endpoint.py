@@ -1,7 +1,7 @@
-"""The S3 endpoint: one `rclone serve s3` for all tenants, each with a folder of its own, each client with its keys.
+"""The S3 endpoint: one `rclone serve s3` for all tenants, with a bucket for each tenant and keys for each client.
 
-The service holds the listening socket and hands it down, as systemd does: the port stays taken, and connections
-wait, while an endpoint that died is started again.
+The service owns the listening socket and passes it on, as systemd does: while a failed endpoint is restarted, the port
+stays taken, and connections wait.
 """
 
 from __future__ import annotations
@@ -22,59 +22,44 @@ from typing import Any
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 
-from airflow_training.service.accounts.clients import KnownClient
-from airflow_training.service.durable_files import PACKAGE_PARENT, write_json
-from airflow_training.service.errors import ServiceNotStarted, StorageAway
-from airflow_training.service.settings import BUCKET, DataFolder, Tls
-from airflow_training.service.storage import auth_proxy
+from airflow_training.api.storage import BUCKET, StorageAccess
+from airflow_training.service.accounts.clients import RegisteredClient
+from airflow_training.service.errors import ServiceNotStarted, StorageUnavailable
+from airflow_training.service.files import PACKAGE_PARENT, write_json
+from airflow_training.service.settings import DataFolder, Tls
+from airflow_training.service.storage import keys
 from airflow_training.service.storage.bucket import Buckets
-from airflow_training.service.storage.daemon import KeptProcess, end_orphan
-from airflow_training.service.storage.keys import new_key
-from airflow_training.service.storage.sockets import listen, reachable, url
-from airflow_training.service.storage.tls import end_orphan_of_tls, tls_front
+from airflow_training.service.storage.daemon import Daemon, kill_orphan
+from airflow_training.service.storage.sockets import listen, reachable_host, socket_url
+from airflow_training.service.storage.tls import kill_orphaned_nginx, nginx_daemon
 
 _logger = logging.getLogger(__name__)
 
 _RCLONE = "rclone"
 
-# sh gives rclone the socket as descriptor 3 and its own process id, which is what rclone checks.
+# sh passes rclone the socket as descriptor 3, and its own process id, which rclone checks.
 # Source: sd_listen_fds(3).
 _SOCKET_ACTIVATION = 'LISTEN_PID=$$ exec "$@" 3<&"$STORAGE_SOCKET"'
 
 
-class StorageAccess(BaseModel):
-    """The storage of a tenant, as the job API tells it: Pending, Ready or Error."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    status: str
-    message: str = ""
-    endpoint: str
-    access_key: str
-    secret_key: str
-
-
-class Storage:
-    """Runs the endpoint and gives out its keys.
+class StorageEndpoint:
+    """Runs the endpoint and issues its keys.
 
     Args:
         data: The data folder.
-        buckets: Where the files of tenants are.
-        host: The address of the endpoint.
-        port: Its port; 0 takes a free one.
-        tls: The certificate and the key of the service, where it speaks TLS.
-        public_url: The address by which clients reach it, if that is not the one of its socket: a proxy or a mapped
-            port is between.
+        buckets: The buckets of the tenants.
+        host: The address to listen on.
+        port: The port; 0 takes a free port.
+        tls: The certificate and the key of the service, if it speaks TLS.
+        public_url: The URL for clients, if they reach the endpoint by a proxy or a mapped port.
 
     Raises:
         ServiceNotStarted: The port is taken, or rclone is missing.
     """
 
-    # A health check waits so long for an answer.
-    _PATIENCE = 0.8
+    # Seconds that a health check waits.
+    _HEALTH_TIMEOUT = 0.8
 
     def __init__(
         self,
@@ -95,123 +80,124 @@ class Storage:
         self._access_keys: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         rclone = _find_rclone()
-        end_orphan(_RCLONE, data.storage)
-        end_orphan_of_tls(data.storage)
-        # With TLS, rclone is behind what speaks it, and listens to this machine only.
-        self._behind = listen("127.0.0.1", 0) if tls else None
+        kill_orphan(_RCLONE, data.storage)
+        kill_orphaned_nginx(data.storage)
+        # With TLS, rclone is behind nginx and listens on loopback.
+        self._upstream = listen("127.0.0.1", 0) if tls else None
         self._listener = listen(host, port)
-        own = self._behind or self._listener
-        self._endpoint = _rclone(rclone, own.fileno(), data.storage, self._keys_file)
-        self._front = tls_front(self._listener, url(own, "127.0.0.1", "http"), tls, data.storage) if tls else None
+        rclone_socket = self._upstream or self._listener
+        self._rclone = _rclone_daemon(rclone, rclone_socket.fileno(), data.storage, self._keys_file)
+        upstream_url = socket_url(rclone_socket, "127.0.0.1", "http")
+        self._nginx = nginx_daemon(self._listener, upstream_url, tls, data.storage) if tls else None
 
     @property
     def url(self) -> str:
-        """The endpoint, as this machine reaches it."""
-        return url(self._listener, reachable(self._listener, "127.0.0.1"), "https" if self._tls else "http")
+        """The URL of the endpoint on this machine."""
+        return self.url_for(reachable_host(self._listener, "127.0.0.1"))
 
-    def url_by(self, host: str) -> str:
-        """The endpoint, as it is reached by a name or an address of this machine."""
-        return url(self._listener, host, "https" if self._tls else "http")
+    def url_for(self, host: str) -> str:
+        """The URL of the endpoint with a name or an address of this machine."""
+        return socket_url(self._listener, host, "https" if self._tls else "http")
 
     @property
-    def answers(self) -> bool:
-        """Whether the endpoint answers, whatever it says."""
-        host, port = reachable(self._listener, "127.0.0.1"), self._listener.getsockname()[1]
+    def responds(self) -> bool:
+        """Whether the endpoint responds, with any status."""
+        host, port = reachable_host(self._listener, "127.0.0.1"), self._listener.getsockname()[1]
         connection = (
-            http.client.HTTPSConnection(host, port, timeout=self._PATIENCE, context=_unverified())
+            http.client.HTTPSConnection(host, port, timeout=self._HEALTH_TIMEOUT, context=_unverified())
             if self._tls
-            else http.client.HTTPConnection(host, port, timeout=self._PATIENCE)
+            else http.client.HTTPConnection(host, port, timeout=self._HEALTH_TIMEOUT)
         )
         with contextlib.closing(connection):
             try:
                 connection.request("GET", "/")
-                # nginx says so where there is nothing behind it.
+                # nginx responds so if rclone does not.
                 return connection.getresponse().status not in (502, 504)
             except (OSError, http.client.HTTPException):
                 return False
 
     def start(self) -> None:
-        """Start the endpoint, and start it again whenever it ends."""
+        """Start the endpoint; it is restarted whenever it ends."""
         write_json(self._keys_file, {})
-        for process in self._processes:
-            process.start()
+        for daemon in self._daemons:
+            daemon.start()
 
     def stop(self) -> None:
-        """End the endpoint."""
-        for process in reversed(self._processes):
-            process.stop()
-        for listener in (self._listener, self._behind):
+        """Stop the endpoint."""
+        for daemon in reversed(self._daemons):
+            daemon.stop()
+        for listener in (self._listener, self._upstream):
             if listener:
                 listener.close()
 
-    def access(self, client: KnownClient, host: str) -> StorageAccess:
-        """The storage of a client's tenant; keys and bucket are made when they are asked for first.
+    def access(self, client: RegisteredClient, host: str) -> StorageAccess:
+        """The storage of a client's tenant; the keys and the bucket are created by the first request.
 
         Args:
-            client: Who asks: each client has keys of its own.
-            host: The name or address by which the client reached the service.
+            client: The client, which has keys of its own.
+            host: The host by which the client reached the service.
         """
         access_key, secret_key = self._keys_of(client)
-        away = ""
-        if not (ready := self._answers(access_key, secret_key)):
-            away = self._make_bucket(client.tenant)
-            ready = not away and self._answers(access_key, secret_key)
-        failure = away or next(filter(None, (process.failure for process in self._processes)), "")
+        failure = ""
+        if not (ready := self._serves_bucket(access_key, secret_key)):
+            failure = self._create_bucket(client.tenant)
+            ready = not failure and self._serves_bucket(access_key, secret_key)
+        failure = failure or next(filter(None, (daemon.failure for daemon in self._daemons)), "")
         return StorageAccess(
             status="Ready" if ready else "Error" if failure else "Pending",
             message="" if ready else failure or "the storage endpoint is starting",
-            endpoint=self._address(host),
+            endpoint=self._url_for_client(host),
             access_key=access_key,
             secret_key=secret_key,
         )
 
-    def _make_bucket(self, tenant: str) -> str:
-        """Make the bucket of a tenant; returns why that cannot be done, if so."""
+    def revoke_keys_except(self, clients: Iterable[RegisteredClient]) -> None:
+        """Revoke the keys of all other clients, which were removed or have a new secret."""
+        kept = {(client.client_id, client.generation) for client in clients}
+        with self._lock:
+            revoked = self._access_keys.keys() - kept
+            for client in revoked:
+                del self._keys[self._access_keys.pop(client)]
+            if revoked:
+                write_json(self._keys_file, self._keys)
+                # rclone caches keys; after a restart it reads them again.
+                self._rclone.restart()
+
+    def _create_bucket(self, tenant: str) -> str:
+        """Create the bucket of a tenant; returns why that is not possible, if so."""
         try:
-            self._buckets.make(tenant)
-        except StorageAway as error:
+            self._buckets.create(tenant)
+        except StorageUnavailable as error:
             return str(error)
         return ""
 
-    def keep_keys_of(self, clients: Iterable[KnownClient]) -> None:
-        """Take the keys of all other clients back: of those that were removed, or have a new secret."""
-        known = {(client.client_id, client.generation) for client in clients}
-        with self._lock:
-            gone = self._access_keys.keys() - known
-            for client in gone:
-                del self._keys[self._access_keys.pop(client)]
-            if gone:
-                write_json(self._keys_file, self._keys)
-                # It remembers keys; the next one asks for them anew.
-                self._endpoint.restart()
-
     @property
-    def _processes(self) -> list[KeptProcess]:
-        return [self._endpoint, self._front] if self._front else [self._endpoint]
+    def _daemons(self) -> list[Daemon]:
+        return [self._rclone, self._nginx] if self._nginx else [self._rclone]
 
-    def _address(self, host: str) -> str:
+    def _url_for_client(self, host: str) -> str:
         if self._public_url:
-            # Without a scheme: that means TLS, and clients of the old platform know no other.
+            # Without a scheme, which means TLS: clients of the old platform do not know another form.
             return self._public_url.removeprefix("https://")
         if self._tls:
-            # Without a scheme: that means TLS. The certificate is made out to the name by which the client came,
-            # not to the address that is listened on.
-            return url(self._listener, host, "")
-        return url(self._listener, reachable(self._listener, host), "http")
+            # Without a scheme, which means TLS. The certificate is for the host that the client used, not for the
+            # address of the socket.
+            return socket_url(self._listener, host, "")
+        return socket_url(self._listener, reachable_host(self._listener, host), "http")
 
-    def _keys_of(self, client: KnownClient) -> tuple[str, str]:
-        who = (client.client_id, client.generation)
+    def _keys_of(self, client: RegisteredClient) -> tuple[str, str]:
+        client_key = (client.client_id, client.generation)
         with self._lock:
-            if who not in self._access_keys:
-                access_key, secret_key = new_key()
-                self._keys[access_key] = {"secret": secret_key, "backend": self._buckets.backend(client.tenant)}
+            if client_key not in self._access_keys:
+                access_key, secret_key = keys.new_key()
+                self._keys[access_key] = {"secret": secret_key, "backend": self._buckets.rclone_backend(client.tenant)}
                 write_json(self._keys_file, self._keys)
-                self._access_keys[who] = access_key
-            access_key = self._access_keys[who]
+                self._access_keys[client_key] = access_key
+            access_key = self._access_keys[client_key]
             return access_key, self._keys[access_key]["secret"]
 
-    def _answers(self, access_key: str, secret_key: str) -> bool:
-        """Ask the endpoint for the bucket, as a client will."""
+    def _serves_bucket(self, access_key: str, secret_key: str) -> bool:
+        """Whether the endpoint lists the bucket, as a client will."""
         store = S3Store(
             BUCKET,
             endpoint=self.url,
@@ -229,43 +215,42 @@ class Storage:
         try:
             obstore.list_with_delimiter(store)
         except BaseError as error:
-            _logger.info("The storage endpoint does not answer: %s", error)
+            _logger.info("The storage endpoint does not respond: %s", error)
             return False
-        for process in self._processes:
-            process.works()
+        for daemon in self._daemons:
+            daemon.mark_healthy()
         return True
 
 
-def _rclone(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> KeptProcess:
+def _rclone_daemon(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> Daemon:
     python = Path(sys.executable)
     command = [
         *(rclone, "serve", "s3"),
         *("--config", os.devnull, "--cache-dir", str(folder / "cache")),
-        *("--auth-proxy", f"{python.name} -m {auth_proxy.__name__}"),
-        # Jobs write files behind the endpoint's back: what is on the disk is soon what is listed. With 0, and with
-        # less than the cleaning of its cache takes, rclone 1.75 cleans in an endless loop: 1 ms took a tenth of a
-        # core for 300 idle folders, 50 ms nothing for 3,000.
+        *("--auth-proxy", f"{python.name} -m {keys.__name__}"),
+        # Jobs write files without rclone: listings must soon show what is on the disk. With 0, or less time than the
+        # cleaning of its cache takes, rclone 1.75 cleans in an endless loop: 1 ms took a tenth of a core for 300
+        # idle folders, 50 ms nothing for 3,000.
         *("--dir-cache-time", "50ms"),
-        # The file is read back for a comparison otherwise; the checksum is taken on the way.
+        # Otherwise the file is read again after an upload; the checksum is computed during it.
         "--no-checksum",
-        # Parts that arrive out of order wait in memory: per upload, and for all uploads of a tenant.
+        # Memory for parts that arrive out of order: per upload, and for all uploads of a tenant.
         *("--multipart-streaming-buffer-limit", "64Mi", "--multipart-streaming-buffer-total", "256Mi"),
-        # The time at which a store elsewhere took a file comes with its listing; asking for another takes a request
-        # for each file.
+        # The listing of an external store has the time of the upload; any other time takes a request per file.
         "--use-server-modtime",
-        # Memory that an upload took goes back to the machine after it.
+        # The memory of an upload is freed after it.
         "--use-mmap",
     ]
     environment = {
-        # rclone looks the proxy program up by its name: its own command line is split at spaces.
+        # rclone splits the command line of the proxy at spaces, so the program is found by name.
         "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
         "HOME": str(folder),
         "LISTEN_FDS": "1",
         "GOMEMLIMIT": "256MiB",
         "STORAGE_SOCKET": str(descriptor),
-        auth_proxy.KEYS_FILE_VARIABLE: str(keys_file),
+        keys.KEYS_FILE_VARIABLE: str(keys_file),
     }
-    return KeptProcess(
+    return Daemon(
         _RCLONE,
         folder,
         command=["/bin/sh", "-c", _SOCKET_ACTIVATION, "sh", *command],
@@ -276,7 +261,7 @@ def _rclone(rclone: str, descriptor: int, folder: Path, keys_file: Path) -> Kept
 
 
 def _unverified() -> ssl.SSLContext:
-    """For our own endpoint on this machine: its certificate is made out to the name that clients know."""
+    """For our own endpoint on this machine, whose certificate is for the host that clients use."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

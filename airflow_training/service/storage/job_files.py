@@ -1,31 +1,46 @@
-"""Looking into the files of a job: where it works on them while it runs on this machine, else in its bucket.
+"""The files of a job: in a folder of this machine, or below a prefix of an S3 store.
 
-Whoever wrote the script may have put a link anywhere, and may change what lies there at any time: no link is followed.
+A script may put a link anywhere and may change its files at any time, so `all` and `read` follow no link.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, InvalidPathError
+from obstore.store import S3Store
 
-from airflow_training.service.durable_files import opened, read_json
-from airflow_training.service.errors import StorageAway
-from airflow_training.service.runners.container import state as container_state
-from airflow_training.service.runners.run_folder import EXIT, SPECIFICATION, WORK
-from airflow_training.service.storage.s3 import S3Settings, connect
+from airflow_training.service.errors import StorageUnavailable
+from airflow_training.service.files import opened_untrusted
+from airflow_training.service.runners.container.folders import work_folder
+from airflow_training.service.runners.run_folder import WORK, Exit, Spec, UnreadableRecord
+from airflow_training.service.storage.s3 import open_store
 
-MOST_FILES = 100_000
-"""Files of a job that are looked at."""
+_logger = logging.getLogger(__name__)
 
-_DEEPEST = 32
+MAX_FILES = 100_000
+"""The number of files of a job that are listed."""
+
+MAX_NAME = 1024
+"""Bytes of a name. Source: Amazon S3's user guide, "Naming Amazon S3 objects"."""
+
+NAME_TOO_LONG = "the name is longer than S3 has them"
+
+_MAX_DEPTH = 32
+_MEGABYTE = 1024 * 1024
+# Source: Amazon S3's user guide, "Multipart upload limits".
+_MAX_PARTS = 10_000
+_MIN_PART = 8 * _MEGABYTE
+_PROBE = ".airflow-training"
 
 
 class JobFile(NamedTuple):
@@ -34,7 +49,7 @@ class JobFile(NamedTuple):
     Attributes:
         name: Its path below the folder of the job.
         size: Bytes.
-        version: What is another one when the content is.
+        version: Changes with the content.
     """
 
     name: str
@@ -42,125 +57,298 @@ class JobFile(NamedTuple):
     version: str
 
 
+class NotCopied(Exception):
+    """A file cannot be copied to the bucket; the text is the reason."""
+
+
 class JobFiles(Protocol):
-    """The files of a job."""
+    """The files of a job, wherever they are."""
 
     def all(self) -> list[JobFile]:
-        """Name the files, in the order of their names, but for those whose names are no text.
+        """List the files by name, except names that are not printable.
 
         Raises:
-            StorageAway: The store does not answer.
+            StorageUnavailable: The store does not respond.
         """
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        """Read a part of a file; empty where it is not there any more.
+        """Read a part of a file; empty if the file does not exist any more.
 
         Raises:
-            StorageAway: The store does not answer.
+            StorageUnavailable: The store does not respond.
+        """
+
+    def fetch(self, work: Path) -> None:
+        """Copy all files to a folder.
+
+        Raises:
+            OSError, BaseError: The disk or the store fails.
+        """
+
+    def put(self, file: Path, name: str, part: Path) -> None:
+        """Copy a file to the job's files, completely or not at all.
+
+        Args:
+            file: The file.
+            name: The name of the copy.
+            part: Where an incomplete copy may be.
+
+        Raises:
+            NotCopied: The file can never be copied.
+            OSError, BaseError: The disk or the store fails.
+        """
+
+    def remove(self) -> bool:
+        """Remove all files; False if that is not possible now.
+
+        Raises:
+            OSError, BaseError: The store fails.
         """
 
 
-def files_of(state: Path, patience: int = 15) -> JobFiles | None:
-    """The files of the job of a state folder; None where there are none yet on this machine.
+def files_of(state: Path, timeout: int = 15) -> JobFiles | None:
+    """The files of the job with this run folder: its working copy while it runs on this machine, else its bucket.
 
     Args:
-        state: The state folder.
-        patience: How many seconds a store may take to answer.
+        state: The run folder.
+        timeout: Seconds that a store may take to respond.
+
+    Returns:
+        None if the job has no files on this machine yet, or none that this version can find.
     """
-    specification = read_json(state / SPECIFICATION)
-    if not specification:
+    try:
+        spec = Spec.find(state)
+    except UnreadableRecord:
         return None
-    if not (state / EXIT).exists():
-        for live in (state / WORK, container_state.folder_of(state) / container_state.WORK):
+    if not spec:
+        return None
+    if not Exit.exists(state):
+        for live in (state / WORK, work_folder(state)):
             if live.is_dir():
-                return _Folder(live)
+                return LocalFiles(live)
         return None
-    files: dict[str, str] = specification["files"]
-    if "folder" in files:
-        return _Folder(Path(files["folder"]))
-    return _Prefix(Path(files["store"]), files["prefix"], patience)
+    return open_location(spec.files, timeout)
 
 
-class _Folder:
+def open_location(location: Mapping[str, str], timeout: int) -> JobFiles:
+    """The files at a location.
+
+    Args:
+        location: As `Buckets.location` returns it.
+        timeout: Seconds that a store may take to respond.
+    """
+    if "folder" in location:
+        return LocalFiles(Path(location["folder"]))
+    return S3Files(open_store(Path(location["store"]), timeout), location["prefix"])
+
+
+class LocalFiles:
+    """Files in a folder of this machine."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def all(self) -> list[JobFile]:
-        with suppress(OSError), opened(self._folder, os.O_DIRECTORY) as folder:
-            return _named(islice(_walk(folder, PurePosixPath(), _DEEPEST), MOST_FILES))
+        """See `JobFiles`."""
+        with suppress(OSError), opened_untrusted(self._folder, os.O_DIRECTORY) as folder:
+            return _printable(islice(_list(folder, PurePosixPath(), _MAX_DEPTH), MAX_FILES))
         return []
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        with suppress(OSError), opened(self._folder, os.O_DIRECTORY) as folder:
+        """See `JobFiles`."""
+        with suppress(OSError), opened_untrusted(self._folder, os.O_DIRECTORY) as folder:
             return _read(folder, PurePosixPath(name).parts, start, most)
         return b""
 
+    def fetch(self, work: Path) -> None:
+        """See `JobFiles`."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file, _ in walk(self._folder):
+            target = work / file.relative_to(self._folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            shutil.copymode(file, target)
 
-class _Prefix:
-    def __init__(self, store: Path, prefix: str, patience: int) -> None:
-        self._store = connect(S3Settings(**(read_json(store) or {})), patience)
+    def put(self, file: Path, name: str, part: Path) -> None:
+        """See `JobFiles`."""
+        if len(os.fsencode(name)) > MAX_NAME:
+            raise NotCopied(NAME_TOO_LONG)
+        target = self._folder / name
+        try:
+            _copy(file, part)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if target.is_dir():
+                raise NotCopied("there is a folder of that name")
+            # The bucket may be on another disk than `part`.
+            shutil.move(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def remove(self) -> bool:
+        """See `JobFiles`."""
+        return remove_folder(self._folder)
+
+
+class S3Files:
+    """Files below a prefix of an S3 store."""
+
+    def __init__(self, store: S3Store, prefix: str) -> None:
+        self._store = store
         self._prefix = prefix
 
     def all(self) -> list[JobFile]:
-        found = []
-        with _answers():
-            for listed in obstore.list(self._store, self._prefix):
-                for file in listed:
-                    name = file["path"].removeprefix(self._prefix).lstrip("/")
-                    found.append(JobFile(name, file["size"], f"{file['e_tag']} {file['last_modified'].isoformat()}"))
-                if len(found) >= MOST_FILES:
-                    break
-        return _named(found[:MOST_FILES])
+        """See `JobFiles`."""
+        with _store_errors():
+            return _printable(islice(self._list(), MAX_FILES))
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        # Not every store answers a request for a part as S3 does: rclone 1.75 has the wrong status for it.
+        """See `JobFiles`."""
+        # Not a range request: rclone 1.75 responds with the wrong status, and other stores may too.
         content = bytearray()
-        with _answers(), suppress(FileNotFoundError):
+        with _store_errors(), suppress(FileNotFoundError):
             for piece in obstore.get(self._store, f"{self._prefix}/{name}"):
                 content += piece
                 if len(content) >= start + most:
                     break
         return bytes(content[start : start + most])
 
+    def fetch(self, work: Path) -> None:
+        """See `JobFiles`."""
+        for name, _, _ in self._list():
+            target = work / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as copy:
+                for piece in obstore.get(self._store, f"{self._prefix}/{name}"):
+                    copy.write(piece)
 
-def _named(files: Iterable[JobFile]) -> list[JobFile]:
+    def put(self, file: Path, name: str, part: Path) -> None:
+        """See `JobFiles`."""
+        key = f"{self._prefix}/{name}"
+        if len(os.fsencode(key)) > MAX_NAME:
+            raise NotCopied(NAME_TOO_LONG)
+        try:
+            self._put(file, key)
+        except (InvalidPathError, UnicodeEncodeError) as error:
+            raise NotCopied("S3 has no such names") from error
+        except BaseError:
+            # Is it the store or the file? If the store takes nothing, this raises, and the caller repeats everything.
+            obstore.put(self._store, f"{self._prefix}/{_PROBE}", b"")
+            obstore.delete(self._store, [f"{self._prefix}/{_PROBE}"])
+            try:
+                self._put(file, key)
+            except BaseError as error:
+                raise NotCopied(f"the store refuses it: {str(error).splitlines()[0]}") from error
+
+    def remove(self) -> bool:
+        """See `JobFiles`."""
+        for objects in obstore.list(self._store, self._prefix):
+            obstore.delete(self._store, [object_["path"] for object_ in objects])
+        return True
+
+    def _put(self, file: Path, key: str) -> None:
+        with file.open("rb") as content:
+            size = os.fstat(content.fileno()).st_size
+            obstore.put(self._store, key, content, chunk_size=max(_MIN_PART, size // _MAX_PARTS + 1))
+
+    def _list(self) -> Iterator[JobFile]:
+        for objects in obstore.list(self._store, self._prefix):
+            for object_ in objects:
+                name = object_["path"].removeprefix(self._prefix).lstrip("/")
+                version = f"{object_['e_tag']} {object_['last_modified'].isoformat()}"
+                yield JobFile(name, object_["size"], version)
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files below a folder that nothing changes now; folders with too long paths stand for their content."""
+    waiting = [folder]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            path = Path(entry.path)
+            facts = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(facts.st_mode) and len(os.fsencode(path.relative_to(folder))) <= MAX_NAME:
+                waiting.append(path)
+            elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
+                yield path, facts
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder that a job could write to; False if that is not possible."""
+    if folder.parent.resolve() != folder.parent:
+        # A job put a link in the way, and what it points to is not the job's.
+        _logger.warning("%s is behind a symbolic link and is not removed.", folder)
+        return False
+    if folder.is_symlink():
+        folder.unlink()
+        return True
+    with suppress(OSError):
+        # A job can leave folders without write permission for their owner.
+        for inner in (folder, *(Path(top, name) for top, names, _ in os.walk(folder) for name in names)):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _logger.warning("%s cannot be removed; that is repeated.", folder)
+    return not folder.exists()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        # A job can remove the read permission of its own user, which may be ours.
+        folder.chmod(0o700)
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+
+
+def _copy(file: Path, part: Path) -> None:
+    with file.open("rb") as source, part.open("wb") as copy:
+        part.chmod(0o600)
+        shutil.copyfileobj(source, copy, _MEGABYTE)
+        copy.flush()
+        # The working copy of the job is removed next.
+        os.fsync(copy.fileno())
+
+
+def _printable(files: Iterable[JobFile]) -> list[JobFile]:
     return sorted(file for file in files if file.name.isprintable())
 
 
 @contextmanager
-def _answers() -> Iterator[None]:
+def _store_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise
     except (BaseError, OSError) as error:
-        raise StorageAway(
+        raise StorageUnavailable(
             f"The S3 store with the files of jobs does not answer: {str(error).splitlines()[0]}", code="AT-304"
         ) from error
 
 
-def _walk(folder: int, above: PurePosixPath, deeper: int) -> Iterator[JobFile]:
+def _list(folder: int, parent: PurePosixPath, depth: int) -> Iterator[JobFile]:
     with os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
                 facts = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(facts.st_mode):
                     version = f"{facts.st_ino} {facts.st_mtime_ns}"
-                    yield JobFile(str(above / entry.name), facts.st_size, version)
-                elif stat.S_ISDIR(facts.st_mode) and deeper:
-                    with opened(entry.name, os.O_DIRECTORY, folder=folder) as inner:
-                        yield from _walk(inner, above / entry.name, deeper - 1)
+                    yield JobFile(str(parent / entry.name), facts.st_size, version)
+                elif stat.S_ISDIR(facts.st_mode) and depth:
+                    with opened_untrusted(entry.name, os.O_DIRECTORY, folder=folder) as inner:
+                        yield from _list(inner, parent / entry.name, depth - 1)
 
 
 def _read(folder: int, parts: tuple[str, ...], start: int, most: int) -> bytes:
     if len(parts) > 1:
-        with opened(parts[0], os.O_DIRECTORY, folder=folder) as inner:
+        with opened_untrusted(parts[0], os.O_DIRECTORY, folder=folder) as inner:
             return _read(inner, parts[1:], start, most)
-    with opened(parts[0], os.O_RDONLY, folder=folder) as file:
+    with opened_untrusted(parts[0], os.O_RDONLY, folder=folder) as file:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return b""
         pieces = []
-        while most > 0 and (piece := os.pread(file, min(most, 1024 * 1024), start)):
+        while most > 0 and (piece := os.pread(file, min(most, _MEGABYTE), start)):
             pieces.append(piece)
             start += len(piece)
             most -= len(piece)

@@ -1,4 +1,4 @@
-"""An S3 store: where it is, how to prove who we are, and how long to try."""
+"""An S3 store outside of the service: settings and connection."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from airflow_training.service.durable_files import read_json
+from airflow_training.service.files import read_json
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """An S3 store elsewhere that keeps the files of all tenants.
+    """An external S3 store that keeps the files of all tenants.
 
     Attributes:
-        endpoint: Its address, with http or https.
-        bucket: The bucket, which is there already.
-        prefix: The folder in it that is the service's; empty for the whole bucket.
-        region: Its region, which is signed with each request.
-        access_key: The key of the service.
-        secret_key: Its secret.
+        endpoint: Its URL, with http or https.
+        bucket: The bucket, which must exist.
+        prefix: The prefix of the service in it; empty for the whole bucket.
+        region: The region, which is signed with each request.
+        access_key: The access key of the service.
+        secret_key: The secret key of the service.
     """
 
     endpoint: str
@@ -33,17 +33,17 @@ class S3Settings:
     secret_key: str = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them, with the secret."""
+        """The settings for JSON, with the secret key."""
         return asdict(self)
 
 
-def open_store(file: Path) -> S3Store:
-    """The store whose settings are in a file, as JSON: for programs that bring files there."""
-    return connect(S3Settings(**(read_json(file) or {})), patience=180)
+def open_store(file: Path, timeout: int) -> S3Store:
+    """Connect to the store whose settings are in a JSON file, as `connect` does."""
+    return connect(S3Settings(**(read_json(file) or {})), timeout)
 
 
-def connect(settings: S3Settings, patience: int) -> S3Store:
-    """The bucket of a store; a request is tried for so many seconds."""
+def connect(settings: S3Settings, timeout: int) -> S3Store:
+    """Connect to the bucket of a store; a request, with its retries, may take `timeout` seconds."""
     return S3Store(
         settings.bucket,
         endpoint=settings.endpoint,
@@ -51,6 +51,6 @@ def connect(settings: S3Settings, patience: int) -> S3Store:
         secret_access_key=settings.secret_key,
         region=settings.region,
         virtual_hosted_style_request=False,
-        client_options={"allow_http": True, "connect_timeout": "5s", "timeout": f"{patience}s"},
-        retry_config={"retry_timeout": timedelta(seconds=patience)},
+        client_options={"allow_http": True, "connect_timeout": "5s", "timeout": f"{timeout}s"},
+        retry_config={"retry_timeout": timedelta(seconds=timeout)},
     )

@@ -1,4 +1,4 @@
-"""Sockets that the service listens on."""
+"""The listening sockets of the service, and their addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket to listen on; port 0 takes a free one.
+    """Open a listening socket; port 0 takes a free port.
 
     Raises:
         ServiceNotStarted: The port is taken, or the address is not one of this machine.
@@ -20,7 +20,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            # A port in the pause that TCP makes after a connection's end is not taken.
+            # A port in TIME_WAIT is free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(_BACKLOG)
@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except socket.gaierror as error:
         raise ServiceNotStarted(
-            f"{host!r} is no address of this machine: choose another, such as 127.0.0.1.", code="AT-511"
+            f"{host!r} is not an address of this machine: choose another, such as 127.0.0.1.", code="AT-511"
         ) from error
     except OSError as error:
         raise ServiceNotStarted(
@@ -40,40 +40,40 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url(listener: socket.socket, host: str, scheme: str) -> str:
-    """The URL at which a socket is reached, by a given name or address; without its scheme if that is empty."""
+def socket_url(listener: socket.socket, host: str, scheme: str) -> str:
+    """The URL of a socket with a host name or address; without a scheme if that is empty."""
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}{'://' if scheme else ''}{name}:{listener.getsockname()[1]}"
 
 
-def own_address(towards: str, port: int) -> str:
-    """The address of this machine that another one sees, which need not be there yet.
+def local_address(remote: str, port: int) -> str:
+    """The address of this machine in its connections to a remote host, which may be down.
 
     Raises:
-        ServiceNotStarted: No such machine is known.
+        ServiceNotStarted: The name of the host cannot be resolved.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(towards, port, type=socket.SOCK_DGRAM)[0]
-        # Nothing is sent: the kernel chooses the way that a datagram would take.
-        with socket.socket(family, kind, protocol) as way:
-            way.connect(address)
-            own: str = way.getsockname()[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(remote, port, type=socket.SOCK_DGRAM)[0]
+        # Nothing is sent: the kernel only chooses the route of a datagram.
+        with socket.socket(family, kind, protocol) as route:
+            route.connect(address)
+            own: str = route.getsockname()[0]
             return own
     except OSError as error:
         raise ServiceNotStarted(
-            f"{towards} is not known on this network ({error.strerror}): name it otherwise.", code="AT-513"
+            f"{remote} is not known on this network ({error.strerror}): name it otherwise.", code="AT-513"
         ) from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine itself reaches an address; a name that is unknown here may be known elsewhere."""
+    """Whether an address is reached from this machine only; False for a name that cannot be resolved."""
     try:
         return ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
     except socket.gaierror:
         return False
 
 
-def reachable(listener: socket.socket, by: str) -> str:
-    """The name to tell to a client that came in under the name `by`: where all addresses are listened on, just that."""
+def reachable_host(listener: socket.socket, used: str) -> str:
+    """The host for a client that reached the service by `used`: the socket's address, or `used` if that is 0.0.0.0."""
     own: str = listener.getsockname()[0]
-    return by if ip_address(own).is_unspecified else own
+    return used if ip_address(own).is_unspecified else own

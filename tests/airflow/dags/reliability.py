@@ -1,4 +1,4 @@
-"""Trainings that somebody or something disturbs. What they train, and where, comes from the run's configuration."""
+"""Trainings for tests that disturb them. Job and connection come from the run's configuration."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ for kind, arguments in KINDS.items():
         with DAG(f"{kind}_{'deferred' if deferrable else 'in_worker'}", schedule=None, max_active_tasks=100):
             train(deferrable, **arguments)
 
-# Those whose Dag, or whose place in it, does not outlive the run.
+# Trainings whose Dag, or task, is removed during the run.
 for name, seconds in {"deleted": None, "removed": None, "run_timeout": 60}.items():
     with DAG(f"{name}_deferred", schedule=None, dagrun_timeout=timedelta(seconds=seconds) if seconds else None):
-        # A test puts the file there to have the task removed.
+        # A test creates the file to remove the task.
         if name == "removed" and Path(os.environ["AIRFLOW_HOME"], "removed").exists():
             EmptyOperator(task_id="another")
             continue

@@ -1,4 +1,4 @@
-"""Trainings that go well."""
+"""Trainings that succeed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_training.operators.training import TrainingOperator
 
 SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('model/1/saved_model.pb').write_text('m')\n"
 
-# To Jinja these braces would be an expression that does not end.
+# To Jinja these braces are an unterminated expression.
 TELL = """loss = 0.5
 print(f'{{"metrics": {{"loss": {loss}}}}}')
 """
@@ -29,7 +29,7 @@ with DAG("waiting", schedule=None):
 
     @task
     def read_model(location: str) -> str:
-        """What the next task does with the location."""
+        """The next task, which uses the location."""
         return (ObjectStoragePath(location) / "saved_model.pb").read_text()
 
     read_model(location=train.output)  # type: ignore[arg-type]  # Airflow's decorator does not type XComs

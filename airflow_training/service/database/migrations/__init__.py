@@ -1,6 +1,6 @@
-"""The schema of the database, version by version: a newer service brings the database of an older one up to date.
+"""Migrations of the database schema: a newer service upgrades the database of an older one.
 
-For a change of `database.py`, add a module to `versions/`; a test tells whether the two agree.
+After a change of `models.py`, add a module to `versions/`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, func, inspect, select
 
-from airflow_training.service.database.engine import name_of
+from airflow_training.service.database.engine import display_name
 from airflow_training.service.errors import ServiceNotStarted
 
-# The schema before versions were counted.
-_UNCOUNTED = "0001"
+# The schema before versions were recorded.
+_UNVERSIONED = "0001"
 
 _KEY = int.from_bytes(b"migrates", "big")
-"""Of the lock in PostgreSQL that who changes the schema has."""
+"""The key of PostgreSQL's advisory lock for migrations."""
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring a database to a schema version.
+    """Upgrade a database to a schema version.
 
     Args:
         engine: The database.
-        revision: The version; the newest one if not given.
+        revision: The version; the newest by default.
 
     Raises:
-        ServiceNotStarted: A newer service made the database.
+        ServiceNotStarted: A newer service created the database.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -42,27 +42,27 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     with engine.connect() as connection:
         if MigrationContext.configure(connection).get_current_revision() == newest:
             return
-    with _alone(engine) as connection:
+    with _exclusive_transaction(engine) as connection:
         config.attributes["connection"] = connection
         tables = inspect(connection).get_table_names()
         if "jobs" in tables and "alembic_version" not in tables:
-            command.stamp(config, _UNCOUNTED)
+            command.stamp(config, _UNVERSIONED)
         try:
             command.upgrade(config, revision)
         except CommandError as error:
             there = MigrationContext.configure(connection).get_current_revision()
             raise ServiceNotStarted(
-                f"The database {name_of(engine)} was made by a newer version of airflow-training (its schema is"
+                f"The database {display_name(engine)} was created by a newer version of airflow-training (its schema is"
                 f" {there}, ours {newest}): install that version, or choose another data folder or database.",
                 code="AT-526",
             ) from error
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
-    """One transaction in which nobody else changes the schema."""
+def _exclusive_transaction(engine: Engine) -> Iterator[Connection]:
+    """A transaction with exclusive access to the schema."""
     sqlite = engine.dialect.name == "sqlite"
-    # Python would let a transaction of SQLite begin only with the first change of a row.
+    # By default, Python begins a transaction of SQLite only at the first change of a row.
     with (engine.execution_options(isolation_level="AUTOCOMMIT") if sqlite else engine).connect() as connection:
         if sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""What Alembic runs for each of its commands: `upgrade` has the connection ready."""
+"""The script that Alembic runs for each of its commands, with the connection of `upgrade`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""What is done with the container of a job, as programs: `python -m … wait|prepare|run|remove <state folder>`.
+"""The helper process that runs a job's container: `python -m … wait|prepare|run|remove <run folder>`.
 
-Source: the Docker Engine API, which Podman speaks as well. `DOCKER_HOST` and its like say where the engine is.
+Source: the Docker Engine API, which Podman implements too. `DOCKER_HOST` and related variables locate the engine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import signal
 import sys
 import threading
@@ -23,51 +25,86 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from airflow_training.exceptions import coded
-from airflow_training.service.durable_files import read_json
-from airflow_training.service.runners.container.inside import (
-    FIRST_PROCESS,
-    HOME_IN_CONTAINER,
-    MEMORY,
-    environment,
-    wanted_memory,
-)
-from airflow_training.service.runners.container.state import (
+from airflow_training.service.files import read_untrusted
+from airflow_training.service.runners.container.folders import (
     HOME,
     TEMPORARY,
     WORK,
-    folder_of,
-    note_made,
-    was_made,
+    container_folder,
+    mark_created,
+    may_exist,
+    work_folder,
 )
 from airflow_training.service.runners.container.usage import keep_sampling
-from airflow_training.service.runners.run_folder import SPECIFICATION, name_of
-from airflow_training.service.runners.supervisor.helper_notes import note_failure, note_waiting
+from airflow_training.service.runners.run_folder import (
+    ContainerSpec,
+    Spec,
+    UnreadableRecord,
+    note_failure,
+    note_waiting,
+    unique_name,
+)
 from airflow_training.service.runners.supervisor.limits import KILLED_FIRST, PROCESSES, out_of_memory
 
-# Seconds after which an engine that is away is asked again.
-_PAUSE = 1.0
-# Engines refuse for a moment to remove what they are busy with.
-_TRIES = 30
+# Seconds between attempts to reach the engine.
+_RETRY_INTERVAL = 1.0
+# Engines may refuse to remove a container while they are busy with it.
+_REMOVE_ATTEMPTS = 30
 _ALIVE = frozenset({"running", "paused", "stopping", "restarting"})
-# Seconds that a container may take to end after its output did.
-_END = 10.0
-# All that an engine answers, or does not. An error that it tells of is one of requests' as well.
-_AWAY = (RequestException, HTTPError, OSError)
+# Seconds that a container may take to exit after its output ends.
+_EXIT_TIMEOUT = 10.0
+# Seconds until the first process handles signals: the kernel drops those without a handler.
+_SIGNAL_DELAY = 1.0
+# An unreachable engine, or an error response: docker's APIError is a RequestException.
+_ENGINE_ERRORS = (RequestException, HTTPError, OSError)
+
+# The folder of the job is mounted below /data.
+_HOME_IN_CONTAINER = "/airflow-training"
+
+# The first process forwards SIGTERM to all others, which the kernel does not do, and records whether the kernel killed
+# a process for lack of memory. Source: cgroup v2's memory.events, cgroup v1's memory.oom_control. A `wait` that SIGTERM
+# interrupts is repeated, since its status is not the command's; 127 then means that the status was returned before.
+_FIRST_PROCESS = """
+trap 'signaled=1; kill -TERM -1' TERM
+/bin/sh -c "$1" &
+while
+    signaled=
+    wait $!
+    now=$?
+    [ $now -eq 127 ] && [ -n "$status" ] || status=$now
+    [ -n "$signaled" ]
+do :; done
+cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control > "$2" 2> /dev/null
+exit $status
+"""
+_MEMORY_FILE = ".memory"
+_OUT_OF_MEMORY = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
 
 
 class _Failed(Exception):
-    """There is nothing more to be done; the text becomes the message of the job."""
+    """The job has failed; the text becomes its message."""
 
 
 class _Job:
-    """The container of one job."""
+    """The steps for the container of one job."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._specification: dict[str, Any] = read_json(state / SPECIFICATION) or {}
-        self._name = name_of(state)
-        self._image: str = self._specification["image"]
+        self._name = unique_name(state)
         self._stopping = threading.Event()
+
+    @functools.cached_property
+    def _spec(self) -> Spec:
+        return Spec.read(self._state)
+
+    @property
+    def _container(self) -> ContainerSpec:
+        assert self._spec.container, "the runner is the container runner"  # noqa: S101
+        return self._spec.container
+
+    @property
+    def _image(self) -> str:
+        return self._container.image
 
     def wait(self) -> int:
         """Wait for the engine."""
@@ -84,23 +121,23 @@ class _Job:
         return 0
 
     def run(self) -> int:
-        """Run the command in a new container, hand its output on, and return its exit status."""
+        """Run the command in a new container, forward its output, and return its exit status."""
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         engine = self._engine()
         self._remove(engine)
-        (folder_of(self._state) / HOME / MEMORY).unlink(missing_ok=True)
-        note_made(self._state)
+        (container_folder(self._state) / HOME / _MEMORY_FILE).unlink(missing_ok=True)
+        mark_created(self._state)
         container = self._create(engine)
         try:
             output = _attach(container)
             if self._stopping.is_set():
                 return 128 + signal.SIGTERM
             container.start()
-            threading.Thread(target=self._stop_when_told, args=[container, time.monotonic()], daemon=True).start()
-            sampling = [container, self._state, self._specification["gpus"]]
+            threading.Thread(target=self._forward_sigterm, args=[container, time.monotonic()], daemon=True).start()
+            sampling = [container, self._state, self._spec.gpus]
             threading.Thread(target=keep_sampling, args=sampling, daemon=True).start()
             status = self._follow(engine, container, output)
-            self._tell_want_of_memory(container)
+            self._check_memory(container)
         except APIError as error:
             raise _Failed(coded(f"the container could not be started: {_reason(error)}", code="AT-473")) from error
         finally:
@@ -108,152 +145,150 @@ class _Job:
         return status
 
     def remove(self) -> int:
-        """Remove the container by force, where one was ever made."""
-        if was_made(self._state):
+        """Remove the container by force, if one may exist."""
+        if may_exist(self._state):
             self._remove(self._engine())
         return 0
 
     def _engine(self) -> docker.DockerClient:
-        """The engine, as soon as it answers."""
-        waited_for = ""
+        """Connect to the engine; waits until it is reachable."""
+        noted = ""
         while isinstance(engine := _connect(), str):
-            if waited_for != engine:
-                note_waiting(self._state, f"waiting for the container engine, which does not answer: {engine}")
-            waited_for = engine
-            time.sleep(_PAUSE)
-        if waited_for:
+            if noted != engine:
+                note_waiting(self._state, f"waiting for the container engine, which is unreachable: {engine}")
+            noted = engine
+            time.sleep(_RETRY_INTERVAL)
+        if noted:
             note_waiting(self._state, "")
         return engine
 
     def _pull(self, engine: docker.DockerClient) -> None:
         repository, tag = parse_repository_tag(self._image)
         note_waiting(self._state, f"pulling the image {self._image}")
-        _say(f"Pulling the image {self._image}")
+        _log(f"Pulling the image {self._image}")
         try:
             for event in engine.api.pull(repository, tag or "latest", stream=True, decode=True):
                 if "error" in event:
-                    raise self._not_pulled(event["error"])
+                    raise self._pull_failed(event["error"])
                 if line := _progress(event):
-                    _say(line)
-            # An engine may say nothing of what went wrong.
+                    _log(line)
+            # An engine may not report an error.
             engine.images.get(self._image)
         except APIError as error:
-            raise self._not_pulled(_reason(error)) from error
+            raise self._pull_failed(_reason(error)) from error
         note_waiting(self._state, "")
 
-    def _not_pulled(self, reason: str) -> _Failed:
+    def _pull_failed(self, reason: str) -> _Failed:
         return _Failed(coded(f"the image {self._image} cannot be pulled: {reason}", code="AT-471"))
 
     def _create(self, engine: docker.DockerClient) -> Container:
-        limits = self._specification["limits"]
-        memory = limits["memory"] * 1024 * 1024
-        folder, owner = folder_of(self._state), (folder_of(self._state) / WORK).stat()
-        inside = {WORK: self._specification["mount"], HOME: HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
-        gpus = self._specification["gpus"]
+        memory = self._spec.limits.memory * 1024 * 1024
+        folder, owner = container_folder(self._state), work_folder(self._state).stat()
+        targets = {WORK: self._container.mount, HOME: _HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
+        gpus = self._spec.gpus
         try:
             image = engine.images.get(self._image)
             return engine.containers.create(
                 image,
                 entrypoint="/bin/sh",
                 command=[
-                    *("-c", FIRST_PROCESS, "sh"),
-                    *(self._specification["command"], f"{HOME_IN_CONTAINER}/{MEMORY}"),
+                    *("-c", _FIRST_PROCESS, "sh"),
+                    *(self._spec.command, f"{_HOME_IN_CONTAINER}/{_MEMORY_FILE}"),
                 ],
                 name=self._name,
-                labels=self._specification["labels"],
+                labels=self._container.labels,
                 environment={
-                    **environment(image.attrs),
-                    **self._specification["env"],
-                    # Whatever image and job say: where NVIDIA's runtime is the default, it goes by this.
+                    **_base_environment(image.attrs),
+                    **self._spec.env,
+                    # Overrides image and job: NVIDIA's runtime, if it is the default one, selects GPUs by it.
                     "NVIDIA_VISIBLE_DEVICES": ",".join(gpus) or "void",
                 },
-                # The engine's own proxy, which may have a password, is none of the job's business.
+                # The engine's own proxy may have a password, which the job must not see.
                 use_config_proxy=False,
-                working_dir=self._specification["mount"],
-                mounts=[Mount(target, str(folder / name), type="bind") for name, target in inside.items()],
+                working_dir=self._container.mount,
+                mounts=[Mount(target, str(folder / name), type="bind") for name, target in targets.items()],
                 user=f"{owner.st_uid}:{owner.st_gid}",
-                nano_cpus=limits["cpus"] * 10**9,
+                nano_cpus=self._spec.limits.cpus * 10**9,
                 mem_limit=memory,
                 memswap_limit=memory,
-                # Data loaders hand their batches on in shared memory; it counts as memory of the job.
+                # Data loaders pass their batches in shared memory, which counts as memory of the job.
                 shm_size=memory // 2,
                 pids_limit=PROCESSES,
                 device_requests=[DeviceRequest(device_ids=gpus, capabilities=[["gpu"]])] if gpus else None,
                 oom_score_adj=KILLED_FIRST,
                 security_opt=["no-new-privileges"],
                 cap_drop=["ALL"],
-                # The output is taken as it is written; the engine has none to keep.
+                # The output is streamed; the engine need not store it.
                 log_config=LogConfig(type="none"),
             )
         except APIError as error:
-            raise _Failed(coded(f"the container could not be made: {_reason(error)}", code="AT-472")) from error
+            raise _Failed(coded(f"the container could not be created: {_reason(error)}", code="AT-472")) from error
 
     def _follow(self, engine: docker.DockerClient, container: Container, output: Iterator[bytes]) -> int:
-        """Hand the output on to the end of the container, and return its exit status."""
+        """Forward the output until the container exits, and return its exit status."""
         while True:
-            with contextlib.suppress(*_AWAY):
-                for piece in output:
-                    sys.stdout.buffer.write(piece)
+            with contextlib.suppress(*_ENGINE_ERRORS):
+                for chunk in output:
+                    sys.stdout.buffer.write(chunk)
                     sys.stdout.buffer.flush()
             output = iter(())
             try:
                 container.reload()
                 if container.status in _ALIVE:
-                    # The stream can end a moment before the container does.
-                    return int(container.wait(timeout=_END)["StatusCode"])
+                    # The stream may end a moment before the container exits.
+                    return int(container.wait(timeout=_EXIT_TIMEOUT)["StatusCode"])
                 return int(container.attrs["State"]["ExitCode"])
             except NotFound:
                 raise _Failed(coded("the container was removed while the job ran", code="AT-474")) from None
-            except _AWAY:
-                time.sleep(_PAUSE)
+            except _ENGINE_ERRORS:
+                time.sleep(_RETRY_INTERVAL)
                 engine = self._engine()
-                with contextlib.suppress(*_AWAY):
+                with contextlib.suppress(*_ENGINE_ERRORS):
                     container = engine.containers.get(self._name)
                     if container.status in _ALIVE:
                         output = _attach(container)
-                        _say("The container engine was away: lines that the job wrote meanwhile may be missing.")
+                        _log("The container engine was unreachable: log lines of that time may be missing.")
 
-    def _stop_when_told(self, container: Container, started: float) -> None:
+    def _forward_sigterm(self, container: Container, started: float) -> None:
         self._stopping.wait()
-        # The first process has to be ready for it: the kernel drops what it is not.
-        time.sleep(max(0, started + _PAUSE - time.monotonic()))
-        with contextlib.suppress(*_AWAY):
+        time.sleep(max(0, started + _SIGNAL_DELAY - time.monotonic()))
+        with contextlib.suppress(*_ENGINE_ERRORS):
             container.kill("SIGTERM")
 
-    def _tell_want_of_memory(self, container: Container) -> None:
-        with contextlib.suppress(*_AWAY):
+    def _check_memory(self, container: Container) -> None:
+        with contextlib.suppress(*_ENGINE_ERRORS):
             container.reload()
-        if container.attrs["State"].get("OOMKilled") or wanted_memory(self._state):
-            memory = self._specification["limits"]["memory"]
+        if container.attrs["State"].get("OOMKilled") or _ran_out_of_memory(self._state):
+            memory = self._spec.limits.memory
             raise _Failed(out_of_memory(memory, memory))
 
     def _remove(self, engine: docker.DockerClient) -> None:
-        """Remove the container by force; one that has ended and cannot be removed is left where it is."""
-        tries = 0
-        while not self._removed(engine, forgo=tries > _TRIES):
-            time.sleep(_PAUSE)
+        """Remove the container by force; an exited one that cannot be removed is left in place."""
+        attempts = 0
+        while not self._try_remove(engine, give_up=attempts > _REMOVE_ATTEMPTS):
+            time.sleep(_RETRY_INTERVAL)
             engine = self._engine()
-            tries += 1
+            attempts += 1
 
-    def _removed(self, engine: docker.DockerClient, *, forgo: bool) -> bool:
+    def _try_remove(self, engine: docker.DockerClient, *, give_up: bool) -> bool:
         try:
             container = engine.containers.get(self._name)
-            if forgo and container.status not in _ALIVE:
+            if give_up and container.status not in _ALIVE:
                 return True
             container.remove(force=True, v=True)
         except NotFound:
             return True
-        except _AWAY:
+        except _ENGINE_ERRORS:
             return False
         return True
 
 
 def _connect() -> docker.DockerClient | str:
-    """The engine, or why it cannot be reached."""
+    """The engine, or the reason why it is unreachable."""
     try:
         engine = docker.from_env()
         engine.ping()
-    except (DockerException, *_AWAY) as error:
+    except (DockerException, *_ENGINE_ERRORS) as error:
         return _reason(error)
     return engine
 
@@ -264,15 +299,37 @@ def _attach(container: Container) -> Iterator[bytes]:
 
 
 def _progress(event: Mapping[str, Any]) -> str:
-    """A line of an image's pull; empty where it would only say how many bytes have come."""
+    """A log line for an event of an image pull; empty for the progress of a download."""
     if event.get("progressDetail") or not event.get("status"):
         return ""
     return f"{event['id']}: {event['status']}" if event.get("id") else str(event["status"])
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stdout.buffer.write(f"{line}\n".encode())
     sys.stdout.buffer.flush()
+
+
+def _base_environment(image: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that a job has in addition to its own."""
+    image_variables = {name: value for name, _, value in (v.partition("=") for v in image["Config"].get("Env") or ())}
+    path = image_variables.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    return {
+        "HOME": _HOME_IN_CONTAINER,
+        # `pip install` writes to the home, since a job may not change its image; Debian's pip needs permission.
+        "PATH": f"{_HOME_IN_CONTAINER}/.local/bin:{path}",
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+        # Lines reach the log when they are printed, not when a buffer is full.
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _ran_out_of_memory(state: Path) -> bool:
+    """Whether the first process recorded a lack of memory; the job may have replaced the file with anything."""
+    with contextlib.suppress(OSError):
+        content = read_untrusted(container_folder(state) / HOME / _MEMORY_FILE, 4096)
+        return bool(_OUT_OF_MEMORY.search(content.decode(errors="replace")))
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -280,14 +337,14 @@ def _reason(error: Exception) -> str:
 
 
 def main() -> int:
-    """Do one step."""
+    """Run one step."""
     step, state = sys.argv[1], Path(sys.argv[2])
     steps = {"wait": _Job.wait, "prepare": _Job.prepare, "run": _Job.run, "remove": _Job.remove}
     try:
         return steps[step](_Job(state))
-    except _Failed as failed:
+    except (_Failed, UnreadableRecord) as failed:
         reason = str(failed)
-    except (DockerException, *_AWAY) as error:
+    except (DockerException, *_ENGINE_ERRORS) as error:
         reason = coded(f"the container engine failed: {_reason(error)}", code="AT-475")
     with contextlib.suppress(OSError):
         note_failure(state, reason)

@@ -1,7 +1,7 @@
-"""What a container uses, as its engine tells it.
+"""Samples of a container's resource usage, as its engine reports it.
 
-Source: the Docker Engine API, `GET /containers/{id}/stats`. Podman answers it as well, but does not tell what of the
-memory the kernel keeps of files: that is asked of the kernel.
+Source: the Docker Engine API, `GET /containers/{id}/stats`. Podman implements it without the size of the file cache,
+which is read from the kernel.
 """
 
 from __future__ import annotations
@@ -14,49 +14,47 @@ from typing import Any
 
 from docker.models.containers import Container
 
-from airflow_training.service.runners.process.cgroup_tree import INACTIVE_FILES, group_of, number_in
-from airflow_training.service.runners.supervisor.usage import Sampler, Used
-from airflow_training.service.runners.supervisor.usage_file import UsageFile
+from airflow_training.service.runners.process.cgroup import INACTIVE_FILES, group_of, number_in
+from airflow_training.service.runners.supervisor.usage import Sampler, UsageFile, Used
 
 _MEGABYTE = 1024 * 1024
-# Seconds between two looks whether it is time for a sample.
+# Seconds between checks whether a sample is due.
 _TICK = 0.5
 
 
 def keep_sampling(container: Container, state: Path, gpus: list[str]) -> None:
-    """Keep samples of a container in the state folder of its job, for as long as this process lives."""
+    """Write samples of a container to the run folder of its job until this process ends."""
     sampler = Sampler(UsageFile(state).add, gpus)
     while True:
-        # An engine that is away is asked again, and so is one that has other numbers: whatever it answers, no job is to
-        # have that in its log.
+        # An unreachable engine is asked again. Unexpected responses must not appear in the job's log.
         with contextlib.suppress(Exception):
-            sampler.look(lambda: used(_stats(container)))
+            sampler.sample_if_due(lambda: used(_stats(container)))
         time.sleep(_TICK)
 
 
 def _stats(container: Container) -> dict[str, Any]:
-    # Without `one_shot` Docker takes a second, to look twice.
+    # Without `one_shot`, Docker measures twice, a second apart.
     stats: dict[str, Any] = container.stats(stream=False, one_shot=True)  # type: ignore[assignment] # is no stream
     if not stats["memory_stats"].get("stats"):
-        stats["memory_stats"]["stats"] = {"inactive_file": _files(container)}
+        stats["memory_stats"]["stats"] = {"inactive_file": _inactive_file_bytes(container)}
     return stats
 
 
-def _files(container: Container) -> int:
-    """Bytes that the kernel keeps of files that were not used of late; 0 where it cannot be asked."""
-    # Not by reload(): whoever follows the container reads what that would replace.
+def _inactive_file_bytes(container: Container) -> int:
+    """Bytes of the inactive file cache; 0 if unknown."""
+    # reload() would replace attributes that another thread reads.
     engine = container.client.api  # type: ignore[union-attr] # it came from one
-    process: int = engine.inspect_container(str(container.id))["State"]["Pid"]
+    pid: int = engine.inspect_container(str(container.id))["State"]["Pid"]
     for version, name in INACTIVE_FILES.items():
-        group = group_of(process, version, "memory")
-        # The engine's machine may be another one, where another process has that number.
+        group = group_of(pid, version, "memory")
+        # If the engine runs on another machine, the process id belongs to another process here.
         if group and str(container.id) in str(group) and (files := number_in(group / "memory.stat", name)):
             return files
     return 0
 
 
 def used(stats: Mapping[str, Any]) -> Used:
-    """What an engine's numbers say, as `docker stats` reads them: a file that was not used of late is no memory.
+    """Convert an engine's statistics as `docker stats` does: the inactive file cache does not count as memory.
 
     >>> used({"cpu_stats": {"cpu_usage": {"total_usage": 1500000000}}, "memory_stats": {"usage": 2097152}})
     Used(cpu_seconds=1.5, memory=2.0)

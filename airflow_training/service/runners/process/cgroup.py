@@ -1,9 +1,9 @@
-"""A Linux control group for one job: its memory, cpus and processes are limited, and all of them can be ended.
+"""A Linux control group for one job: limits its memory, CPUs and processes, and ends all of them.
+
+Both versions of the kernel's interface are supported, if a group can be created below the group of this process or,
+with version 2, beside it: that takes root or a delegated group. Else `Cgroup.create` returns None.
 
 Source: cgroups(7); the kernel's documents on cgroup v1 (memory, pids, cpu) and cgroup v2.
-
-Both versions are used where they can be: where a group can be made below the group of this process or, with version 2,
-beside it, which takes root or a delegated group. Elsewhere `Cgroup.create` returns None.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from airflow_training.service.runners.process.cgroup_tree import INACTIVE_FILES, lines_of, number_in, parents
 from airflow_training.service.runners.supervisor.usage import Used
 
 _MEGABYTE = 1024 * 1024
-_PERIOD = 100_000  # microseconds in which a group may use its cpus
+_PERIOD = 100_000  # microseconds, in which a group may use its CPUs
 
-# What is written where, in the words of each version; the first file of a controller must be there.
+# The files of each controller, and what is written to them; the first one must exist.
 _FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
     1: {
         "memory": (("memory.limit_in_bytes", "{memory}"), ("memory.memsw.limit_in_bytes", "{memory}")),
@@ -38,12 +37,17 @@ _FILES: Mapping[int, Mapping[str, tuple[tuple[str, str], ...]]] = {
 }
 _OOM_EVENTS = {1: "memory.oom_control", 2: "memory.events"}
 
+INACTIVE_FILES = {2: "inactive_file", 1: "total_inactive_file"}
+"""The file caches that were not used lately, in `memory.stat` of each version."""
+
+_MOUNTS = Path("/proc/self/mounts")
+
 
 class Cgroup:
-    """A group for one job; its memory is limited, its cpus and processes where the kernel lets us.
+    """A group for one job: memory is always limited, CPUs and processes if the kernel has these controllers.
 
     Args:
-        version: Of the kernel's interface.
+        version: The version of the kernel's interface.
         folders: The folder of the group, by controller.
     """
 
@@ -54,13 +58,13 @@ class Cgroup:
 
     @classmethod
     def create(cls, name: str, *, memory: int, cpus: int, processes: int) -> Cgroup | None:
-        """Make a group with limits, or take one of that name that is there; None where memory cannot be limited.
+        """Create a group with limits, or reuse the one of that name; None if memory cannot be limited.
 
         Args:
-            name: Of its own among all jobs of the machine.
+            name: Its name, unique on the machine.
             memory: MB.
-            cpus: How many cpus' time.
-            processes: How many processes and threads at a time.
+            cpus: CPUs.
+            processes: Processes and threads at a time.
         """
         values = {
             "memory": memory * _MEGABYTE,
@@ -77,7 +81,7 @@ class Cgroup:
 
     @classmethod
     def available(cls) -> bool:
-        """Whether groups can be made here."""
+        """Whether groups can be created here."""
         group = cls.create(f"airflow-training-{os.getpid()}", memory=1024, cpus=1, processes=1)
         if group:
             group.remove()
@@ -90,7 +94,7 @@ class Cgroup:
             folders = {
                 controller: folder
                 for controller in _FILES[version]
-                for parent in parents(version, controller)
+                for parent in _parents(version, controller)
                 if (folder := parent / name).is_dir()
             }
             if folders:
@@ -98,22 +102,22 @@ class Cgroup:
         return None
 
     def join(self) -> None:
-        """Put this process into the group, with all that it starts from now on."""
+        """Move this process into the group, with all that it starts from now on."""
         for folder in set(self._folders.values()):
             (folder / "cgroup.procs").write_text("0")
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel had to end a process of the group for want of memory."""
+        """Whether the kernel ended a process of the group since it was out of memory."""
         return number_in(self._folders["memory"] / _OOM_EVENTS[self._version], "oom_kill") > 0
 
     @property
     def ran_out_of_processes(self) -> bool:
-        """Whether a process of the group could not be started for want of room."""
+        """Whether a process of the group could not be started."""
         return self._refused() > self._refused_by_us
 
     def used(self) -> Used | None:
-        """What the group has used so far; None where the kernel does not count it."""
+        """What the group has used so far; None if the kernel does not count it."""
         memory = self._folders["memory"]
         try:
             if self._version == 1:
@@ -124,7 +128,7 @@ class Cgroup:
                 taken = int((memory / "memory.current").read_text())
         except (OSError, KeyError):
             return None
-        # As `docker stats` counts it: the kernel gives these up where memory is short.
+        # As `docker stats` counts it: the kernel drops these when memory is short.
         files = number_in(memory / "memory.stat", INACTIVE_FILES[self._version])
         return Used(seconds, max(0, taken - files) / _MEGABYTE)
 
@@ -132,13 +136,13 @@ class Cgroup:
         """End every process of the group by force, before it can start another."""
         with self._closed():
             for process in self.processes():
-                # One that runs as another user now is not ours to end.
+                # One that runs as another user now cannot be ended.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL)
 
     @contextlib.contextmanager
     def _closed(self) -> Iterator[None]:
-        """Let no process start another meanwhile, where the kernel limits them."""
+        """Let no process start another meanwhile, if the kernel limits them."""
         if "pids" not in self._folders:
             yield
             return
@@ -154,7 +158,7 @@ class Cgroup:
             if before:
                 with contextlib.suppress(OSError):
                     most.write_text(before)
-            # That is no fault of the job.
+            # These do not count against the job.
             self._refused_by_us += self._refused() - refused
 
     def _refused(self) -> int:
@@ -171,7 +175,7 @@ class Cgroup:
         return found
 
     def remove(self, patience: float = 2.0) -> None:
-        """Remove the group; waits up to `patience` seconds for the end of processes that were ended just now."""
+        """Remove the group; waits up to `patience` seconds for processes that were killed just now."""
         give_up = time.monotonic() + patience
         for folder in set(self._folders.values()):
             while not _removed(folder) and time.monotonic() < give_up:
@@ -179,7 +183,7 @@ class Cgroup:
 
 
 def _removed(folder: Path) -> bool:
-    """Remove a group, and those in it; False where a process is still in one."""
+    """Remove a group and its subgroups; False if a process is still in one."""
     try:
         for inner, _, _ in os.walk(folder, topdown=False):
             Path(inner).rmdir()
@@ -189,11 +193,11 @@ def _removed(folder: Path) -> bool:
 
 
 def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
-    """Make a group of version 2: one folder for every controller."""
-    for parent in parents(2, "memory"):
-        # The first file is what it takes the right to write to move a process from our own group into the new one.
+    """Create a group of version 2: one folder for all controllers."""
+    for parent in _parents(2, "memory"):
+        # To move a process from our own group into the new one, the first file must be writable.
         # Memory comes first: it is refused below a group that has processes of its own. The other two are not, but
-        # then no process may enter the groups below ("domain invalid"), so they must not be asked for there.
+        # then no process may enter the groups below ("domain invalid"): they must not be enabled there.
         if not os.access(parent / "cgroup.procs", os.W_OK) or not _enabled(parent, "memory"):
             continue
         for controller in _FILES[2]:
@@ -211,10 +215,10 @@ def _make_2(name: str, values: Mapping[str, int]) -> dict[str, Path]:
 
 
 def _make_1(name: str, values: Mapping[str, int]) -> dict[str, Path]:
-    """Make a group of version 1: a folder for each controller, in a tree of its own."""
+    """Create a group of version 1: a folder for each controller, each in its own tree."""
     folders: dict[str, Path] = {}
     for controller in _FILES[1]:
-        for parent in parents(1, controller):
+        for parent in _parents(1, controller):
             folder = parent / name
             with contextlib.suppress(OSError):
                 folder.mkdir(exist_ok=True)
@@ -226,7 +230,7 @@ def _make_1(name: str, values: Mapping[str, int]) -> dict[str, Path]:
 
 
 def _enabled(parent: Path, controller: str) -> bool:
-    """Let the groups below one of version 2 have a controller; in a delegated group nobody else has done so."""
+    """Enable a controller for the groups below one of version 2; a delegated group may not have it enabled."""
     file = parent / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
         file.write_text(f"+{controller}")
@@ -234,7 +238,7 @@ def _enabled(parent: Path, controller: str) -> bool:
 
 
 def _limited(version: int, controller: str, folder: Path, values: Mapping[str, int]) -> bool:
-    """Write the limits of a controller; False where the group does not have it."""
+    """Write the limits of a controller; False if the group does not have it."""
     (first, limit), *others = _FILES[version][controller]
     if not (folder / first).exists():
         return False
@@ -247,3 +251,56 @@ def _limited(version: int, controller: str, folder: Path, values: Mapping[str, i
         with contextlib.suppress(OSError):
             (folder / file).write_text(text.format(**values))
     return True
+
+
+def _parents(version: int, controller: str) -> list[Path]:
+    """The groups below which a group for a job may be created, the best one first."""
+    mount = _mount(version, controller)
+    own = _path(version, controller, "self")
+    if mount is None or own is None:
+        return []
+    group = mount / own
+    # Version 2 has no processes in a group with groups below it: the parent of our own group may do.
+    return [group, group.parent] if version == 2 and own.parts else [group]
+
+
+def group_of(process: int, version: int, controller: str) -> Path | None:
+    """The folder of the group of a process; None if unknown."""
+    mount = _mount(version, controller)
+    path = _path(version, controller, str(process))
+    return mount / path if mount and path else None
+
+
+def _mount(version: int, controller: str) -> Path | None:
+    for line in lines_of(_MOUNTS):
+        _, folder, kind, options, *_ = line.split()
+        if version == 2 and kind == "cgroup2":
+            return Path(folder)
+        if version == 1 and kind == "cgroup" and controller in options.split(","):
+            return Path(folder)
+    return None
+
+
+def _path(version: int, controller: str, process: str) -> Path | None:
+    for line in lines_of(Path("/proc", process, "cgroup")):
+        _, controllers, path = line.split(":", 2)
+        if (version == 2 and not controllers) or (version == 1 and controller in controllers.split(",")):
+            return Path(path.lstrip("/"))
+    return None
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file; none if it cannot be read."""
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+
+
+def number_in(file: Path, name: str) -> int:
+    """The number after a name in a file of a group; 0 if there is none."""
+    for line in lines_of(file):
+        word, _, number = line.partition(" ")
+        if word == name:
+            return int(number)
+    return 0

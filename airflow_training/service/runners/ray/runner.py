@@ -1,17 +1,19 @@
-"""Jobs on a Ray cluster, by its Jobs API."""
+"""The runner for jobs on a Ray cluster."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from airflow_training.api.description import JobDescription
 from airflow_training.api.naming import job_folder
-from airflow_training.service.errors import InvalidDescription, StorageAway
+from airflow_training.api.storage import BUCKET
+from airflow_training.service.errors import InvalidDescription, StorageUnavailable
+from airflow_training.service.runners.run_folder import RaySpec, Spec
 from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.service import SupervisedRunner
-from airflow_training.service.settings import BUCKET, DataFolder, RaySettings
+from airflow_training.service.settings import DataFolder, RaySettings
 from airflow_training.service.storage.bucket import Buckets
 
 
@@ -20,12 +22,14 @@ class RayRunner(SupervisedRunner):
 
     Args:
         data: The data folder.
-        buckets: Where the files of tenants are.
-        disk: MB that a job may have in its folder.
-        log: Bytes that the log of a job may have.
-        ray: Where the cluster is.
+        buckets: The buckets of the tenants.
+        disk: MB in the folder of a job at most.
+        log: Bytes in the log of a job at most.
+        ray: The URL and the headers of the cluster.
         storage: The S3 endpoint of the service, as the nodes reach it.
     """
+
+    kind = "ray"
 
     def __init__(
         self, data: DataFolder, buckets: Buckets, *, disk: int, log: int, ray: RaySettings, storage: str
@@ -35,34 +39,32 @@ class RayRunner(SupervisedRunner):
         self._storage = storage
         self._keys_file: Path = data.storage_keys
 
-    def objection(self, description: JobDescription) -> InvalidDescription | None:
-        """Refuse what was written for the Python of old, which Ray has not."""
+    def validation_error(self, description: JobDescription) -> InvalidDescription | None:
+        """Refuse a job for Python 2, which Ray does not support."""
         if description.execution.python_major_version != 2:
             return None
         return InvalidDescription(
-            "The job wants Python 2, and jobs run on Ray here, with Python 3: change the script, or have whoever runs"
-            " the service use the container runner, where the image brings its Python.",
+            "The job needs Python 2, and this service runs jobs on Ray, with Python 3: port the script, or ask the"
+            " administrator of the service to use the container runner, where the image has its own Python.",
             status=422,
             code="AT-628",
         )
 
-    def _place(self, order: Order) -> dict[str, Any]:
+    def _complete(self, spec: Spec, order: Order) -> Spec:
+        # The bucket exists unless nothing was uploaded. The node reports a store that is still unavailable.
+        with suppress(StorageUnavailable):
+            self._buckets.create(order.key.tenant)
         image = order.description.execution.image
-        # Where it is missing, nothing was uploaded, and the node finds out when the store is still away.
-        with suppress(StorageAway):
-            self._buckets.make(order.key.tenant)
-        return {
-            "place": "airflow_training.service.runners.ray.backend:RayPlace",
-            "goes_on": True,
-            "tenant": order.key.tenant,
-            "job_id": order.key.job_id,
-            "ray": {"address": self._ray.address, "headers": dict(self._ray.headers)},
-            "storage": {
-                "url": self._storage,
-                "bucket": BUCKET,
-                "folder": job_folder(order.description.name, order.key.job_id),
-                "keys_file": str(self._keys_file),
-                "backend": self._buckets.backend(order.key.tenant),
-            },
-            "notes": [f"Jobs run on Ray here: the image {image} is recorded and not used."] if image else [],
-        }
+        notes = [f"This service runs jobs on Ray: the image {image} is ignored."] if image else []
+        ray = RaySpec(
+            tenant=order.key.tenant,
+            job_id=order.key.job_id,
+            address=self._ray.address,
+            headers=dict(self._ray.headers),
+            storage_url=self._storage,
+            bucket=BUCKET,
+            folder=job_folder(order.description.name, order.key.job_id),
+            keys_file=str(self._keys_file),
+            storage_backend=self._buckets.rclone_backend(order.key.tenant),
+        )
+        return replace(spec, ray=ray, notes=[*notes, *spec.notes])

@@ -1,1 +1,1 @@
-"""What runs in the supervisor of a job, a process for each job that outlives the service."""
+"""What runs in the supervisor of a job: one process for each job, which outlives the service."""

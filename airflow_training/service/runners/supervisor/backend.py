@@ -1,4 +1,4 @@
-"""What a supervisor asks of the place that its job runs in, whichever that is."""
+"""The interface between a supervisor and what its job runs on: processes, containers or Ray."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_training.exceptions import TrainingError
-from airflow_training.service.runners.process.process_tree import Ended, Output
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.limits import Watch
-from airflow_training.service.runners.supervisor.usage_file import UsageFile
+from airflow_training.service.runners.supervisor.limits import Limiter
+from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.usage import UsageFile
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Program:
 
     Attributes:
         command: The program and its arguments.
-        folder: Where it runs.
+        folder: Its working directory.
         environment: All of its environment.
     """
 
@@ -29,46 +29,46 @@ class Program:
     environment: Mapping[str, str]
 
 
-class PlaceFailed(TrainingError):
-    """An attempt cannot be made in its place; the text says why, and is the message of the job."""
+class BackendFailed(TrainingError):
+    """The backend cannot make an attempt; the text is the message of the job."""
 
 
-class Place(Protocol):
-    """Where one job runs: as a process of this machine, in a container, on Ray."""
+class Backend(Protocol):
+    """What one job runs on."""
 
     @property
-    def holder(self) -> str:
-        """What holds the job while it runs; with the process id of its program, the `containerID` of its status."""
+    def name(self) -> str:
+        """What runs the job; with the process id of its program, the `containerID` of its status."""
 
     @property
     def grace(self) -> float:
-        """Seconds between the request to end and the end by force."""
+        """Seconds between SIGTERM and SIGKILL."""
 
     def output(self, log: JobLog, usage: UsageFile) -> Output:
-        """What takes the output of the programs, for the log of the job, and what comes with it of samples."""
+        """What takes the output of the programs, for the log of the job, and the samples in it."""
 
-    def watch(self) -> Watch:
-        """Watch an attempt."""
+    def limiter(self) -> Limiter:
+        """What enforces the limits of the next attempt."""
 
-    def prepare(self, run: Callable[[Program], Ended], say: Callable[[str], None]) -> Ended | None:
-        """Make ready for an attempt.
+    def prepare(self, run: Callable[[Program], Ended], emit: Callable[[str], None]) -> Ended | None:
+        """Prepare an attempt.
 
         Args:
             run: Runs a program to its end.
-            say: Writes a line of the service's own into the log.
+            emit: Writes a line of the service to the log.
 
         Returns:
-            How a program ended that used too much; None where the attempt can begin.
+            How a program ended that exceeded a limit or was stopped; None if the command can start.
 
         Raises:
-            PlaceFailed: The attempt cannot be made.
+            BackendFailed: The attempt cannot be made.
         """
 
     def program(self) -> Program:
-        """What runs the job's command, once."""
+        """The program that runs the job's command, once."""
 
     def clean(self) -> None:
-        """End and remove what an attempt left; safe to repeat, and where there was none."""
+        """End and remove what an attempt left, if anything; safe to repeat."""
 
-    def close(self, say: Callable[[str], None]) -> None:
-        """Hand over what the job wrote, after its last attempt; safe to repeat."""
+    def close(self, emit: Callable[[str], None]) -> None:
+        """Copy back what the job wrote, after its last attempt; safe to repeat."""

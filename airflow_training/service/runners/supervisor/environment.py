@@ -1,4 +1,4 @@
-"""The environment of a job: variables, and Python packages of its own."""
+"""The environment of a job: its variables, and its own Python environment with the packages it requires."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# What a program needs to find its tools, a package index and the way through a proxy. Whatever else stands in the
-# service's environment, secrets above all, is none of the job's business.
+# What a program needs to find its tools, a package index and a proxy. The rest of the service's environment, secrets
+# above all, is not for jobs.
 _PASSED_ON = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_[A-Z]+|TZ|TMPDIR"
     r"|https?_proxy|HTTPS?_PROXY|all_proxy|ALL_PROXY|no_proxy|NO_PROXY"
@@ -17,12 +17,12 @@ _PASSED_ON = re.compile(
     r"|PIP_[A-Z_]+|UV_[A-Z_]+"
 )
 
-# uv does not read pip's variables. Where a machine has a mirror for pip, uv is to use it too.
+# uv does not read pip's variables. If a machine has a mirror for pip, uv is to use it too.
 _UV_NAMES = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Keep of the service's environment what a job may see."""
+    """Return what a job may see of the service's environment."""
     passed_on = {name: value for name, value in environment.items() if _PASSED_ON.fullmatch(name)}
     for_uv = {uv: passed_on[pip] for pip, uv in _UV_NAMES.items() if pip in passed_on}
     return {"PATH": os.defpath, **for_uv, **passed_on}
@@ -31,13 +31,13 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def job_environment(
     base: Mapping[str, str], python: Path, variables: Mapping[str, str], *, installed: bool
 ) -> dict[str, str]:
-    """Make the variables of a job's command.
+    """Return the variables of a job's command.
 
     Args:
-        base: What `clean_environment` left.
+        base: What `clean_environment` returned.
         python: The folder of the job's Python environment.
         variables: The job's own.
-        installed: Whether its requirements are in there already.
+        installed: Whether its requirements are installed there already.
     """
     return {
         **base,
@@ -45,17 +45,17 @@ def job_environment(
         "VIRTUAL_ENV": str(python),
         # Lines appear in the log when they are printed, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
-        # The command's own `pip install` has nothing to do then, and would say so for every package.
+        # The command's own `pip install` then has nothing to do, and would report that for every package.
         **({"PIP_QUIET": "1"} if installed else {}),
         **variables,
     }
 
 
 def create_commands(uv: str, python: Path) -> list[list[str]]:
-    """The commands that make a Python environment, that of the service with a pip and nothing else in it.
+    """The commands that create a Python environment: that of the service, with only pip in it.
 
-    Each is for where the one before fails: with the pip that the cache has, with one from the package index, and by
-    Python's own means, which are slower and need no index.
+    Each is the fallback of the one before: with the pip in the cache, with one from the package index, and with `venv`,
+    which is slower and needs no index.
     """
     create = [uv, "venv", "--quiet", "--no-project", "--seed", "--clear", "--python", sys.executable, str(python)]
     return [[*create, "--quiet", "--offline"], create, [sys.executable, "-m", "venv", "--clear", str(python)]]

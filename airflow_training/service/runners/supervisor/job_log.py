@@ -1,8 +1,8 @@
-"""The log of a job as it is kept: the job's bytes, and beside them a record with a time for each line.
+"""The log of a job in its run folder: the bytes that the job wrote, and records with a time for each line.
 
-Where a job outlives who writes its log, the next one goes on from a mark: so many frames of what the job wrote are in
-the files when these have such sizes. What was written after the mark is cut off, and comes again. Where the machine
-lost power, and with it what the mark tells of, all frames of the attempt come again.
+A job that outlives its supervisor has a checkpoint too: how many frames of its output are in the files, and their sizes
+then. The next supervisor truncates what was written after the checkpoint, and reads those frames again. If the machine
+lost power, and with it what the checkpoint counts, all frames of the attempt are read again.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from pathlib import Path
 from typing import Any
 
 from airflow_training.api.log import LogRecord
-from airflow_training.service.durable_files import append
+from airflow_training.service.files import write_all
 from airflow_training.service.runners.supervisor.log_curves import LogCurves
 from airflow_training.service.runners.supervisor.secret_masks import Masks
 
 TEXT_FILE = "log.txt"
 RECORDS_FILE = "log.ndjson"
-_MARK_FILE = "log.mark"
-# Always as long, so that a mark takes the place of the one before in one write.
-_MARK_SIZE = 512
+_CHECKPOINT_FILE = "log.checkpoint"
+# A fixed size: one write replaces the checkpoint.
+_CHECKPOINT_SIZE = 512
 
 # A longer line becomes several records: a job that never ends a line must not fill the memory.
 _LONGEST_RECORD = 64 * 1024
 
 _LONGEST_TORN = 1024 * 1024
 
-# Bytes that are shown of a line before it ends: its end, where it is longer, since that is what changes.
+# Bytes of a line that are shown before it ends: the last ones, since those change.
 _LONGEST_STATE = 500
 
-# Lines written in the same moment are told apart by their times: Airflow's log page puts lines in order by the
-# millisecond, and drops one that is equal to its neighbour. A flood of lines gets no further ahead than a second.
+# Lines written at the same moment get different times: Airflow's log page sorts lines by the millisecond, and drops one
+# that is equal to its neighbor. A flood of lines gets ahead by a second at most.
 _APART = timedelta(milliseconds=1)
 _APART_IN_A_FLOOD = timedelta(microseconds=1)
 _AHEAD = timedelta(seconds=1)
 
 
 class JobLog:
-    """Writes both files of a log; what was written can be read by others at once.
+    """Writes both files of a log; readers see at once what was written.
 
     Args:
-        folder: Where the files are; they are appended to.
-        limit: The most bytes that both files take together, but for a few lines of the service's own.
-        marked: Whether to keep a mark, and to go on from the one that is there.
-        masks: The job's secrets. Output that comes in frames was masked on the node.
+        folder: The folder of the files; they are appended to.
+        limit: Bytes that both files may have together, apart from a few lines of the service.
+        resumable: Whether to write a checkpoint, and to resume from the one that is there.
+        masks: Masks the job's secrets. Frames were masked on the node.
 
     Attributes:
         dropped: Bytes that the job wrote beyond the limit.
     """
 
-    def __init__(self, folder: Path, limit: int, *, marked: bool = False, masks: Masks | None = None) -> None:
+    def __init__(self, folder: Path, limit: int, *, resumable: bool = False, masks: Masks | None = None) -> None:
         self._masks = masks or Masks()
         self._text = (folder / TEXT_FILE).open("ab", buffering=0)
         self._records = (folder / RECORDS_FILE).open("ab", buffering=0)
         self._new_records: list[bytes] = []
         self._limit = limit
         self.dropped = 0
-        # A line that an earlier writer, which was killed, had not ended goes on.
+        # A line that a killed writer had not ended continues.
         self._partial = _unended(folder / TEXT_FILE)
         if torn := _unended(folder / RECORDS_FILE):
             self._records.truncate(self._records.tell() - len(torn))
@@ -71,11 +71,11 @@ class JobLog:
         self._frames = 0
         # The sizes of the files before the attempt's first frame.
         self._base = (0, 0)
-        self._mark = os.open(folder / _MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if marked else None
-        if marked:
-            self._go_on(read_mark(folder))
+        self._checkpoint = os.open(folder / _CHECKPOINT_FILE, os.O_RDWR | os.O_CREAT, 0o600) if resumable else None
+        if resumable:
+            self._resume(read_checkpoint(folder))
         end = _end_of(folder / TEXT_FILE, _LONGEST_RECORD)
-        self._curves = LogCurves(folder, end, self._taken if marked else None)
+        self._curves = LogCurves(folder, end, self._written if resumable else None)
 
     @property
     def size(self) -> int:
@@ -83,14 +83,14 @@ class JobLog:
         return self._text.tell()
 
     def write(self, output: bytes, at: datetime | None = None, frame: int | None = None) -> None:
-        """Take what the job wrote, wherever its lines begin and end.
+        """Write output of the job, which may begin and end within a line.
 
         Args:
-            output: What it wrote.
-            at: When, by the clock of the machine where it did; now if not given.
-            frame: The number of the frame that it came in.
+            output: The output.
+            at: When it was written, by the clock of the machine that runs the job; now if not given.
+            frame: The number of its frame.
         """
-        self._note(at, frame)
+        self._advance(at, frame)
         if frame is None and output and not (output := self._masks.take(output)):
             return
         self._keep(output)
@@ -110,17 +110,17 @@ class JobLog:
             limit_reached = True
         self._look_for_metrics(output)
         if limit_reached:
-            self.say(f"The log has reached its limit of {self._limit} bytes: what the job writes from now on is lost.")
-        self._set_mark()
+            self.emit(f"The log has reached its limit of {self._limit} bytes: further output of the job is lost.")
+        self._write_checkpoint()
 
     def show_line(self, at: datetime | None = None, frame: int | None = None) -> None:
         """Record the last state of the line that has not ended, so that readers see it before the line ends.
 
         Args:
-            at: When it had that state, by the clock of the machine where the job runs; now if not given.
-            frame: The number of the frame that asks for it.
+            at: When it had that state, by the clock of the machine that runs the job; now if not given.
+            frame: The number of the frame that requests it.
         """
-        self._note(at, frame)
+        self._advance(at, frame)
         state = self._partial.rstrip(b"\r").rpartition(b"\r")[2]
         has_room = not self.dropped and self._text.tell() + self._records.tell() < self._limit
         if has_room and state.strip():
@@ -130,30 +130,29 @@ class JobLog:
             with contextlib.suppress(OSError), self._all_or_nothing():
                 self._write_record(state, unended=True)
                 self._flush_records()
-        self._set_mark()
+        self._write_checkpoint()
 
-    def say(self, text: str) -> None:
-        """Write what the service has to say, on lines of its own, unless the disk is full.
+    def emit(self, text: str) -> None:
+        """Write lines of the service, unless the disk is full.
 
-        Where the job's time was given, theirs is that of what it wrote last: it is the order that counts, and another
-        clock may be ahead.
+        They get the time of the job's last output if that was given: the order counts, and another clock may be ahead.
         """
         self._take_rest()
         with contextlib.suppress(OSError), self._all_or_nothing():
             if self._partial or self._line_continues:
                 self._write(b"\n")
-                # Of what is lost, the line goes on.
+                # A line that is lost has not ended.
                 if not self.dropped:
                     self._look_for_metrics(b"\n")
             self._write("".join(f"[service] {line}\n" for line in self._masks.mask(text).splitlines()).encode())
-        self._set_mark()
+        self._write_checkpoint()
 
     def begin_frames(self) -> None:
-        """What the job writes comes in frames from the first on, as of another attempt."""
+        """Another attempt begins: its output comes in frames, from the first on."""
         self._frames = 0
         self._base = (self._text.tell(), self._records.tell())
-        self._set_mark()
-        for file in (self._text, self._records, self._mark):
+        self._write_checkpoint()
+        for file in (self._text, self._records, self._checkpoint):
             if file is not None:
                 os.fsync(file)
 
@@ -161,25 +160,25 @@ class JobLog:
         if rest := self._masks.rest():
             self._keep(rest)
 
-    def _note(self, at: datetime | None, frame: int | None) -> None:
+    def _advance(self, at: datetime | None, frame: int | None) -> None:
         self._at = at
         if frame is not None:
             self._frames = max(self._frames, frame + 1)
 
     @property
-    def _taken(self) -> int:
-        """Bytes that were taken in all, lost ones too."""
+    def _written(self) -> int:
+        """Bytes written in all, lost ones included."""
         return self._text.tell() + self.dropped
 
     def _look_for_metrics(self, output: bytes) -> None:
-        if told := self._curves.told_by(output):
+        if points := self._curves.points_in(output):
             at = self._at or datetime.now(timezone.utc)
-            self._curves.keep(told, at.timestamp(), self._taken)
+            self._curves.keep(points, at.timestamp(), self._written)
 
-    def _set_mark(self) -> None:
-        if self._mark is None:
+    def _write_checkpoint(self) -> None:
+        if self._checkpoint is None:
             return
-        mark = {
+        checkpoint = {
             "frames": self._frames,
             "base": self._base,
             "text": self._text.tell(),
@@ -190,32 +189,32 @@ class JobLog:
             "at": self._at and self._at.isoformat(),
             "last_time": self._last_time.isoformat(),
         }
-        # Where the disk is full, the mark before holds.
+        # If the disk is full, the last checkpoint applies.
         with contextlib.suppress(OSError):
-            os.pwrite(self._mark, json.dumps(mark).ljust(_MARK_SIZE).encode(), 0)
+            os.pwrite(self._checkpoint, json.dumps(checkpoint).ljust(_CHECKPOINT_SIZE).encode(), 0)
 
-    def _go_on(self, mark: dict[str, Any] | None) -> None:
+    def _resume(self, checkpoint: dict[str, Any] | None) -> None:
         sizes = (self._text.tell(), self._records.tell())
-        if not mark or sizes[0] < mark["text"] or sizes[1] < mark["records"]:
-            self._base = tuple(map(min, sizes, mark["base"] if mark else (0, 0)))
+        if not checkpoint or sizes[0] < checkpoint["text"] or sizes[1] < checkpoint["records"]:
+            self._base = tuple(map(min, sizes, checkpoint["base"] if checkpoint else (0, 0)))
             self._cut(*self._base)
             self._partial = b""
-            self._set_mark()
+            self._write_checkpoint()
             return
-        self._base = tuple(mark["base"])
-        self._cut(mark["text"], mark["records"])
+        self._base = tuple(checkpoint["base"])
+        self._cut(checkpoint["text"], checkpoint["records"])
         with Path(self._text.name).open("rb") as content:
-            content.seek(mark["text"] - mark["partial"])
+            content.seek(checkpoint["text"] - checkpoint["partial"])
             self._partial = content.read()
-        self._frames = mark["frames"]
-        self._line_continues = mark["continues"]
-        self.dropped = mark["dropped"]
-        self._at = mark["at"] and datetime.fromisoformat(mark["at"])
-        self._last_time = datetime.fromisoformat(mark["last_time"])
+        self._frames = checkpoint["frames"]
+        self._line_continues = checkpoint["continues"]
+        self.dropped = checkpoint["dropped"]
+        self._at = checkpoint["at"] and datetime.fromisoformat(checkpoint["at"])
+        self._last_time = datetime.fromisoformat(checkpoint["last_time"])
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Have the files and the line that is not ended as they were, where the disk is full."""
+        """Restore the files and the line that has not ended if the disk is full."""
         before = (self._text.tell(), self._records.tell())
         line = (self._partial, self._line_continues)
         try:
@@ -233,7 +232,7 @@ class JobLog:
             file.seek(0, os.SEEK_END)
 
     def _write(self, output: bytes) -> None:
-        append(self._text, output)
+        write_all(self._text, output)
         *lines, self._partial = (self._partial + output).split(b"\n")
         for line in lines:
             self._write_record(self._write_pieces(self._shown(line)).rstrip(b"\r"))
@@ -253,23 +252,23 @@ class JobLog:
         for file in (self._text, self._records):
             with contextlib.suppress(OSError), file:
                 os.fsync(file.fileno())
-        if self._mark is not None:
-            os.close(self._mark)
+        if self._checkpoint is not None:
+            os.close(self._checkpoint)
 
     def _shown(self, line: bytes) -> bytes:
-        """What is left of a line that overwrites itself: its last state.
+        """The last state of a line that overwrites itself.
 
-        Whatever a progress bar shows in hours is then one record of a line, and takes no memory.
+        Hours of a progress bar are then one record, and take no memory.
         """
-        # Of a line with a part in a record already, the reader has to see the carriage return.
+        # If a part of the line is in a record already, readers need the carriage return.
         return line if self._line_continues else line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
 
     def _flush_records(self) -> None:
         records, self._new_records = b"".join(self._new_records), []
-        append(self._records, records)
+        write_all(self._records, records)
 
     def _write_pieces(self, line: bytes) -> bytes:
-        """Write what is too much for one record, and return the rest of the line."""
+        """Write what does not fit into one record, and return the rest of the line."""
         while len(line) > _LONGEST_RECORD:
             end = _character_boundary(line, _LONGEST_RECORD)
             self._write_record(line[:end], continues=True)
@@ -288,17 +287,17 @@ class JobLog:
         return self._last_time
 
 
-def read_mark(folder: Path) -> dict[str, Any] | None:
-    """The mark of a log, whose `frames` say how much of what the job wrote is in it; None where there is none."""
-    # None that can be read is there when it was just made, or when the machine lost power.
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint of a log, with `frames`, the number of frames in it; None if there is none."""
+    # It cannot be read if it was just created, or if the machine lost power.
     with contextlib.suppress(FileNotFoundError, ValueError):
-        mark: dict[str, Any] = json.loads((folder / _MARK_FILE).read_bytes())
-        return mark
+        checkpoint: dict[str, Any] = json.loads((folder / _CHECKPOINT_FILE).read_bytes())
+        return checkpoint
     return None
 
 
 def _unended(file: Path) -> bytes:
-    """What a file has behind its last line feed, of its last megabyte."""
+    """What follows the last line feed of a file, of its last megabyte."""
     return _end_of(file, _LONGEST_TORN).rpartition(b"\n")[2]
 
 
@@ -309,13 +308,13 @@ def _end_of(file: Path, most: int) -> bytes:
 
 
 def _from_character(text: bytes) -> bytes:
-    """Leave out what is left of a UTF-8 character that was cut, which is at most three bytes."""
+    """Drop the rest of a UTF-8 character that was cut: three bytes at most."""
     begin = next((index for index in range(min(4, len(text))) if text[index] & 0xC0 != 0x80), 0)
     return text[begin:]
 
 
 def _character_boundary(line: bytes, end: int) -> int:
-    """Step back to where a UTF-8 character begins, which is at most three bytes."""
+    """Step back to the beginning of a UTF-8 character: three bytes at most."""
     for boundary in range(end, end - 4, -1):
         if boundary == len(line) or line[boundary] & 0xC0 != 0x80:
             return boundary

@@ -1,4 +1,4 @@
-"""Secrets in the log of a job, such as the passwords among its variables."""
+"""Masks secrets in the log of a job, such as the passwords among its variables."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 from collections.abc import Iterable, Iterator
 
 MASK = "***"
-"""What is shown in place of one; it is Airflow's mask as well."""
+"""Replaces a secret; it is Airflow's mask too."""
 
-# Characters: a shorter line of a secret, such as the brace around a key in JSON, is in many logs.
+# Characters. Shorter lines of a secret, such as a brace in JSON, are in many logs.
 _SHORTEST_LINE = 8
-# Characters of a secret that is cut off at the end of the output: fewer do not reveal it. It is Airflow's minimum.
+# Characters of a secret that is cut off at the end of the output: fewer do not reveal it. Airflow has the same minimum.
 _SHORTEST_BEGINNING = 5
 
 
 class Masks:
-    """Masks secrets in a stream, wherever its pieces begin and end.
+    """Masks secrets in a stream whose pieces may begin and end within one.
 
-    A secret is recognized as it is, as a shell, JSON or Python quotes it, and line by line if it has several lines.
+    A secret is found as it is, as quoted by a shell, JSON or Python, and line by line if it has several lines.
 
     Args:
         texts: The secrets.
@@ -31,13 +31,13 @@ class Masks:
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         forms = {form.encode() for text in texts for form in _forms(text)}
-        # Of two that begin at the same byte, the longer one is meant.
+        # Of two that begin at the same byte, the longer one is masked.
         self._forms = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, self._forms))) if forms else None
         self._held = b""
 
     def mask(self, text: str) -> str:
-        """Mask a text that is complete."""
+        """Mask a complete text."""
         if not self._pattern:
             return text
         return self._pattern.sub(MASK.encode(), text.encode(errors="surrogatepass")).decode(errors="surrogatepass")

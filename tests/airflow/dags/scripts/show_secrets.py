@@ -1,4 +1,4 @@
-"""Prints what it was given, also when it goes on, and fails."""
+"""Prints its inputs, before and after its wait, and fails."""
 
 import os
 import sys

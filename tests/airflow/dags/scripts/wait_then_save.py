@@ -1,4 +1,4 @@
-"""Prints a line now and then until a file called `go` appears; then saves a folder that looks like a model."""
+"""Prints lines until a file `go` appears; then saves a folder that looks like a model."""
 
 import sys
 import time
