@@ -51,7 +51,7 @@ class TrainingService:
     def jobs(self) -> list[JobStatus]:
         """All jobs submitted so far, by earlier tests too, in the order of their submits."""
         from airflow_training.client.client import TrainingClient
-        from airflow_training.client.sync import run
+        from airflow_training.client.run_sync import run
 
         async def request() -> list[JobStatus]:
             async with TrainingClient(self.settings) as client:

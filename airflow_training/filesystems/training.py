@@ -17,7 +17,7 @@ import obstore
 from obstore.fsspec import FsspecStore
 from upath.implementations.cloud import CloudPath
 
-from airflow_training.client import sync
+from airflow_training.client import run_sync
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.storage import JobStorage
 from airflow_training.hooks.training import TrainingHook
@@ -57,7 +57,7 @@ class TrainingFileSystem(FsspecStore):
 
     def __init__(self, conn_id: str | None = None, **options: Any) -> None:
         hook = TrainingHook(conn_id or TrainingHook.default_conn_name)
-        self._storage = sync.run(_storage(hook.client()))
+        self._storage = run_sync.run(_storage(hook.client()))
         super().__init__("s3", **options)  # obstore warns about unknown protocols
         self.protocol = "training"
 

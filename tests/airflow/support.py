@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from airflow_training.api.status import JobStatus
-from airflow_training.client import sync
+from airflow_training.client import run_sync
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.local.airflow import LocalAirflow
@@ -53,7 +53,7 @@ class ServiceUnderTest:
             async with TrainingClient(self._settings) as client:
                 return await client.jobs()
 
-        found = [job for job in sync.run(ask()) if job.name == name]
+        found = [job for job in run_sync.run(ask()) if job.name == name]
         return sorted(found, key=lambda job: str(job.submission_time))
 
     def cancel(self, job: JobStatus) -> None:
@@ -61,7 +61,7 @@ class ServiceUnderTest:
             async with TrainingClient(self._settings) as client:
                 await client.cancel(job.job_id)
 
-        sync.run(ask())
+        run_sync.run(ask())
 
     def work(self, job: JobStatus) -> Path:
         """The working directory of a job; created before its start if needed."""

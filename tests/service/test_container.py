@@ -14,7 +14,7 @@ import pytest
 
 from airflow_training.service.runners.container.folders import work_folder
 from airflow_training.service.runners.run_folder import unique_name
-from airflow_training.service.runners.supervisor import files_helper
+from airflow_training.service.runners.supervisor import copy_in_and_back
 from tests.engines.podman import IMAGE, Podman
 from tests.patience import wait_for
 from tests.service.support import RunningService, Tenant, keys
@@ -85,7 +85,7 @@ def test_copying_back_can_be_repeated(tmp_path: Path) -> None:
     facts = {"files": {"folder": str(bucket)}, "work": str(work), "state": str(tmp_path), "owner": 0, "most": 1}
 
     def copy(step: str) -> None:
-        words = [sys.executable, "-m", files_helper.__name__, step, json.dumps(facts)]
+        words = [sys.executable, "-m", copy_in_and_back.__name__, step, json.dumps(facts)]
         subprocess.run(words, check=True, capture_output=True)
 
     copy("fetch")

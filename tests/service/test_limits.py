@@ -22,7 +22,7 @@ from obstore.store import S3Store
 
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.run_folder import Spec, unique_name
-from airflow_training.service.runners.supervisor.limits import PROCESSES
+from airflow_training.service.runners.supervisor.time_and_disk_limits import PROCESSES
 from airflow_training.service.runners.supervisor.usage import Sample
 from tests.patience import PATIENCE, SLOWNESS, wait_for
 from tests.service.support import RunningService, Tenant

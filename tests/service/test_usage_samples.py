@@ -21,7 +21,7 @@ from airflow_training.api.insights import UsageSample
 from airflow_training.service.insights.downsampling import downsample_usage
 from airflow_training.service.runners.container.usage import used
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.process.limits import ProcessMeter
+from airflow_training.service.runners.process.memory_and_process_limits import ProcessMeter
 from airflow_training.service.runners.ray.frames import FrameReader, FrameWriter
 from airflow_training.service.runners.supervisor import usage
 from airflow_training.service.runners.supervisor.job_log import JobLog

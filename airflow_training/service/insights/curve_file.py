@@ -23,7 +23,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_training.service.files import open_untrusted, write_all
+from airflow_training.service.atomic_files import open_untrusted, write_all
 
 MAX_CURVES = 200
 """Curves per job; later ones are ignored."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from airflow_training.api.insights import Curve, JobMetrics, Point, Unit
-from airflow_training.service.files import read_untrusted
+from airflow_training.service.atomic_files import read_untrusted
 from airflow_training.service.insights.downsampling import downsample
 
 # The fields of a point in the file, see curve_file.py.

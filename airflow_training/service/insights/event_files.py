@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from airflow_training.api.metrics import is_finite
-from airflow_training.service.files import read_untrusted_json, write_json
+from airflow_training.service.atomic_files import read_untrusted_json, write_json
 from airflow_training.service.insights.curve_file import CurveFile, NewPoint
 from airflow_training.service.insights.reader_limits import limit_program
 from airflow_training.service.runners.run_folder import Exit, Spec

@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from airflow_training.service.files import PACKAGE_PARENT
+from airflow_training.service.atomic_files import PACKAGE_PARENT
 from airflow_training.service.runners.supervisor.environment import clean_environment
 
 _logger = logging.getLogger(__name__)

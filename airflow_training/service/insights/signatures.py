@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from airflow_training.api.insights import Signature
 from airflow_training.api.saved_model import MARKER, find_saved_model
-from airflow_training.service.files import read_untrusted_json, write_json
+from airflow_training.service.atomic_files import read_untrusted_json, write_json
 from airflow_training.service.insights.reader_limits import limit_program
 from airflow_training.service.storage.job_files import JobFile, files_of
 

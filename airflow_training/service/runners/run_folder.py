@@ -46,7 +46,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import psutil
 
 from airflow_training.exceptions import TrainingError
-from airflow_training.service.files import write_atomic
+from airflow_training.service.atomic_files import write_atomic
 
 VERSION = 1
 """The version of the records. A field that is removed, changes its meaning, or has no default needs another one."""

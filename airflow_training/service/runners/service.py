@@ -21,9 +21,9 @@ from airflow_training.api.durations import read_duration
 from airflow_training.api.naming import job_folder
 from airflow_training.api.status import JobState
 from airflow_training.exceptions import coded
+from airflow_training.service.atomic_files import PACKAGE_PARENT
 from airflow_training.service.database.models import now
 from airflow_training.service.errors import InvalidDescription
-from airflow_training.service.files import PACKAGE_PARENT
 from airflow_training.service.runners.retries import after_supervisor
 from airflow_training.service.runners.run_folder import (
     Exit,

@@ -15,8 +15,8 @@ import obstore
 from obstore.exceptions import BaseError
 
 from airflow_training.api.storage import BUCKET
+from airflow_training.service.atomic_files import read_json, write_json
 from airflow_training.service.errors import StorageUnavailable
-from airflow_training.service.files import read_json, write_json
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage.job_files import LocalFiles, S3Files
 from airflow_training.service.storage.s3 import S3Settings, connect

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from airflow_training.exceptions import coded
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.atomic_files import read_json, write_json
 
 _logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from obstore.store import S3Store
 
 from airflow_training.api.storage import BUCKET, StorageAccess
 from airflow_training.service.accounts.clients import RegisteredClient
+from airflow_training.service.atomic_files import PACKAGE_PARENT, write_json
 from airflow_training.service.errors import ServiceNotStarted, StorageUnavailable
-from airflow_training.service.files import PACKAGE_PARENT, write_json
 from airflow_training.service.settings import DataFolder, Tls
 from airflow_training.service.storage import keys
 from airflow_training.service.storage.bucket import Buckets

@@ -19,8 +19,8 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
+from airflow_training.service.atomic_files import opened_untrusted
 from airflow_training.service.errors import StorageUnavailable
-from airflow_training.service.files import opened_untrusted
 from airflow_training.service.runners.container.folders import work_folder
 from airflow_training.service.runners.run_folder import WORK, Exit, Spec, UnreadableRecord
 from airflow_training.service.storage.s3 import open_store

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.atomic_files import read_json, write_json
 
 KEYS_FILE_VARIABLE = "AIRFLOW_TRAINING_STORAGE_KEYS"
 """The variable with the keys file: rclone splits the command line of the program at spaces, which a path may have."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from airflow_training.service.files import read_json
+from airflow_training.service.atomic_files import read_json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from airflow_training.service.runners.container.folders import container_folder, create_folders, work_folder
 from airflow_training.service.runners.run_folder import Spec, unique_name
 from airflow_training.service.runners.supervisor.backend import Program
-from airflow_training.service.runners.supervisor.files import WorkingCopy, remove_tree
 from airflow_training.service.runners.supervisor.helper import (
     HelperLimiter,
     check_helper,
@@ -18,12 +17,13 @@ from airflow_training.service.runners.supervisor.helper import (
     run_uninterrupted,
 )
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.limits import Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import UsageFile
+from airflow_training.service.runners.supervisor.working_copy import WorkingCopy, remove_tree
 
 # Not imported: each job has a supervisor, which must stay free of Docker's SDK.
-_HELPER = "airflow_training.service.runners.container.helper"
+_HELPER = "airflow_training.service.runners.container.lifecycle"
 
 # Jobs run as the service's user, or as this one if that is root. Source: nobody in passwd(5).
 _NOBODY = 65534

@@ -12,15 +12,15 @@ import psutil
 from uv import find_uv_bin
 
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.process.limits import ProcessLimiter
+from airflow_training.service.runners.process.memory_and_process_limits import ProcessLimiter
 from airflow_training.service.runners.run_folder import JOB_VARIABLE, WORK, Spec, unique_name
 from airflow_training.service.runners.supervisor.backend import Program
 from airflow_training.service.runners.supervisor.environment import create_commands, install_command, job_environment
-from airflow_training.service.runners.supervisor.files import WorkingCopy
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.limits import Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import UsageFile
+from airflow_training.service.runners.supervisor.working_copy import WorkingCopy
 
 _REQUIREMENTS = "requirements.txt"
 

@@ -18,12 +18,12 @@ from airflow_training.service.runners.supervisor.helper import (
     run_uninterrupted,
 )
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.limits import OUT_OF_TIME, Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.time_and_disk_limits import OUT_OF_TIME, Limiter
 from airflow_training.service.runners.supervisor.usage import UsageFile
 
 # Not imported: each job has a supervisor, which must stay free of the HTTP client.
-_HELPER = "airflow_training.service.runners.ray.helper"
+_HELPER = "airflow_training.service.runners.ray.lifecycle"
 
 # The node enforces the time limit. The supervisor does so this many seconds later, in case the node is unreachable.
 _TIME_MARGIN = 120.0

@@ -22,11 +22,11 @@ from airflow_training.service.runners.ray.frames import FrameWriter
 from airflow_training.service.runners.run_folder import Spec
 from airflow_training.service.runners.supervisor.backend import BackendFailed, Program
 from airflow_training.service.runners.supervisor.environment import clean_environment
-from airflow_training.service.runners.supervisor.files import remove_tree
-from airflow_training.service.runners.supervisor.limits import Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, ProcessTree, adopt_orphans, end_with
 from airflow_training.service.runners.supervisor.secret_masks import Masks
+from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import Sampler
+from airflow_training.service.runners.supervisor.working_copy import remove_tree
 
 JOB = "job.json"
 STORE = "store.json"

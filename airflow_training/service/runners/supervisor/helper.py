@@ -18,8 +18,8 @@ import psutil
 
 from airflow_training.service.runners.run_folder import JobLimits, clear_failure, failure
 from airflow_training.service.runners.supervisor.backend import BackendFailed, Program
-from airflow_training.service.runners.supervisor.limits import Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, end_with
+from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 
 
 @dataclass(frozen=True)

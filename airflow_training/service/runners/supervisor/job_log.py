@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_training.api.log import LogRecord
-from airflow_training.service.files import write_all
+from airflow_training.service.atomic_files import write_all
 from airflow_training.service.runners.supervisor.log_curves import LogCurves
 from airflow_training.service.runners.supervisor.secret_masks import Masks
 

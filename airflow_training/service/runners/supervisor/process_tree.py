@@ -20,7 +20,7 @@ from typing import Protocol
 
 import psutil
 
-from airflow_training.service.runners.supervisor.limits import OUT_OF_TIME, Limiter
+from airflow_training.service.runners.supervisor.time_and_disk_limits import OUT_OF_TIME, Limiter
 from airflow_training.service.runners.supervisor.usage import Sampler
 
 _PR_SET_PDEATHSIG = 1

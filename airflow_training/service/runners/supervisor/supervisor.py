@@ -27,9 +27,9 @@ from airflow_training.service.runners.run_folder import (
 )
 from airflow_training.service.runners.supervisor.backend import Backend, BackendFailed, Program
 from airflow_training.service.runners.supervisor.job_log import TEXT_FILE, JobLog
-from airflow_training.service.runners.supervisor.limits import Limiter
 from airflow_training.service.runners.supervisor.process_tree import Ended, ProcessTree, adopt_orphans
 from airflow_training.service.runners.supervisor.secret_masks import Masks
+from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import Sampler, UsageFile
 
 # Only the one of this job is imported: there is a supervisor for each job.

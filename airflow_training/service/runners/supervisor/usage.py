@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from airflow_training.service.files import opened_untrusted, read_untrusted, write_atomic
+from airflow_training.service.atomic_files import opened_untrusted, read_untrusted, write_atomic
 
 USAGE_FILE = "usage.ndjson"
 

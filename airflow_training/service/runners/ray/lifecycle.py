@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow_training.exceptions import coded
+from airflow_training.service.atomic_files import PACKAGE_PARENT
 from airflow_training.service.errors import RayRefused, RayUnavailable
-from airflow_training.service.files import PACKAGE_PARENT
 from airflow_training.service.runners.ray import node
 from airflow_training.service.runners.ray.api import RayApi, RayJob
 from airflow_training.service.runners.ray.frames import FrameWriter, read_frame

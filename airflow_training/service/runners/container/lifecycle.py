@@ -25,7 +25,7 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from airflow_training.exceptions import coded
-from airflow_training.service.files import read_untrusted
+from airflow_training.service.atomic_files import read_untrusted
 from airflow_training.service.runners.container.folders import (
     HOME,
     TEMPORARY,
@@ -44,7 +44,7 @@ from airflow_training.service.runners.run_folder import (
     note_waiting,
     unique_name,
 )
-from airflow_training.service.runners.supervisor.limits import KILLED_FIRST, PROCESSES, out_of_memory
+from airflow_training.service.runners.supervisor.time_and_disk_limits import KILLED_FIRST, PROCESSES, out_of_memory
 
 # Seconds between attempts to reach the engine.
 _RETRY_INTERVAL = 1.0

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_training.service.files import read_json, write_json
+from airflow_training.service.atomic_files import read_json, write_json
 from airflow_training.service.storage.job_files import NAME_TOO_LONG, JobFiles, NotCopied, open_location, walk
 
 _FETCHED = "fetched.json"

@@ -17,7 +17,12 @@ import psutil
 from airflow_training.exceptions import coded
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.run_folder import JobLimits
-from airflow_training.service.runners.supervisor.limits import KILLED_FIRST, PROCESSES, Limiter, out_of_memory
+from airflow_training.service.runners.supervisor.time_and_disk_limits import (
+    KILLED_FIRST,
+    PROCESSES,
+    Limiter,
+    out_of_memory,
+)
 from airflow_training.service.runners.supervisor.usage import Used
 
 _MEGABYTE = 1024 * 1024

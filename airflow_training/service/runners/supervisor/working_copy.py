@@ -20,7 +20,7 @@ from airflow_training.service.runners.supervisor.helper import helper_program, r
 from airflow_training.service.runners.supervisor.process_tree import Ended
 
 # Named and not imported: a supervisor, of which each job has one, has no use for an S3 client.
-_HELPER = "airflow_training.service.runners.supervisor.files_helper"
+_HELPER = "airflow_training.service.runners.supervisor.copy_in_and_back"
 
 # Seconds between two tries to copy back what a job wrote.
 _PAUSE = 5.0
