@@ -73,7 +73,7 @@ class TrainingService:
 
             raise LookupError(
                 coded(
-                    f"No job has the name {name!r}. Names of the jobs there are: {', '.join(jobs) or 'none'}.",
+                    f"No job has the name {name!r}; existing names: {', '.join(jobs) or 'none'}.",
                     code="AT-901",
                 )
             )
@@ -125,7 +125,7 @@ def training_database(pytestconfig: pytest.Config, _training_folder: Path) -> It
         from airflow_training.exceptions import coded
 
         missing = coded(
-            f"There is no {dags}: training_dags in pytest's settings is the folder of the Dags.", code="AT-902"
+            f"There is no {dags}: set training_dags in pytest's settings to the folder of the Dags.", code="AT-902"
         )
         pytest.fail(missing, pytrace=False)
     bundle = {"classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {"path": str(dags)}}

@@ -53,10 +53,10 @@ def test_the_earliest_end_counts() -> None:
     assert limits.next_end(None) == (NOON + 2 * HOUR, "has not ended within the task's execution_timeout")
     end, said = limits.next_end(status(JobState.PENDING, message="waiting for 2 cpus.")) or (None, "")
     assert end == NOON + MINUTE
-    assert said == "has waited for its start for the pending_timeout of 0:01:00: waiting for 2 cpus"
+    assert said == "has not started within its pending_timeout of 0:01:00: waiting for 2 cpus"
     end, said = limits.next_end(status(JobState.RUNNING, NOON + MINUTE)) or (None, "")
     assert end == NOON + MINUTE + HOUR
-    assert said == "has run for its completion_time of 1:00:00"
+    assert said == "has exceeded its completion_time of 1:00:00"
     end, _ = limits.next_end(status(JobState.RUNNING, NOON + 90 * MINUTE)) or (None, "")
     assert end == NOON + 2 * HOUR
 

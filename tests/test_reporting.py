@@ -134,7 +134,7 @@ class PendingTimeout:
             return None
         self.looked.set()
         is_pending = status is not None and status.state is JobState.PENDING
-        return (datetime.now(timezone.utc), "has waited for its start") if is_pending else None
+        return (datetime.now(timezone.utc), "has not started within its pending_timeout") if is_pending else None
 
 
 async def test_a_job_that_has_started_is_not_ended_though_its_lines_come_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_dags_elsewhere_are_named_in_pytests_settings(project: UserProject) -> N
     unnamed = project.pytest("-o", "pythonpath=pipelines", "-k", "my_dag")
     named = project.pytest("-o", "pythonpath=pipelines", "-o", "training_dags=pipelines/mine.py", "-k", "my_dag")
 
-    assert f"There is no {project.folder / 'dags'}: training_dags in pytest's settings" in unnamed.stdout
+    assert f"There is no {project.folder / 'dags'}: set training_dags in pytest's settings" in unnamed.stdout
     assert named.returncode == 0, named.stdout
 
 

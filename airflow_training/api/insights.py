@@ -1,4 +1,4 @@
-"""What is known of a job beside its status and log: the curves of its metrics, its usage and its SavedModel."""
+"""What is known about a job besides its status and log: the curves of its metrics, its usage and its SavedModel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Curve(BaseModel):
         name: The metric's name.
         unit: What the steps are: epochs, steps as the script counts them, or the index of the value if the script logs
             neither.
-        points: The values, downsampled to the number requested such that the curve looks the same.
+        points: The values, downsampled to the requested number so that the curve keeps its shape.
         total: The number of values that the job logged.
     """
 
@@ -109,7 +109,7 @@ class JobUsage(BaseModel):
     Attributes:
         requested: The resources in the job's description.
         allocated: The resources the job got, which are its limit.
-        samples: The samples in the order of time, downsampled to the number requested.
+        samples: The samples in chronological order, downsampled to the requested number.
     """
 
     model_config = ConfigDict(
@@ -159,7 +159,7 @@ class Tensor(BaseModel):
 
 
 class Signature(BaseModel):
-    """A function of a model that a server of models can call."""
+    """A function of a model that a model server can call."""
 
     name: str
     inputs: list[Tensor]

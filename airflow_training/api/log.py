@@ -175,4 +175,4 @@ class _Line:
         text = self._kept.decode(errors="ignore" if self._cut else "replace")
         if not text.isprintable():
             text = _TERMINAL_SEQUENCE.sub("", text).translate(_CONTROL)
-        return f"{text} … [{self._cut:,} more bytes of this line are left out]" if self._cut else text
+        return f"{text} … [{self._cut:,} more bytes of this line omitted]" if self._cut else text

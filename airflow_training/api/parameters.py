@@ -107,19 +107,19 @@ def _check_data(data: dict[str, Any]) -> dict[str, Any]:
 def _check_variables(variables: tuple[EnvironmentVariable, ...]) -> tuple[EnvironmentVariable, ...]:
     counts = Counter(variable.argument for variable in variables)
     if repeated := sorted(argument for argument, count in counts.items() if count > 1):
-        raise ValueError(f"gives {', '.join(repeated)} more than once: upper and lower case are one argument")
+        raise ValueError(f"gives {', '.join(repeated)} more than once: upper and lower case are the same argument")
     return variables
 
 
 def _no_nul(value: Any) -> Any:
     if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character, which no environment variable can hold")
+        raise ValueError("contains a NUL character, which no environment variable can contain")
     return value
 
 
 def _check_length(value: Any) -> Any:
     if isinstance(value, str) and (size := len(value.encode(errors="surrogatepass"))) > LONGEST_VALUE:
-        raise ValueError(f"has {size} bytes and may have {LONGEST_VALUE}: put it into a file of `data`")
+        raise ValueError(f"has {size} bytes; the limit is {LONGEST_VALUE}: put it into a file of `data`")
     return value
 
 
@@ -150,7 +150,7 @@ class EnvironmentVariable(_Schema):
     name: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="letters, digits and '_', 256 at most"
     )
-    value: Scalar = Field(description="a text, a number or a boolean")
+    value: Scalar = Field(description="a string, a number or a boolean")
 
     @property
     def text(self) -> str:
@@ -212,7 +212,7 @@ class TrainingParameters(_Schema):
         Resources(), description="a mapping such as {'cpus': 1, 'gpus': 0, 'memory': 2048}"
     )
     requirements: Annotated[str, BeforeValidator(_requirement_lines), AfterValidator(check_requirements)] = Field(
-        "", description="requirements as pip reads them: a text or a list"
+        "", description="requirements as pip reads them: a string or a list"
     )
     python_major_version: Annotated[Literal[2, 3], BeforeValidator(_number)] = Field(3, description="2 or 3")
     version: str | None = Field(None, pattern=r"^v[0-9]+$", description="a version of the job API such as 'v2'")
@@ -233,14 +233,14 @@ class TrainingParameters(_Schema):
             if info.context and info.context.get("limited"):
                 return time
             raise ValueError(
-                f"{error} (sent as it is if the task has an execution_timeout, for a service with words of its own)"
+                f"{error} (sent unchanged if the task has an execution_timeout, for services with their own format)"
             ) from None
 
     @field_validator("data")
     @classmethod
     def _keeps_clear_of_the_job_files(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if taken := sorted({script_file(info.data.get("script", "")), REQUIREMENTS_FILE} & data.keys()):
-            raise ValueError(f"must not hold {', '.join(taken)}: that is the name of the job's own file")
+            raise ValueError(f"must not contain {', '.join(taken)}: that is the name of the job's own file")
         return data
 
     @field_validator("data")
@@ -295,7 +295,7 @@ def overridden(parameters: Mapping[str, Any], config: Mapping[str, Any] | str | 
     if not isinstance(config, Mapping):
         raise InvalidParameters([f"config must be a mapping, not {_shortened(config)}"])
     if refused := sorted(CONNECTION_PARAMETERS & config.keys()):
-        raise InvalidParameters([f"config must not hold {', '.join(refused)}: that belongs in the connection"])
+        raise InvalidParameters([f"config must not contain {', '.join(refused)}: that belongs in the connection"])
     python_names = {to_camel(name): name for name in TrainingParameters.model_fields}
     return {**parameters, **{python_names.get(name, name): value for name, value in config.items()}}
 

@@ -77,7 +77,7 @@ def missing_files(text: str, files: Iterable[str]) -> list[str]:
     """
     there = [PurePosixPath(name) for name in files]
     return [
-        f"must hold {str(place)!r}, since {line} of the requirements names it and pip looks in the job folder"
+        f"must contain {str(place)!r}, since {line} of the requirements names it and pip looks in the job folder"
         for line in _lines(text)
         for place in _places(line.text)
         if not any(place == file or file in place.parents or place in file.parents for file in there)

@@ -54,11 +54,13 @@ def describe_choice(models: Sequence[str]) -> str:
     """Describe which of several SavedModels is used; empty if there is only one.
 
     >>> describe_choice(["model/2", "checkpoints/100"])
-    'Of several SavedModels model/2 is used; ignored: checkpoints/100'
+    'Found several SavedModels, using model/2; ignored: checkpoints/100'
     """
     used, *others = models
     more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
-    return f"Of several SavedModels {used} is used; ignored: {', '.join(others[:_MAX_LISTED])}{more}" if others else ""
+    return (
+        f"Found several SavedModels, using {used}; ignored: {', '.join(others[:_MAX_LISTED])}{more}" if others else ""
+    )
 
 
 def _rank(model: PurePosixPath, version: int) -> tuple[bool, bool, int, bool, str]:

@@ -111,7 +111,11 @@ class JobStatus(BaseModel):
 class JobList(BaseModel):
     """The jobs of a tenant."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [_EXAMPLE]}]})
+    model_config = ConfigDict(
+        json_schema_serialization_defaults_required=True, json_schema_extra={"examples": [{"jobs": [_EXAMPLE]}]}
+    )
 
-    # A service in Go writes an empty list as null.
-    jobs: Annotated[list[JobStatus], BeforeValidator(lambda jobs: [] if jobs is None else jobs)]
+    # A service in Go writes an empty list as null, or leaves it out.
+    jobs: Annotated[list[JobStatus], BeforeValidator(lambda jobs: [] if jobs is None else jobs)] = Field(
+        default_factory=list
+    )

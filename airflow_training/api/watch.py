@@ -21,7 +21,7 @@ MAX_JOBS = 10_000
 
 @dataclass(frozen=True)
 class WatchCursor:
-    """What a client knows of a job.
+    """How much a client already has of a job.
 
     Attributes:
         offset: The byte of the log at which new records begin.
@@ -30,8 +30,8 @@ class WatchCursor:
 
     __pydantic_config__ = ConfigDict(strict=True)
 
-    offset: Annotated[int, Field(ge=0, description="The byte of its log, as NDJSON, at which new records begin.")]
-    etag: Annotated[str, Field(max_length=64, description="The ETag of the status in an earlier reply; or empty.")]
+    offset: Annotated[int, Field(ge=0, description="Offset of new records in the NDJSON log, in bytes.")]
+    etag: Annotated[str, Field(max_length=64, description="ETag of the last status received; empty if there is none.")]
 
 
 class WatchRequest(BaseModel):
@@ -40,18 +40,16 @@ class WatchRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     jobs: dict[Annotated[str, Field(pattern=JOB_ID)], WatchCursor] = Field(
-        max_length=MAX_JOBS, description="What the client knows, by the id of the job."
+        max_length=MAX_JOBS, description="The client's cursor for each job, by job id."
     )
-    wait: float = Field(
-        20, ge=0, le=30, allow_inf_nan=False, description="Seconds that the reply may take if there is no event."
-    )
+    wait: float = Field(20, ge=0, le=30, allow_inf_nan=False, description="Maximum seconds to wait for an event.")
     batch_window: float = Field(
         0, ge=0, le=10, allow_inf_nan=False, description="Seconds for which new log lines alone are batched."
     )
 
 
 class WatchEvent(NamedTuple):
-    """What is new of one job.
+    """What is new about one job.
 
     Attributes:
         job_id: The job.

@@ -13,7 +13,7 @@ from airflow_training.cli.serve import DEFAULT_DATA, DatabaseOption, DataOption,
 if TYPE_CHECKING:
     from airflow_training.service.accounts.clients import Clients, IssuedCredentials
 
-app = typer.Typer(help="OAuth2 clients of the training service, which may be running.", no_args_is_help=True)
+app = typer.Typer(help="Manage the OAuth2 clients of the training service, even while it runs.", no_args_is_help=True)
 
 ClientId = Annotated[str, typer.Argument(help="Id of the client.")]
 SecretOption = Annotated[

@@ -46,7 +46,7 @@ JobId = Annotated[str, typer.Argument(help="Id of the job.", parser=_id, show_de
 
 
 def jobs(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """List the jobs, newest first. Jobs that ended are listed for a while only."""
+    """List jobs, newest first. Of the jobs that have ended, only the newest are listed."""
     with print_errors():
         statuses = asyncio.run(_list(connect(connection, profile)))
     show([status.to_wire() if as_json else _row(status) for status in statuses], as_json=as_json)
@@ -72,7 +72,7 @@ def logs(
     profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
-    """Show the log of a job. Lost connections are reopened, and no line is shown twice."""
+    """Show the log of a job. Lost connections are reestablished, and no line is shown twice."""
     with print_errors():
         if followed:
             follow(lambda policy: connect(connection, profile, policy), job_id, timestamps, as_json=as_json)
@@ -237,7 +237,7 @@ async def _follow(
                 late = time.monotonic() - subscription.answered_at > _SILENCE and not subscription.busy
                 was_silent, silent = silent, late
                 if silent != was_silent:
-                    event = "does not answer; trying again" if silent else "answers again"
+                    event = "does not respond; retrying" if silent else "responds again"
                     typer.echo(f"{watcher.client.settings.base_url} {event}.", err=True)
     return known
 

@@ -23,7 +23,7 @@ def prune(
     data: DataOption = DEFAULT_DATA,
     database_url: DatabaseOption = None,
 ) -> None:
-    """Remove old jobs of the training service, which may be running: status, log, and folder with the model."""
+    """Remove old jobs with their status, log, folder and model. The service may be running."""
     with print_service_errors():
         from airflow_training.service.scheduling import maintenance
         from airflow_training.service.scheduling.capacity import detect
@@ -40,7 +40,7 @@ def prune(
 def revoke_tokens(data: DataOption = DEFAULT_DATA, database_url: DatabaseOption = None) -> None:
     """Revoke all access tokens within seconds, by replacing the signing key.
 
-    Clients get new tokens automatically, and keys are replaced automatically every 30 days: this is for a key that has
+    Clients get new tokens automatically, and keys are replaced automatically every 30 days. Use this if a key has
     leaked.
     """
     with print_service_errors():

@@ -62,15 +62,15 @@ def serve(
     storage_url: Annotated[
         str | None,
         typer.Option(
-            help="URL by which clients reach the S3 endpoint behind a proxy or a mapped port, such as"
+            help="URL at which clients reach the S3 endpoint behind a proxy or a mapped port, such as"
             " https://storage.example.com.",
-            show_default="its port, at the host that the client has connected to",
+            show_default="its own port, at the host name that the client used",
         ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate chain, for both ports.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with the private key.")] = None,
     token_lifetime: Annotated[
-        int, typer.Option(help="Seconds that an access token is valid.", min=1, max=_TEN_YEARS)
+        int, typer.Option(help="Lifetime of an access token in seconds.", min=1, max=_TEN_YEARS)
     ] = 43200,
     access_log: Annotated[
         Path | None,
@@ -100,7 +100,7 @@ def serve(
     ray_storage_host: Annotated[
         str | None,
         typer.Option(
-            help="Host by which its nodes reach the S3 endpoint.",
+            help="Host name at which its nodes reach the S3 endpoint.",
             show_default="this machine's address",
             rich_help_panel=_RAY,
         ),
@@ -119,7 +119,7 @@ def serve(
     resource_plan: Annotated[
         list[str] | None,
         typer.Option(
-            help="Resources of a resourcePlanId, such as large=cpus:8,memory:32000,gpus:1. Can be repeated.",
+            help="Meaning of a resourcePlanId, such as large=cpus:8,memory:32000,gpus:1. Can be repeated.",
             show_default=_BASIC_PLAN,
             rich_help_panel=_FOR_JOBS,
         ),
@@ -127,21 +127,26 @@ def serve(
     job_disk: Annotated[
         int | None,
         typer.Option(
-            help="MB in the folder of a job.", min=1, show_default="half of the disk", rich_help_panel=_LIMITS
+            help="Maximum size of a job's folder in MB.",
+            min=1,
+            show_default="half of the disk",
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
-    job_log: Annotated[int, typer.Option(help="MB in the log of a job.", min=1, rich_help_panel=_LIMITS)] = 1024,
+    job_log: Annotated[
+        int, typer.Option(help="Maximum size of a job's log in MB.", min=1, rich_help_panel=_LIMITS)
+    ] = 1024,
     free_disk: Annotated[
         int,
-        typer.Option(help="MB of free disk space that the start of a job requires.", min=0, rich_help_panel=_LIMITS),
+        typer.Option(help="Free disk space in MB required to start a job.", min=0, rich_help_panel=_LIMITS),
     ] = 1024,
     keep_days: Annotated[
         float | None,
         typer.Option(
-            help="Days after its end until a job is removed: its status, its log, and its folder with the model.",
+            help="Days to keep a job after its end: its status, its log, and its folder with the model.",
             min=0,
             max=MAX_DAYS,
-            show_default="never",
+            show_default="forever",
             rich_help_panel=_LIMITS,
         ),
     ] = None,

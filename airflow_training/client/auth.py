@@ -161,7 +161,7 @@ class TokenSource(AuthBase):
                 " is the token endpoint of the OAuth2 server.",
                 code="AT-203",
             )
-            raise TryAgain("it answered with something else", error=no_token) from error
+            raise TryAgain("it returned something else", error=no_token) from error
         except OAuth2Error as error:
             reason = str(error.description or error.error).rstrip(".")
             raise AuthenticationError(
@@ -200,9 +200,9 @@ def _credentials(settings: ClientSettings) -> list[_Credentials]:
 def _check_reply(reply: Response) -> Response:
     """Raise for replies outside of RFC 6749, which oauthlib would report as a missing token."""
     if reply.status_code in AGAIN:
-        raise TryAgain(f"it answered {reply.status_code}", after=retry_after(reply.headers))
+        raise TryAgain(f"it returned {reply.status_code}", after=retry_after(reply.headers))
     if reply.status_code in REFUSED and "json" not in reply.headers.get("Content-Type", ""):
-        raise OAuth2Error(description=f"it answered {reply.status_code} {reply.reason}")
+        raise OAuth2Error(description=f"it returned {reply.status_code} {reply.reason}")
     return reply
 
 

@@ -95,7 +95,7 @@ class TrainingClient:
         while not access.ready:
             if access.failed or time.monotonic() > deadline:
                 raise StorageError(
-                    f"The storage of {self.settings.base_url} is not ready, it is {access.status or 'not there'}:"
+                    f"The storage of {self.settings.base_url} is not ready (status: {access.status or 'none'}):"
                     f" {access.message or 'the service gives no reason'}. Ask the administrator of the service.",
                     code="AT-301",
                 )
@@ -288,7 +288,7 @@ def _read(model: type[Model], reply: Reply, document: dict[str, Any]) -> Model:
         return model.model_validate(document)
     except ValidationError as error:
         raise InvalidReply(
-            f"{reply.url} answered with an object that is not the job API's {model.__name__}."
+            f"{reply.url} returned an object that is not the job API's {model.__name__}."
             " Check host, schema and port of the connection.",
             code="AT-222",
         ) from error

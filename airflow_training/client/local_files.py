@@ -52,8 +52,8 @@ def local_files(path: Path) -> dict[str, Path]:
 def _why_not(file: Path, mode: int) -> str:
     """Why an existing file cannot be uploaded; empty if it can."""
     if stat.S_ISDIR(mode):
-        return f"{file} is a link that leads back to {file.resolve()}, which holds it"
+        return f"{file} is a link that leads back to {file.resolve()}, which contains it"
     if not stat.S_ISREG(mode):
         # Opening a pipe would wait for a program that writes to it.
-        return f"{file} is no file but a pipe, a socket or a device"
+        return f"{file} is not a file but a pipe, a socket or a device"
     return "" if os.access(file, os.R_OK) else f"{file} cannot be read: Permission denied"

@@ -83,7 +83,7 @@ class TransferLog:
     _OFTEN = 10.0
     _SELDOM = 60.0
 
-    UPLOAD = ("Uploading", "Uploaded", "Unchanged on the storage:")
+    UPLOAD = ("Uploading", "Uploaded", "Unchanged in the storage:")
     DOWNLOAD = ("Downloading", "Copied", "Unchanged:")
 
     def __init__(

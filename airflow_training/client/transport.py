@@ -75,7 +75,7 @@ class Reply:
     def not_the_api(self) -> InvalidReply:
         """The error for a reply of something else."""
         return InvalidReply(
-            f"{self.url} answered with something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
+            f"{self.url} returned something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
             f", {len(self.body)} bytes). Check host, schema and port of the connection.",
             code="AT-221",
         )
@@ -149,7 +149,7 @@ class Transport:
                 return read(reply)
             except InvalidReply as error:
                 # A gateway's page or a truncated document is temporary, like an overload.
-                raise TryAgain("it answered with something else", error=error) from error
+                raise TryAgain("it returned something else", error=error) from error
 
         try:
             result: T = await AsyncRetrying(**(policy or self.policy).tenacity())(attempt)
@@ -171,7 +171,7 @@ class Transport:
             self._tokens.discard(token)
             reply = await self._send(method, url, body, headers, await self._tokens.atoken())
         if reply.status in AGAIN:
-            raise TryAgain(f"it answered {reply.status}, {reply.message()}", after=retry_after(reply.headers))
+            raise TryAgain(f"it returned {reply.status}, {reply.message()}", after=retry_after(reply.headers))
         return reply
 
     async def _send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], token: str) -> Reply:
@@ -186,7 +186,7 @@ class Transport:
             raise TryAgain(f"no answer within {self.settings.timeout:g} seconds") from error
         except aiohttp.ClientHttpProxyError as error:
             # The library's text has the proxy's password in it, and would reach the task log.
-            raise TryAgain(f"the proxy answered {error.status}, {error.message}") from None
+            raise TryAgain(f"the proxy returned {error.status}, {error.message}") from None
         except aiohttp.ClientError as error:
             raise TryAgain(describe(error)) from error
 
@@ -200,7 +200,7 @@ def _refusal(method: str, reply: Reply) -> AuthenticationError | RequestRejected
         )
     if location := reply.headers.get("Location"):
         return RequestRejected(
-            f"The training service sends {method} {reply.url} on to {location}: put the intended URL into the"
+            f"The training service redirects {method} {reply.url} to {location}: put the intended URL into the"
             " connection.",
             status=reply.status,
             code="AT-212",

@@ -173,7 +173,7 @@ def _check(function: Callable[..., Any]) -> None:
             raise TypeError(
                 coded(
                     f"{name} runs on the training service, without Airflow's {parameter.name!r}: pass what it needs as"
-                    " an argument of another name, such as a template",
+                    " an argument with another name, such as a template",
                     code="AT-014",
                 )
             )

@@ -57,10 +57,10 @@ class Limits:
         if status and status.start_time and self.completion_time:
             # The clocks of two machines differ; no job starts before its submission.
             started = max(status.start_time, self.submitted)
-            ends.append((started + self.completion_time, f"has run for its completion_time of {self.completion_time}"))
+            ends.append((started + self.completion_time, f"has exceeded its completion_time of {self.completion_time}"))
         if status and status.state is JobState.PENDING and self.pending_timeout:
             reason = status.message.rstrip(".") or "the service gives no reason"
-            waited = f"has waited for its start for the pending_timeout of {self.pending_timeout}: {reason}"
+            waited = f"has not started within its pending_timeout of {self.pending_timeout}: {reason}"
             ends.append((self.submitted + self.pending_timeout, waited))
         return min(ends, default=None)
 

@@ -196,7 +196,7 @@ class TrainingHook(HttpHook):
         except AirflowNotFoundException as error:
             # Airflow 3.3 raises it as well if a secrets backend or its own database failed: it ignores that error.
             if known or _has_secrets_backend():
-                raise TryAgain("Airflow does not find it, or could not ask its secrets backend") from error
+                raise TryAgain("Airflow cannot find it, or could not query its secrets backend") from error
             raise InvalidConnection(
                 f"There is no connection {self.training_conn_id!r}: create it under Admin, Connections, with the type"
                 f" {self.hook_name}.",
@@ -266,8 +266,8 @@ class TrainingHook(HttpHook):
             )
         if extra.srv_lookup:
             raise InvalidConnection(
-                f"srv_lookup of the connection {connection.conn_id!r} is not supported for a training service: give its"
-                " host and port.",
+                f"srv_lookup of the connection {connection.conn_id!r} is not supported for a training service: set host"
+                " and port instead.",
                 code="AT-114",
             )
         self._set_base_url(connection)

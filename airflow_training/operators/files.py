@@ -168,7 +168,7 @@ def destination_errors(destination: str | None) -> list[str]:
     elif not path or (not local and "/" not in path):
         required = f"a folder for this model alone, not {destination!r}"
     elif local and _holds_other_files(Path(target.path)):
-        required = f"a folder for this model alone: {destination} holds other files"
+        required = f"a folder for this model alone: {destination} contains other files"
     else:
         return []
     return [f"model_destination must be {required}"]
@@ -211,7 +211,7 @@ def _copy_to_disk(source: ObjectStoragePath, target: Path, job_id: str, ended: t
     for left in (incoming, replaced):
         shutil.rmtree(left, ignore_errors=True)
     if _holds_other_files(target):
-        raise FileExistsError("it holds other files")
+        raise FileExistsError("it contains other files")
     for name, file in files_below(source).items():
         (incoming / name).parent.mkdir(parents=True, exist_ok=True)
         _copy(file, ObjectStoragePath(f"file://{incoming / name}"), ended)

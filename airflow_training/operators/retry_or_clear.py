@@ -54,12 +54,10 @@ async def _retry(task: TrainingOperator, store: ClaimStore, claim: Claim) -> Cla
     except JobLost:
         if not claim.submitted:
             return claim.job_number
-        task.log.warning("The service lost the job %s of an earlier try: a new one is started", claim.job_id)
+        task.log.warning("The service lost the job %s of an earlier try: starting a new one", claim.job_id)
         return claim.job_number + 1
     if status.state in (JobState.FAILED, JobState.CANCELED):
-        task.log.info(
-            "A new job is started after the job %s of an earlier try, which is %s", claim.job_id, status.state.value
-        )
+        task.log.info("Starting a new job, since the job %s of an earlier try is %s", claim.job_id, status.state.value)
         return claim.job_number + 1
     stats.reattached()
     task.log.info("Continuing with the job %s of an earlier try, which is %s", claim.job_id, status.state.value)

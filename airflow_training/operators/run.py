@@ -354,7 +354,7 @@ class TaskRun:
         if self._task.cancel_on_kill and asyncio.run(self._job.cancel()):
             self._set_over()
         raise JobCanceled(
-            f"The task was ended, it is {state}; {self._fate()}",
+            f"The task was ended (state: {state}); {self._fate()}",
             code="AT-421",
             job_id=self._job.job_id,
             over=self._job.over,
@@ -414,7 +414,7 @@ class TaskRun:
             stand_in = StandIn(client.settings, job_id)
         except OSError as error:
             stand_in = None
-            self._log.warning("The process that would keep trying to cancel the job cannot be started: %s", error)
+            self._log.warning("The process that keeps trying to cancel the job cannot be started: %s", error)
         try:
             with fail_after(_LAST_SECONDS):
                 known = await client.cancel(job_id)

@@ -38,22 +38,22 @@ class TrainingOperator(BaseOperator):
         script: The training script: a path, relative to the Dag file's folder, a URI for `ObjectStoragePath`, or the
             program text, which has two lines or more. A path or URI may be a template; a program is sent unchanged.
         image: Container image to run in, such as `tensorflow/tensorflow:2.21.0`.
-        completion_time: Time allotted to the job, counted from its start: "20h", "90m", "1d", "1h30m", a duration of
+        completion_time: Time limit of the job, counted from its start: "20h", "90m", "1d", "1h30m", a duration of
             ISO 8601, or seconds. A job that takes longer is canceled. Any other text is an error, unless the task has
-            an `execution_timeout`: then it is sent unchanged, for a service with a notation of its own.
+            an `execution_timeout`: then it is sent unchanged, for services with their own format.
         env: Variables of the job; `{"EPOCHS": 5}` reaches the script as `$EPOCHS` and as `--epochs=5`.
         data: Files that the script reads: name in the job folder → path, URI, directory, Asset or bytes.
         resources: `{"cpus": 1, "gpus": 0, "memory": 2048}`, memory in MB. Without `memory` the service decides; this
-            package's service allocates memory in proportion to the cpus.
+            package's service allocates memory in proportion to the CPUs.
         requirements: Python requirements of the script, as in a requirements.txt; a string or a list.
         python_major_version: 2 or 3.
         version: Version of the job API; by default that of the connection.
         config: Overrides any of these at run time, spelled as here or as in trainingClient (`jobName`).
         training_conn_id: The connection to the training service.
-        model_destination: The folder for a copy of the SavedModel, which is complete or not there: a path, or a URI
+        model_destination: The folder for a copy of the SavedModel, written atomically: a path, or a URI
             for `ObjectStoragePath`, such as `s3://models/census/{{ ts_nodash }}`. An existing model is replaced. The
             task then returns the location of the copy.
-        pending_timeout: How long the job may wait for its start before it is canceled: a timedelta or seconds.
+        pending_timeout: How long the job may wait to start before it is canceled: a timedelta or seconds.
         durable: Whether a retry continues with the job of the previous try; otherwise it cancels it and starts a new
             one.
         cancel_on_kill: Whether a job is canceled when its task is cleared or marked, or fails without a retry that
@@ -68,7 +68,7 @@ class TrainingOperator(BaseOperator):
         assets among the outlets carry location, job id, metrics and duration as well.
 
     Raises:
-        AirflowFailException: A retry cannot help: wrong parameters, refused credentials.
+        AirflowFailException: A retry cannot help: invalid parameters, rejected credentials.
         TrainingError: Any other error: the service is unreachable, the job failed, it left no SavedModel.
 
     Example:

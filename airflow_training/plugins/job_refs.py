@@ -69,7 +69,7 @@ def read_ref(params: QueryParams) -> TaskRef | JobRef:
     given = {name for name in params if name in ("dag_id", "run_id", "task_id", "map_index", "conn_id", "job_id")}
     if given & {"conn_id", "job_id"}:
         if given != {"conn_id", "job_id"}:
-            raise InvalidRef("Name either dag_id, run_id, task_id and map_index, or conn_id and job_id.")
+            raise InvalidRef("Pass either dag_id, run_id, task_id and map_index, or conn_id and job_id.")
         job = required(params, "job_id")
         if not _JOB_ID.fullmatch(job):
             raise InvalidRef("job_id is not a valid job id.")
@@ -83,7 +83,7 @@ def read_task_ref(given: Any) -> TaskRef:
     if not isinstance(given, dict) or not set(given) <= {"dag_id", "run_id", "task_id", "map_index"}:
         raise InvalidRef("ti must be an object with dag_id, run_id, task_id and map_index.")
     if not all(isinstance(value, (str, int)) for value in given.values()):
-        raise InvalidRef("ti must hold strings, and an integer map_index.")
+        raise InvalidRef("ti must contain strings and an integer map_index.")
     ref = read_ref(QueryParams([(name, str(value)) for name, value in given.items()]))
     if not isinstance(ref, TaskRef):
         raise InvalidRef("ti must name a task instance.")

@@ -207,7 +207,7 @@ class TrainingTrigger(BaseTrigger):
             reraise=True,
         )
         state: str | None = await retrying(self._state)
-        return f"its task continues, it is {state}" if state in _CONTINUES else ""
+        return f"its task continues (state: {state})" if state in _CONTINUES else ""
 
     async def _state(self) -> str | None:
         """The state of the task; None if it was deleted or continues with another job."""
@@ -248,7 +248,7 @@ class TrainingTrigger(BaseTrigger):
         try:
             cursor = await XCom.aget_one(key=CURSOR_KEY, **self._task())
         except Exception as error:  # noqa: BLE001 - the job is followed, whatever Airflow's error
-            self.log.warning("The position in the log cannot be read, the log starts from its beginning: %s", error)
+            self.log.warning("The log offset cannot be read; the log starts from the beginning: %s", error)
             return None
         if not isinstance(cursor, dict):
             return None
@@ -264,7 +264,7 @@ class TrainingTrigger(BaseTrigger):
         try:
             return [span for log in self._logs() if (span := span_of(log))]
         except OSError as error:
-            self.log.warning("The earlier logs of this try cannot be read, lines may be repeated: %s", error)
+            self.log.warning("The earlier logs of this try cannot be read; lines may be repeated: %s", error)
             return []
 
     def _logs(self) -> list[Path]:

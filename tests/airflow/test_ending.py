@@ -229,7 +229,7 @@ def test_the_completion_time_cancels_the_job(train: Train, where: str) -> None:
     assert [job.state.value for job in training.jobs] == ["CANCELED"]
     kind, text = training.failure()
     assert kind == "JobTimedOut"
-    assert "has run for its completion_time of 0:00:04, and was canceled. Allow it more time" in text
+    assert "has exceeded its completion_time of 0:00:04, and was canceled. Allow it more time" in text
     numbers = training.waited()
     assert numbers == list(range(1, len(numbers) + 1)), "the log is complete"
 
@@ -251,7 +251,7 @@ def test_the_pending_timeout_cancels_the_job_and_reports_the_services_reason(
     assert [job.state.value for job in training.jobs] == ["CANCELED"]
     kind, text = training.failure()
     assert kind == "JobTimedOut"
-    assert "for the pending_timeout of 0:00:05: waiting for 2 of 4 cpus, 3 jobs ahead, and was canceled" in text
+    assert "within its pending_timeout of 0:00:05: waiting for 2 of 4 cpus, 3 jobs ahead, and was canceled" in text
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_a_retry_does_not_send_again_what_has_arrived(train: Train, proxy: Proxy
     training.end()
 
     arrived = [line.split()[1] for line in training.lines(1) if line.startswith("Uploaded ")]
-    unchanged = [line for line in training.lines(2) if line.startswith("Unchanged on the storage: ")]
+    unchanged = [line for line in training.lines(2) if line.startswith("Unchanged in the storage: ")]
     assert arrived
     assert {line.split()[4] for line in unchanged} >= set(arrived)
     assert training.failure(1)[0] == "StorageError"
@@ -145,7 +145,7 @@ def test_an_upload_of_which_the_last_reply_was_lost_is_not_sent_again(
 
     training.end()
     assert training.failure(1)[0] == "StorageError"
-    assert any(line.startswith("Unchanged on the storage: part-0.bin") for line in training.lines(2))
+    assert any(line.startswith("Unchanged in the storage: part-0.bin") for line in training.lines(2))
 
 
 def test_a_storage_that_is_pending_is_waited_for(train: Train, proxy: Proxy) -> None:
@@ -167,4 +167,4 @@ def test_a_storage_that_failed_is_reported_with_the_services_message(train: Trai
     training.end("failed")
     kind, text = training.failure()
     assert kind == "StorageError"
-    assert "is not ready, it is Error: quota exceeded. Ask the administrator of the service." in text
+    assert "is not ready (status: Error): quota exceeded. Ask the administrator of the service." in text

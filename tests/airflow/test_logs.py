@@ -53,7 +53,7 @@ def test_a_flood_of_log_is_shown_and_delays_no_other_training(train: Train, airf
     lines = lines_of(entries)
     assert [line for line in lines if line.startswith("line ")] == [f"line {number}" for number in range(1, LINES + 1)]
     (long,) = [line for line in lines if line.startswith("long ")]
-    assert long.endswith(f"x … [{10 * MEGABYTE + 5 - 16 * 1024:,} more bytes of this line are left out]")
+    assert long.endswith(f"x … [{10 * MEGABYTE + 5 - 16 * 1024:,} more bytes of this line omitted]")
     (binary,) = [line for line in lines if line.startswith("binary ")]
     assert set(binary.removeprefix("binary ")) == {"\N{REPLACEMENT CHARACTER}"}
     assert [line for line in lines if "% done" in line] == ["100 % done"], "the last state of a progress bar"

@@ -92,7 +92,7 @@ def test_a_trigger_that_is_moved_affects_no_job_and_no_log(train: Train, airflow
         change_trigger(airflow, training, "UPDATE trigger SET triggerer_id = ? WHERE id = ?", triggerers(airflow)[-1])
 
         job = training.jobs[0]
-        left_alone = f"The training job {job.job_id} is not canceled: its task continues, it is deferred"
+        left_alone = f"The training job {job.job_id} is not canceled: its task continues (state: deferred)"
         training.wait_for_line(left_alone)
         before = max(training.waited())
         training.wait_for_line(f"waiting {before + 10}")

@@ -101,7 +101,7 @@ def test_a_long_line_is_cut_and_says_how_much_is_missing() -> None:
     (record,) = decoder.feed(b"\n")
 
     missing = 160 * 64 * 1024 - LONGEST_LINE
-    assert record.line == "é" * (LONGEST_LINE // 2) + f" … [{missing:,} more bytes of this line are left out]"
+    assert record.line == "é" * (LONGEST_LINE // 2) + f" … [{missing:,} more bytes of this line omitted]"
     assert decoder.pending == 0
 
 

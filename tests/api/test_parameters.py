@@ -62,9 +62,9 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"resources": "{"}, "resources is neither JSON (Expecting property name"),
         ({"env": "A=1"}, "env is neither JSON (Expecting value at character 0) nor a Python value"),
         ({"env": {"A B": 1}}, "env[0].name must be letters, digits and '_', 256 at most, not 'A B'"),
-        ({"env": {"A": "x" * 32_769}}, "env[0].value has 32769 bytes and may have 32768: put it into a file"),
-        ({"env": {"A": None}}, "env[0].value must be a text, a number or a boolean, not None"),
-        ({"env": {"A": "\0"}}, "env[0].value holds a NUL character"),
+        ({"env": {"A": "x" * 32_769}}, "env[0].value has 32769 bytes; the limit is 32768: put it into a file"),
+        ({"env": {"A": None}}, "env[0].value must be a string, a number or a boolean, not None"),
+        ({"env": {"A": "\0"}}, "env[0].value contains a NUL character"),
         ({"env": {"A": 1, "a": 2}}, "env gives --a more than once"),
         ({"completion_time": ""}, "completion_time must be a time such as '20h', or a number of seconds, not ''"),
         ({"completion_time": -1}, "completion_time must be a time such as '20h', or a number of seconds, not -1"),
@@ -82,8 +82,8 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"data": {"../a": "x"}}, "data '../a' is not a file name"),
         ({"data": {"/a": "x"}}, "data '/a' is not a file name"),
         ({"data": {"a": 3}}, "data 'a' must be a path, a URI, a directory or bytes, not 3"),
-        ({"data": {"train.py": "x"}}, "data must not hold train.py: that is the name of the job's own file"),
-        ({"data": {"requirements.txt": "x"}}, "data must not hold requirements.txt"),
+        ({"data": {"train.py": "x"}}, "data must not contain train.py: that is the name of the job's own file"),
+        ({"data": {"requirements.txt": "x"}}, "data must not contain requirements.txt"),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_must_be_there(values: dict[str, Any], mistake: str) -> None:
@@ -159,7 +159,7 @@ class TestConfig:
 
     @pytest.mark.parametrize("name", ["oauthClientId", "oauthClientSecret", "oauthTokenUrl", "jobAPI"])
     def test_secrets_are_refused_and_not_repeated(self, name: str) -> None:
-        with pytest.raises(InvalidParameters, match=rf"config must not hold {name}") as raised:
+        with pytest.raises(InvalidParameters, match=rf"config must not contain {name}") as raised:
             overridden(MINIMAL, {name: "s3cr3t"})
         assert "s3cr3t" not in str(raised.value)
 

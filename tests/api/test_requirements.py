@@ -113,7 +113,7 @@ def test_what_is_none_is_told_with_its_line_and_the_reason(requirements: str, li
 def test_a_local_file_must_be_handed_over(requirements: str, place: str) -> None:
     (mistake,) = mistakes(f"six\n{requirements}")
 
-    assert mistake.startswith(f"data must hold {place!r}, since line 2, ")
+    assert mistake.startswith(f"data must contain {place!r}, since line 2, ")
     if place != ".":
         assert read(requirements, {place: "s3://bucket/it"}) == requirements
     if "/" in place:

@@ -48,6 +48,6 @@ def test_of_many_that_are_passed_over_the_first_are_named() -> None:
         find_saved_models(f"{name}/saved_model.pb" for name in ["model", *(f"ckpt-{n}" for n in range(9))])
     )
 
-    assert said.startswith("Of several SavedModels model is used; ignored: ckpt-0, ")
+    assert said.startswith("Found several SavedModels, using model; ignored: ckpt-0, ")
     assert said.endswith("ckpt-4 and 4 more")
     assert describe_choice(["model"]) == ""

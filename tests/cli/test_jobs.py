@@ -251,8 +251,8 @@ def test_all_errors_in_a_job_file_are_reported_before_anything_is_sent(
     [
         (None, "cannot be read: No such file"),
         ("job: [", "is neither YAML nor JSON"),
-        ("", "must hold `job`"),
-        ("- a list", "must hold `job`"),
+        ("", "must have `job`"),
+        ("- a list", "must have `job`"),
         (
             "job: {name: a, execution: {command: 'true', completionTime: 1h}}\nfiles: {a: nowhere}",
             "nowhere does not exist",
@@ -271,7 +271,7 @@ def test_all_errors_in_a_job_file_are_reported_before_anything_is_sent(
         ("files: {a: linked}", "linked is an empty folder"),
         ("files: {a: back}", "back/to is a link that leads back to"),
         ("files: {a: dangling}", "dangling is a link to nowhere, which does not exist"),
-        ("files: {a: pipe}", "pipe is no file but a pipe, a socket or a device"),
+        ("files: {a: pipe}", "pipe is not a file but a pipe, a socket or a device"),
     ],
 )
 def test_an_invalid_job_file_is_reported_in_a_sentence(

@@ -141,4 +141,4 @@ def test_a_slow_upload_of_one_file_shows_that_it_goes_on() -> None:
 def test_large_files_are_named() -> None:
     large = 12 * 1024 * 1024
     assert transferred([10, large], 0.1)[0] == "Uploaded part-1.bin (12,582,912 bytes)"
-    assert transferred([10, large], 0.1, sent=False)[0] == "Unchanged on the storage: part-1.bin (12,582,912 bytes)"
+    assert transferred([10, large], 0.1, sent=False)[0] == "Unchanged in the storage: part-1.bin (12,582,912 bytes)"

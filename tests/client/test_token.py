@@ -100,7 +100,7 @@ async def test_a_lifetime_of_any_kind_is_lived_with(lifetime: str) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_in_a_form_of_its_own_is_a_refusal(status: int) -> None:
     async with FaultyService(tokens=[answer(status, "<html>No</html>", "text/html")]).running() as settings:
-        with pytest.raises(AuthenticationError, match=rf"refused the client 'client': it answered {status} "):
+        with pytest.raises(AuthenticationError, match=rf"refused the client 'client': it returned {status} "):
             await TokenSource(settings, IMPATIENT).atoken()
 
 

@@ -90,7 +90,7 @@ async def test_of_a_log_that_is_too_much_at_once_the_beginning_and_the_end_are_d
     written = [record for update in await to_the_end(watcher, job_id) for record in update.records]
 
     (cut,) = [number for number, record in enumerate(written) if record.line.startswith("[about ")]
-    assert re.fullmatch(r"\[about [\d,]+ bytes of the log are left out here: .*\]", written[cut].line)
+    assert re.fullmatch(r"\[about [\d,]+ bytes of the log are skipped here: .*\]", written[cut].line)
     numbers = [[int(r.line[5:]) for r in part if r.line.startswith("line")] for part in (written[:cut], written[cut:])]
     assert numbers[0] == list(range(1, len(numbers[0]) + 1))
     assert numbers[1] == list(range(200001 - len(numbers[1]), 200001))

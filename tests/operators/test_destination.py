@@ -120,9 +120,9 @@ def test_a_folder_with_other_models_is_not_replaced(model: ObjectStoragePath, tm
     models = write(ObjectStoragePath(f"file://{tmp_path}/models"), {"other/1/saved_model.pb": b"other"})
 
     assert destination_errors(str(models)) == [
-        f"model_destination must be a folder for this model alone: {models} holds other files"
+        f"model_destination must be a folder for this model alone: {models} contains other files"
     ]
-    with pytest.raises(StorageError, match="it holds other files"):
+    with pytest.raises(StorageError, match="it contains other files"):
         copy_model(str(model), str(models), "job", Event())
     assert read(models) == {"other/1/saved_model.pb": b"other"}
 

@@ -142,9 +142,9 @@ def _not_utf8(path: Path) -> None:
         (_dangling, "odd is a link to nowhere, which does not exist"),
         (_loop, "odd is a link that leads back to"),
         (_to_itself, "Too many levels of symbolic links"),
-        (os.mkfifo, "odd is no file but a pipe, a socket or a device"),
-        (_socket, "odd is no file but a pipe, a socket or a device"),
-        (_device, "odd is no file but a pipe, a socket or a device"),
+        (os.mkfifo, "odd is not a file but a pipe, a socket or a device"),
+        (_socket, "odd is not a file but a pipe, a socket or a device"),
+        (_device, "odd is not a file but a pipe, a socket or a device"),
         (_not_utf8, "odd\\udcff' has a name that is not UTF-8"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_pipe_in_place_of_a_file_is_found_and_not_opened(folder: Path, what: s
 
     (error,) = input_errors(values, folder)
 
-    assert error.endswith("pipe is no file but a pipe, a socket or a device")
+    assert error.endswith("pipe is not a file but a pipe, a socket or a device")
 
 
 def test_a_dangling_link_is_reported_as_such(folder: Path) -> None:

@@ -63,4 +63,4 @@ def test_the_log_names_the_models_that_were_passed_over(
     assert location.endswith("/model/1")
     lines = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
     model, passed_over = f"{claim.folder}/model/1", f"{claim.folder}/checkpoints/100"
-    assert f"Of several SavedModels {model} is used; ignored: {passed_over}" in lines
+    assert f"Found several SavedModels, using {model}; ignored: {passed_over}" in lines

@@ -171,7 +171,7 @@ async def test_a_slow_service_does_not_delay_the_page(serve: Serve, monkeypatch:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (answer(200, "<html>"), "answered with something that is not the job API"),
+        (answer(200, "<html>"), "returned something that is not the job API"),
         (answer(200, '{"status": 3, "submissionTime": "soon"}'), "not the job API's JobStatus"),
         (answer(403, '{"error": {"code": "403", "message": "No scope"}}'), "No scope"),
         (answer(401), "refused a fresh token"),
@@ -286,8 +286,8 @@ async def test_the_message_contains_no_login_of_a_url(serve: Serve) -> None:
     async with serve(answer(302, Location="https://user:hunter2@elsewhere.example/")):
         found = await status(Gateway())
 
-    assert "sends" in found.message
-    assert "on to https://elsewhere.example/" in found.message
+    assert "redirects" in found.message
+    assert " to https://elsewhere.example/" in found.message
 
 
 async def test_a_service_without_an_extension_is_not_taken_for_one_that_is_down(

@@ -173,7 +173,7 @@ class Tenant:
 
         def read() -> dict[str, Any] | None:
             model: dict[str, Any] = self.http.get(f"jobs/{job_id}/model").raise_for_status().json()
-            return None if model["reason"].endswith("ask again.") else model
+            return None if model["reason"].endswith("try again.") else model
 
         return wait_for(read, "The signatures of the model")
 

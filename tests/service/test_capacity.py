@@ -41,7 +41,7 @@ def test_a_job_requests_resources_by_its_description_by_a_plan_or_by_neither(
 
 
 def test_an_unknown_plan_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidDescription, match="not known here, but basic, large: name one of these"):
+    with pytest.raises(InvalidDescription, match=r"is unknown; known plans: basic, large\. Use one of these"):
         requested(resourcePlanId="huge")
 
 

@@ -54,7 +54,7 @@ def test_the_files_are_fetched_and_put_back(files: JobFiles, tmp_path: Path) -> 
     files.put(work / "a.csv", "new/a.csv", part)
     assert files.read("a.csv", 0, 9) == files.read("new/a.csv", 0, 9) == b"changed"
     assert {file.name for file in files.all() if before.get(file.name) != file.version} == {"a.csv", "new/a.csv"}
-    with pytest.raises(NotCopied, match="longer than S3 has them"):
+    with pytest.raises(NotCopied, match="longer than S3 allows"):
         files.put(work / "a.csv", "/".join(["y" * 200] * 6), part)
     assert not part.exists()
 

@@ -180,7 +180,7 @@ def test_a_waiting_job_says_what_it_waits_for_and_starts_in_its_turn(tenant: Ten
     tenant.wait(first, "RUNNING")
     cpus = psutil.cpu_count()
     message = tenant.status(second)["message"]
-    assert message.startswith(f"waiting for {cpus} of {cpus} cpus and ")
+    assert message.startswith(f"waiting for {cpus} of {cpus} CPUs and ")
     assert message.endswith(" MB of memory, 0 jobs ahead")
     assert tenant.status(third)["message"].endswith(", 1 job ahead")
     assert [job["message"] for job in tenant.http.get("jobs").json()["jobs"]] == [

@@ -116,7 +116,8 @@ def test_a_job_that_fills_its_disk_is_ended_with_a_reason(service: RunningServic
     assert status["message"].endswith(" of 20 MB [AT-453]")
     # As much as it may have is kept, and the rest is named.
     assert (tenant.folder(job_id) / "file10").exists()
-    assert "is not in the bucket: the files of the job are larger than --job-disk allows." in tenant.whole_log(job_id)
+    note = "was not copied to the bucket: the files of the job are larger than --job-disk allows."
+    assert note in tenant.whole_log(job_id)
 
 
 def test_a_job_that_runs_for_too_long_is_ended_with_a_reason(service: RunningService, tenant: Tenant) -> None:
@@ -132,7 +133,7 @@ def test_a_time_that_cannot_be_read_is_a_day_and_not_for_ever(
 ) -> None:
     job_id = tenant.submit("true", completionTime=words)
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    note = f"The completionTime {words!r} cannot be read: the job may run for 1 day."
+    note = f"The completionTime {words!r} cannot be parsed: the job may run for 1 day."
     assert note in tenant.whole_log(job_id)
     assert Spec.read(service.files.job_state(tenant.name, job_id)).limits.seconds == 24 * 60 * 60
 
@@ -140,7 +141,7 @@ def test_a_time_that_cannot_be_read_is_a_day_and_not_for_ever(
 def test_a_job_that_asks_for_more_than_there_is_gets_what_there_is(service: RunningService, tenant: Tenant) -> None:
     job_id = tenant.submit("true", resources={"cpus": 64, "memory": 32000})
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    note = "The job requests 64 cpus and 32000 MB of memory; the machine has less and allocates 2 cpus and 4000 MB"
+    note = "The job requested 64 CPUs and 32000 MB of memory, but the machine has less: it gets 2 CPUs and 4000 MB"
     assert note in tenant.whole_log(job_id)
 
 

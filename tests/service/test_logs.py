@@ -149,7 +149,7 @@ def test_the_state_of_a_line_is_recorded_before_it_ends_and_the_line_comes_once(
         lines = [record.line for record in shown if not record.unended]
         assert lines[:3] == ["Epoch 1/2", "30/30", "testing .... done"]
         assert len(lines) == 4
-        assert lines[3].endswith("more bytes of this line are left out]")
+        assert lines[3].endswith("more bytes of this line omitted]")
         states = [record.line for record in shown if record.unended]
         assert states[:4] == [" 1/30 …", " 2/30 …", "testing .. …", "testing .... …"]
         assert len(states) == 5

@@ -76,7 +76,7 @@ def test_a_model_that_is_too_large_is_listed_and_not_read(tenant: Tenant) -> Non
     tenant.wait(job_id)
     model = tenant.model(job_id)
     assert model["files"] == [{"name": "saved_model.pb", "size": 257 * 1024 * 1024}]
-    assert (model["signatures"], model["reason"]) == (None, "saved_model.pb has more than 256 MiB, and is not read.")
+    assert (model["signatures"], model["reason"]) == (None, "saved_model.pb is larger than 256 MiB and is not read.")
 
 
 def test_a_job_without_a_model_has_none(tenant: Tenant) -> None:

@@ -98,7 +98,7 @@ def test_a_job_installs_its_requirements(tenant: Tenant) -> None:
 def test_a_job_is_limited_to_the_resources_of_the_largest_node(tenant: Tenant) -> None:
     job_id = tenant.submit("echo up", resources={"cpus": 64})
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"
-    assert "The job requests 64 cpus" in tenant.whole_log(job_id)
+    assert "The job requested 64 CPUs" in tenant.whole_log(job_id)
 
 
 def test_a_job_for_python_2_is_refused(tenant: Tenant) -> None:

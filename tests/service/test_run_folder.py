@@ -75,15 +75,15 @@ def test_a_damaged_record_is_an_error_with_a_code(tmp_path: Path, record: Spec, 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"retries": "1"}, "retries cannot be this str"),
-        ({"retries": True}, "retries cannot be this bool"),
-        ({"retries": None}, "retries cannot be this NoneType"),
-        ({"env": {"A": 1}}, "env cannot be this int"),
-        ({"gpus": ["0", 1]}, "gpus cannot be this int"),
-        ({"runner": "slurm"}, "runner cannot be this str"),
+        ({"retries": "1"}, "retries has an invalid value of type str"),
+        ({"retries": True}, "retries has an invalid value of type bool"),
+        ({"retries": None}, "retries has an invalid value of type NoneType"),
+        ({"env": {"A": 1}}, "env has an invalid value of type int"),
+        ({"gpus": ["0", 1]}, "gpus has an invalid value of type int"),
+        ({"runner": "slurm"}, "runner has an invalid value of type str"),
         ({"limits": {"cpus": 1}}, "missing 4 required"),
-        ({"version": 2}, "it has the version 2, not 1"),
-        ({"version": None}, "it has the version None, not 1"),
+        ({"version": 2}, "its version is 2, not 1"),
+        ({"version": None}, "its version is None, not 1"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_named(changed: dict[str, object], named: str) -> None:
@@ -115,7 +115,7 @@ def test_a_job_of_another_version_ends_when_its_supervisor_did(tmp_path: Path) -
     assert progress.state == JobState.FAILED
     assert progress.finished
     assert progress.message == (
-        "the job was started by another version of the service, or its spec.json is damaged: it has the version 2,"
+        "the job was started by another version of the service, or its spec.json is damaged: its version is 2,"
         " not 1 [AT-467]"
     )
     Exit(state="SUCCEEDED", started=NOW, finished=NOW, log_bytes=0).write(state)

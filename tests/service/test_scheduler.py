@@ -124,7 +124,7 @@ def test_a_job_that_waits_for_a_gpu_does_not_hold_up_jobs_without_gpus(play: Pla
     play.submit("big", cpus=2)
     small = play.submit("small")
     assert play.run_passes() == {"first"}, "the three free cpus are reserved for the two earlier jobs"
-    assert play.message(second) == "waiting for 1 of 2 gpus, 0 jobs ahead"
+    assert play.message(second) == "waiting for 1 of 2 GPUs, 0 jobs ahead"
     assert play.message(small) == "waiting for its turn, 2 jobs ahead"
     play.jobs.cancel(JobKey("tenant", "big"))
     assert play.run_passes() == {"first", "small"}
@@ -163,7 +163,7 @@ def test_a_job_for_a_larger_machine_waits_for_it_and_does_not_hold_up_others(pla
     play.start_service(TOTAL._replace(gpus=1))
     play.submit("small")
     assert play.run_passes() == {"small"}
-    assert play.message(key) == "asks for 2 gpus and this machine has 1: waiting for a service with more"
+    assert play.message(key) == "requests 2 GPUs, but this machine has 1: waiting for a service with more"
 
 
 def test_no_job_starts_on_a_full_disk(play: Play) -> None:

@@ -87,7 +87,7 @@ def test_the_message_of_a_waiting_job_soon_follows_the_queue_and_the_capacity(
     other = JobKey("other", "job")
     assert document(statuses)["message"] == "waiting for its turn, 0 jobs ahead"
     capacity.allocate(other, REQUESTED)
-    wait_for(lambda: document(statuses)["message"].startswith("waiting for 1 of 1 cpus"), "what it waits for")
+    wait_for(lambda: document(statuses)["message"].startswith("waiting for 1 of 1 CPUs"), "what it waits for")
     capacity.release(other)
     wait_for(lambda: document(statuses)["message"].startswith("waiting for its turn"), "what it waits for")
     capacity.blocked = "waiting for disk space"

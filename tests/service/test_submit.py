@@ -80,7 +80,7 @@ def job(**changes: object) -> bytes:
         (b"a: &a [x]\nb: [*a, *a]", 400, "references are not supported"),
         (b"a: !!python/object:os.system x", 400, "tags are not supported"),
         (b"a: !!int ''", 400, "tags are not supported"),
-        (job(env=[{"name": "A", "value": "a\0b"}]), 422, "env[0].value: holds a NUL"),
+        (job(env=[{"name": "A", "value": "a\0b"}]), 422, "env[0].value: contains a NUL"),
         (job(env=[{"name": "1A", "value": 1}]), 422, "env[0].name"),
         (job(env=[{"name": "A", "value": "\ud800"}]), 422, "unpaired surrogate"),
         (job(execution=EXECUTION | {"command": "a\0b"}), 422, "execution.command"),
@@ -94,7 +94,7 @@ def job(**changes: object) -> bytes:
         (job(name="\u0430dmin"), 422, "name"),
         (job(name="x" * 300), 422, "name"),
         (job(env=[{"name": f"A{i}", "value": 1} for i in range(1001)]), 422, "env: tuple should have at most 1000"),
-        (job(env=[{"name": "A", "value": "x" * 32_769}]), 422, "env[0].value: has 32769 bytes and may have 32768"),
+        (job(env=[{"name": "A", "value": "x" * 32_769}]), 422, "env[0].value: has 32769 bytes; the limit is 32768"),
         (job(env=[{"name": "A" * 257, "value": 1}]), 422, "env[0].name"),
         (job(masks=["s3cr3t", ""]), 422, "masks[1]: "),
         (job(masks="s3cr3t"), 422, "masks: "),
@@ -104,8 +104,8 @@ def job(**changes: object) -> bytes:
         (job(execution=EXECUTION | {"completionTime": None}), 422, "execution.completionTime"),
         (job(execution=EXECUTION | {"retries": 101}), 422, "execution.retries"),
         (job(execution=EXECUTION | {"resources": {"memory": 10**30}}), 422, "execution.resources.memory"),
-        (job(execution=EXECUTION | {"resources": {"gpus": 9000}}), 422, "The job requests 9000 GPUs, and this service"),
-        (job(execution=EXECUTION | {"resourcePlanId": "huge"}), 422, "The resource plan 'huge' is not known here, but"),
+        (job(execution=EXECUTION | {"resources": {"gpus": 9000}}), 422, "The job requests 9000 GPUs, but this service"),
+        (job(execution=EXECUTION | {"resourcePlanId": "huge"}), 422, "The resource plan 'huge' is unknown; known"),
         (job(execution=EXECUTION | {"pythonMajorVersion": 2}), 422, "use the container runner"),
         (
             job(execution=EXECUTION | {"command": "pip2 install six && python2 a.py"}),
@@ -138,10 +138,10 @@ def test_a_resource_plan_stands_for_resources(tmp_path: Path) -> None:
         tenant = Tenant(service)
         job_id = tenant.submit("true", resourcePlanId="large")
         tenant.wait(job_id)
-        assert "The job requests 64 cpus and 640000 MB of memory; the machine has less" in tenant.whole_log(job_id)
+        assert "The job requested 64 CPUs and 640000 MB of memory, but the machine has less" in tenant.whole_log(job_id)
         small = tenant.submit("true", resourcePlanId="basic")
         tenant.wait(small)
-        assert "The job requests" not in tenant.whole_log(small)
+        assert "The job requested" not in tenant.whole_log(small)
         tenant.leave()
 
 

@@ -197,7 +197,7 @@ async def test_the_state_of_a_task_is_requested_again_after_a_temporary_failure(
 
     await trigger.on_kill()
 
-    assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task continues, it is deferred"
+    assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task continues (state: deferred)"
 
 
 @pytest.mark.anyio

@@ -74,7 +74,7 @@ class LogTail:
         if begin <= self.read_until or not self._decoder:
             return []
         records = self._decoder.flush()
-        note = f"[about {begin - self.read_until:,} bytes of the log are left out here: there is too much at once]"
+        note = f"[about {begin - self.read_until:,} bytes of the log are skipped here: too much output at once]"
         self.read_until = begin
         self._within_a_line = True
         return [*records, LogRecord(note, records[-1].time if records else None)]

@@ -148,7 +148,7 @@ class Watcher:
             except Exception as error:
                 # A bug must not end so many subscriptions at once.
                 _logger.exception(
-                    "The events of %d trainings could not be read; the request is repeated.", len(included)
+                    "The events of %d trainings could not be read; the request will be retried.", len(included)
                 )
                 await self._handle(
                     ServiceUnavailable(f"The training service could not be watched: {error!r}.", code="AT-231")

@@ -191,9 +191,9 @@ function usageOverTime({ samples, allocated, requested }) {
     return { key, title, x: "time", y, time: true, fromZero: true, lines };
   };
   return [
-    shown("cpus", "CPU", "cpus", "cpus used", limit?.cpus),
+    shown("cpus", "CPU", "CPUs", "CPUs used", limit?.cpus),
     shown("memory", "Memory", "MB", "memory used", limit?.memory),
-    shown("gpus", "GPU", "gpus", "gpus used", limit?.gpus),
+    shown("gpus", "GPU", "GPUs", "GPUs used", limit?.gpus),
     shown("gpu_memory", "GPU memory", "MB", "GPU memory used"),
   ].filter(({ lines: [used] }) => used.points.length);
 }

@@ -44,7 +44,7 @@ _STORE_TIMEOUT = 3
 _SIGNATURES_TIMEOUT = 3.0
 
 _MAX_FILES = 10_000
-_STILL_READING = "The signatures are still being read: ask again."
+_STILL_READING = "The signatures are still being read: try again."
 
 
 @router.get(
@@ -54,7 +54,7 @@ async def metrics(
     job_id: JobId,
     client: Reader,
     service: ServiceDep,
-    points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="The most points of each curve.")] = 1000,
+    points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Maximum number of points per curve.")] = 1000,
 ) -> Response:
     """Get the curves of a job's metrics, while it runs and after its end.
 
@@ -84,7 +84,7 @@ def usage(
     job_id: JobId,
     client: Reader,
     service: ServiceDep,
-    points: Annotated[int, Query(ge=2, le=10_000, description="The most samples in the reply.")] = 500,
+    points: Annotated[int, Query(ge=2, le=10_000, description="Maximum number of samples.")] = 500,
 ) -> JobUsage:
     """Get the resources that a job requested, those allocated to it, and its usage over time.
 
@@ -163,7 +163,7 @@ def _why_unreadable(marker: JobFile) -> str:
     if not TENSORBOARD_INSTALLED:
         return "To read its signatures, the service needs the extra tensorboard."
     if marker.size > MAX_MODEL_BYTES:
-        return f"{MARKER} has more than {MAX_MODEL_BYTES // 1024**2} MiB, and is not read."
+        return f"{MARKER} is larger than {MAX_MODEL_BYTES // 1024**2} MiB and is not read."
     return ""
 
 

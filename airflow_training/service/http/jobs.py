@@ -29,7 +29,7 @@ JobId = Annotated[
     str,
     PathParameter(
         pattern=JOB_ID,
-        description="Chosen by the client, a UUID: 1 to 64 letters, digits or '-'.",
+        description="Chosen by the client, preferably a UUID: 1 to 64 letters, digits or '-'.",
         examples=["6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11"],
     ),
 ]
@@ -116,7 +116,7 @@ def jobs(
     client: Reader,
     service: ServiceDep,
     finished: Annotated[
-        int, Query(ge=0, le=10_000, description="The most jobs to list that have ended; the newest are listed.")
+        int, Query(ge=0, le=10_000, description="Maximum number of ended jobs to list; the newest are listed.")
     ] = 100,
 ) -> JobList:
     """List the tenant's jobs in the order of submission: all that have not ended, and the newest that have."""
@@ -133,7 +133,7 @@ def job(job_id: JobId, client: Reader, service: ServiceDep) -> JobStatus:
 def cancel(job_id: JobId, client: Writer, service: ServiceDep) -> JobStatus:
     """Cancel a job with all its processes; a job that has ended does not change.
 
-    Its status becomes CANCELED when its last process has ended, some seconds later at most.
+    Its status becomes CANCELED when its last process has ended, at most a few seconds later.
     """
     key = JobKey(client.tenant, job_id)
     service.jobs.cancel(key)
@@ -205,7 +205,7 @@ def _runnable(description: JobDescription, service: ServiceParts) -> ResourceAmo
     gpus = service.capacity.total.gpus
     if requested.gpus > gpus:
         raise InvalidDescription(
-            f"The job requests {requested.gpus} GPUs, and this service has {gpus}: request fewer, or start the service"
+            f"The job requests {requested.gpus} GPUs, but this service has {gpus}: request fewer, or start the service"
             f" with --gpus {requested.gpus} on a machine that has them.",
             status=422,
             code="AT-626",

@@ -141,7 +141,7 @@ class WatchedJobs:
         statuses: The statuses of all jobs.
         folder: The folder with the run folders of the tenant's jobs.
         tenant: The tenant.
-        cursors: What the client knows, by the id of the job.
+        cursors: The client's cursor for each job, by job id.
 
     Attributes:
         keys: The jobs.

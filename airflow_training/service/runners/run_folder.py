@@ -115,7 +115,7 @@ class _Record:
         try:
             document = json.loads(content)
             if cls is Spec and isinstance(document, dict) and (found := document.get("version")) != VERSION:
-                raise ValueError(f"it has the version {found!r}, not {VERSION}")
+                raise ValueError(f"its version is {found!r}, not {VERSION}")
             record: _R = _parse(cls, document, cls.FILE)
         except (ValueError, RecursionError) as error:
             raise _unreadable(cls, str(error)) from error
@@ -469,5 +469,5 @@ def _parse(kind: Any, value: Any, name: str) -> Any:
         value in arguments if origin is Literal else type(value) is kind or (kind is float and type(value) is int)
     ):
         # Not the value: it may be a secret.
-        raise ValueError(f"{name} cannot be this {type(value).__name__}")
+        raise ValueError(f"{name} has an invalid value of type {type(value).__name__}")
     return parsed

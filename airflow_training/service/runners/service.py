@@ -143,10 +143,10 @@ class SupervisedRunner(ABC):
         completion_time = read_duration(execution.completion_time)
         notes = []
         if order.allocated != order.requested:
-            notes.append(f"The job requests {order.requested}; the machine has less and allocates {order.allocated}.")
+            notes.append(f"The job requested {order.requested}, but the machine has less: it gets {order.allocated}.")
         if completion_time is None:
             notes.append(
-                f"The completionTime {execution.completion_time!r} cannot be read: the job may run"
+                f"The completionTime {execution.completion_time!r} cannot be parsed: the job may run"
                 f" for {_UNREAD_TIME.days} day."
             )
         return Spec(

@@ -111,7 +111,7 @@ class RayCapacity(Capacity):
         self._ray = ray
         self._configured = (cpus, memory, gpus)
         self._nodes: tuple[ResourceAmounts, ...] = ()
-        self.unavailable = f"waiting for Ray at {ray.address}, which was not asked yet"
+        self.unavailable = f"waiting for Ray at {ray.address}, which has not been queried yet"
 
     def refresh(self) -> None:
         """Read the nodes of the cluster; safe to repeat."""
@@ -130,7 +130,7 @@ class RayCapacity(Capacity):
         sums = (sum(column) for column in zip(*self._nodes, strict=True)) if self._nodes else (1, 1, 0)
         self.total = ResourceAmounts(*(own or found for own, found in zip(self._configured, sums, strict=True)))
         usable = self._nodes or any(self._configured)
-        self.unavailable = "" if usable else f"waiting for Ray at {self._ray.address}, which has no cpus"
+        self.unavailable = "" if usable else f"waiting for Ray at {self._ray.address}, which has no CPUs"
         self.revision += 1
 
     def allocation(self, requested: ResourceAmounts) -> ResourceAmounts:

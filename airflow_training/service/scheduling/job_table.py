@@ -98,7 +98,7 @@ class JobTable:
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
 
     def requested(self, key: JobKey) -> ResourceAmounts:
-        """The resources that a job asks for; raises what `status` does."""
+        """The resources that a job requests; raises what `status` does."""
         with self._sessions() as session:
             return _found(session, key).requested
 
@@ -265,7 +265,9 @@ class JobTable:
         try:
             description = JobDescription.from_wire(json.loads(job.description))
         except ValidationError:
-            reason = coded("this version of the service does not take its description: submit it again", code="AT-466")
+            reason = coded(
+                "this version of the service does not accept the job's description: submit it again", code="AT-466"
+            )
             self.record(key, Progress(JobState.FAILED, reason, finished=now()))
             return None
         gpus = tuple(filter(None, job.gpu_ids.split(",")))

@@ -55,7 +55,7 @@ def _attempt(task: Callable[[], object]) -> None:
     except DATABASE_UNAVAILABLE as error:
         _logger.error("A maintenance task waits for the database: %s", reason(error))
     except Exception:
-        _logger.exception("A maintenance task failed; it is repeated.")
+        _logger.exception("A maintenance task failed; it will be retried.")
 
 
 def prune(jobs: JobTable, data: DataFolder, buckets: Buckets, days: float) -> int:

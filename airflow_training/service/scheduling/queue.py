@@ -15,7 +15,7 @@ class QueuedJob(NamedTuple):
 
     Attributes:
         key: The job.
-        requested: The resources that it asks for.
+        requested: The resources that it requests.
     """
 
     key: JobKey
@@ -51,7 +51,7 @@ def why_waiting(requested: ResourceAmounts, ahead: int, capacity: Capacity) -> s
     """The message of a job that waits.
 
     Args:
-        requested: The resources that it asks for.
+        requested: The resources that it requests.
         ahead: The number of jobs before it in the queue.
         capacity: The resources that it waits for.
     """
@@ -59,13 +59,13 @@ def why_waiting(requested: ResourceAmounts, ahead: int, capacity: Capacity) -> s
         return capacity.blocked
     allocation, free, total = capacity.allocation(requested), capacity.free, capacity.total
     if allocation.gpus > total.gpus:
-        return f"asks for {allocation.gpus} gpus and this machine has {total.gpus}: waiting for a service with more"
+        return f"requests {allocation.gpus} GPUs, but this machine has {total.gpus}: waiting for a service with more"
     lacking = []
     if allocation.cpus > free.cpus:
-        lacking.append(f"{allocation.cpus} of {total.cpus} cpus")
+        lacking.append(f"{allocation.cpus} of {total.cpus} CPUs")
     if allocation.memory > free.memory:
         lacking.append(f"{allocation.memory} of {total.memory} MB of memory")
     if allocation.gpus and allocation.gpus > free.gpus:
-        lacking.append(f"{allocation.gpus} of {total.gpus} gpus")
+        lacking.append(f"{allocation.gpus} of {total.gpus} GPUs")
     jobs = "1 job" if ahead == 1 else f"{ahead} jobs"
     return f"waiting for {' and '.join(lacking) or 'its turn'}, {jobs} ahead"

@@ -13,7 +13,7 @@ class ResourceAmounts(NamedTuple):
     """Amounts of each resource.
 
     >>> str(ResourceAmounts(2, 4096, 1))
-    '2 cpus, 4096 MB of memory and 1 gpu'
+    '2 CPUs, 4096 MB of memory and 1 GPU'
 
     Attributes:
         cpus: CPUs.
@@ -34,8 +34,8 @@ class ResourceAmounts(NamedTuple):
         return all(needed <= left or not needed for needed, left in zip(self, free, strict=True))
 
     def __str__(self) -> str:
-        gpus = f" and {_count(self.gpus, 'gpu')}" if self.gpus else ""
-        return f"{_count(self.cpus, 'cpu')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
+        gpus = f" and {_count(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{_count(self.cpus, 'CPU')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
 
 
 # The maximum of an integer column.
@@ -73,7 +73,7 @@ def parse_plan(text: str) -> tuple[str, ResourceAmounts]:
 def requested_resources(
     execution: Execution, plans: Mapping[str, ResourceAmounts], total: ResourceAmounts
 ) -> ResourceAmounts:
-    """The resources that a job asks for: by its `resources`, by its plan, or the default.
+    """The resources that a job requests: by its `resources`, by its plan, or the default.
 
     Without `memory`, a job gets memory in proportion to its cpus, as with Slurm's `DefMemPerCPU`.
 
@@ -89,8 +89,8 @@ def requested_resources(
     if plan and execution.resources is None:
         if plan not in plans:
             raise InvalidDescription(
-                f"The resource plan {plan!r} is not known here, but {', '.join(sorted(plans))}: name one of these, or"
-                f" have the service started with --resource-plan {plan}=cpus:1,memory:4096,gpus:0.",
+                f"The resource plan {plan!r} is unknown; known plans: {', '.join(sorted(plans))}. Use one of these, or"
+                f" start the service with --resource-plan {plan}=cpus:1,memory:4096,gpus:0.",
                 status=422,
                 code="AT-625",
             )

@@ -102,7 +102,7 @@ class Scheduler:
                 unavailable = True
             except Exception:
                 # If the thread ended here, no job would start or end any more.
-                _logger.exception("A pass of the scheduler failed; it is repeated.")
+                _logger.exception("A scheduler pass failed; it will be retried.")
             self._wake_up.wait(self._INTERVAL if self._active else self._IDLE_INTERVAL)
             self._wake_up.clear()
 
@@ -128,7 +128,7 @@ class Scheduler:
         try:
             action(key)
         except Exception:
-            _logger.exception("The job %s of %s could not be updated; that is repeated.", key.job_id, key.tenant)
+            _logger.exception("The job %s of %s could not be updated; it will be retried.", key.job_id, key.tenant)
 
     def _disk_is_full(self) -> str:
         free = shutil.disk_usage(self._data.root).free // MEGABYTE

@@ -97,7 +97,7 @@ class Daemon:
                 with self._log_file.open("ab") as log:
                     self._process = process = self._launch(log.fileno())
             except OSError:
-                _logger.exception("%s could not be started; that is repeated.", self._name)
+                _logger.exception("%s could not be started; it will be retried.", self._name)
             else:
                 if self._stopping.is_set():
                     process.terminate()

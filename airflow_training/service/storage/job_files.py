@@ -33,7 +33,7 @@ MAX_FILES = 100_000
 MAX_NAME = 1024
 """Bytes of a name. Source: Amazon S3's user guide, "Naming Amazon S3 objects"."""
 
-NAME_TOO_LONG = "the name is longer than S3 has them"
+NAME_TOO_LONG = "the name is longer than S3 allows"
 
 _MAX_DEPTH = 32
 _MEGABYTE = 1024 * 1024
@@ -229,7 +229,7 @@ class S3Files:
         try:
             self._put(file, key)
         except (InvalidPathError, UnicodeEncodeError) as error:
-            raise NotCopied("S3 has no such names") from error
+            raise NotCopied("S3 does not allow such a name") from error
         except BaseError:
             # Is it the store or the file? If the store takes nothing, this raises, and the caller repeats everything.
             obstore.put(self._store, f"{self._prefix}/{_PROBE}", b"")
@@ -237,7 +237,7 @@ class S3Files:
             try:
                 self._put(file, key)
             except BaseError as error:
-                raise NotCopied(f"the store refuses it: {str(error).splitlines()[0]}") from error
+                raise NotCopied(f"the store rejected it: {str(error).splitlines()[0]}") from error
 
     def remove(self) -> bool:
         """See `JobFiles`."""
@@ -287,7 +287,7 @@ def remove_folder(folder: Path) -> bool:
                 inner.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        _logger.warning("%s cannot be removed; that is repeated.", folder)
+        _logger.warning("%s cannot be removed; it will be retried.", folder)
     return not folder.exists()
 
 

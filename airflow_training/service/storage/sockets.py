@@ -61,7 +61,8 @@ def local_address(remote: str, port: int) -> str:
             return own
     except OSError as error:
         raise ServiceNotStarted(
-            f"{remote} is not known on this network ({error.strerror}): name it otherwise.", code="AT-513"
+            f"{remote} cannot be resolved or reached ({error.strerror}): use another name or an IP address.",
+            code="AT-513",
         ) from error
 
 

@@ -31,7 +31,7 @@ class ContainerRunner(SupervisedRunner):
             return None
         found = f"image {image!r} is not a valid name" if image else "job has no image"
         return InvalidDescription(
-            f"The {found}, and this service runs jobs in containers: set image, such as python:3.11.",
+            f"The {found}, but this service runs jobs in containers: set image, such as python:3.11.",
             status=422,
             code="AT-627",
         )

@@ -30,7 +30,7 @@ class ProcessRunner(SupervisedRunner):
         if not (version := missing_python(description.execution)):
             return None
         return InvalidDescription(
-            f"The job needs Python {version}, and this service runs jobs as processes, with Python"
+            f"The job needs Python {version}, but this service runs jobs as processes, with Python"
             f" {sys.version_info.major}.{sys.version_info.minor}: port the script, or ask the administrator of the"
             " service to use the container runner, where the image has its own Python.",
             status=422,

@@ -320,7 +320,8 @@ async def _main(step: str, state: Path) -> int:
             # The job can only be stopped by Ray's own tools.
             sys.stdout.write(f"{unreadable}\n")
             return 0
-        note_failure(state, str(unreadable))
+        with contextlib.suppress(OSError):
+            note_failure(state, str(unreadable))
         return 1
     assert spec.ray, "the runner is Ray"  # noqa: S101
     async with RayApi(spec.ray.address, spec.ray.headers) as ray:

@@ -44,7 +44,7 @@ class RayRunner(SupervisedRunner):
         if description.execution.python_major_version != 2:
             return None
         return InvalidDescription(
-            "The job needs Python 2, and this service runs jobs on Ray, with Python 3: port the script, or ask the"
+            "The job needs Python 2, but this service runs jobs on Ray, with Python 3: port the script, or ask the"
             " administrator of the service to use the container runner, where the image has its own Python.",
             status=422,
             code="AT-628",

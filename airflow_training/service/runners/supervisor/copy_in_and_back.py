@@ -69,11 +69,11 @@ def send(work: Path, files: JobFiles, state: Path, most: int) -> list[str]:
                 raise NotCopied("the files of the job are larger than --job-disk allows")
             files.put(file, name, state / "file.part")
         except NotCopied as error:
-            not_copied.append(f"{name[:200]!r} is not in the bucket: {error}.")
+            not_copied.append(f"{name[:200]!r} was not copied to the bucket: {error}.")
         except OSError as error:
             if error.errno in _TEMPORARY_ERRORS:
                 raise
-            not_copied.append(f"{name[:200]!r} is not in the bucket: {error.strerror}.")
+            not_copied.append(f"{name[:200]!r} was not copied to the bucket: {error.strerror}.")
         else:
             most -= facts.st_size
     return not_copied

@@ -1,6 +1,6 @@
 """Runs one program to the end of its last descendant: its output, its limits, and its end on SIGTERM.
 
-Here a job ends that exceeds a limit, its completion time among them; see limits.py for what the limits are.
+Here a job ends that exceeds a limit, its completion time among them; see time_and_disk_limits.py for the limits.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A job must not write to a folder that the service or its S3 endpoint uses: a symbolic link there would lead them out of
 the bucket, and the credentials of one tenant into the bucket of another. What it wrote is copied back after its
-last process has ended, and only regular files: no links, devices or pipes. See files_helper.py for which ones.
+last process has ended, and only regular files: no links, devices or pipes. See copy_in_and_back.py for which ones.
 """
 
 from __future__ import annotations
