@@ -126,6 +126,11 @@ class LocalAirflow(AirflowApi):
             # and its tasks would start again.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # Seconds. It may also take long there to read a Dag, or to answer a worker: by default this gives up after
+            # five seconds, asks to start its task once more, and fails since the task is running already.
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +58,13 @@ class AirflowApi:
         reply = self._request(method, path, body, params)
         if reply.status_code == requests.codes.unauthorized:
             self._log_in()
+            reply = self._request(method, path, body, params)
+        last = time.monotonic() + self.patience
+        # Nothing was changed then. Airflow's api-server (3.3) waits on its event loop for SQLite, until that gives up:
+        # for a transaction that only this loop can end.
+        while reply.status_code == requests.codes.internal_server_error and "Database error" in reply.text:
+            if time.monotonic() > last:
+                break
             reply = self._request(method, path, body, params)
         if not reply.ok:
             raise LocalProcessError(
