@@ -23,7 +23,7 @@ from airflow_training.service.runners.supervisor.usage import UsageFile
 from airflow_training.service.runners.supervisor.working_copy import WorkingCopy, remove_tree
 
 # Not imported: each job has a supervisor, which must stay free of Docker's SDK.
-_HELPER = "airflow_training.service.runners.container.lifecycle"
+_HELPER = "airflow_training.service.runners.container.create_and_remove"
 
 # Jobs run as the service's user, or as this one if that is root. Source: nobody in passwd(5).
 _NOBODY = 65534

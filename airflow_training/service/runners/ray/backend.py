@@ -23,7 +23,7 @@ from airflow_training.service.runners.supervisor.time_and_disk_limits import OUT
 from airflow_training.service.runners.supervisor.usage import UsageFile
 
 # Not imported: each job has a supervisor, which must stay free of the HTTP client.
-_HELPER = "airflow_training.service.runners.ray.lifecycle"
+_HELPER = "airflow_training.service.runners.ray.submit_and_follow"
 
 # The node enforces the time limit. The supervisor does so this many seconds later, in case the node is unreachable.
 _TIME_MARGIN = 120.0

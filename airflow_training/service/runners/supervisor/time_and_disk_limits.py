@@ -1,7 +1,7 @@
 """The limits of a job that its supervisor enforces with each backend: completion time and disk.
 
 Memory and processes are limited, and too little memory is recognized, by the backend:
-process/memory_and_process_limits.py and container/lifecycle.py.
+process/memory_and_process_limits.py and container/create_and_remove.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_training.service.runners.ray.api import RayJob
-from airflow_training.service.runners.ray.lifecycle import _loss_reason
+from airflow_training.service.runners.ray.submit_and_follow import _loss_reason
 
 # As from Ray 2.60, with a shorter traceback.
 STACK = """\
