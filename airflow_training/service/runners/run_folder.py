@@ -24,25 +24,21 @@ exit.json        `Exit`: all is done, and the log is complete
 Each backend adds its own: a process the Python environment in `env/` and its copy of the job's files in `files/`,
 a container all that it can write to in `container/`.
 
-A node of Ray imports this module, so it needs the standard library and psutil only.
+A node of Ray imports this module, so it needs msgspec and psutil only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import functools
 import hashlib
-import json
-import types
-import typing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+import msgspec
 import psutil
 
 from airflow_training.exceptions import TrainingError
@@ -69,6 +65,13 @@ _R = TypeVar("_R", bound="_Record")
 
 class UnreadableRecord(TrainingError):
     """A record of a job was written by another version of the service, or is damaged."""
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    """The part of a record by which another version is recognized."""
+
+    version: Any = None
 
 
 class _Record:
@@ -113,17 +116,16 @@ class _Record:
             UnreadableRecord: It is not a record of this version.
         """
         try:
-            document = json.loads(content)
-            if cls is Spec and isinstance(document, dict) and (found := document.get("version")) != VERSION:
-                raise ValueError(f"its version is {found!r}, not {VERSION}")
-            record: _R = _parse(cls, document, cls.FILE)
-        except (ValueError, RecursionError) as error:
+            if cls is Spec and (found := msgspec.json.decode(content, type=_Versioned).version) != VERSION:
+                raise _unreadable(cls, f"its version is {found}, not {VERSION}")
+            # Its errors name types and places, never values, which may be secrets.
+            return msgspec.json.decode(content, type=cls)
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise _unreadable(cls, str(error)) from error
-        return record
 
     def to_json(self) -> bytes:
         """The record as JSON."""
-        return json.dumps(asdict(self), default=datetime.isoformat).encode()  # type: ignore[call-overload]
+        return msgspec.json.encode(self)
 
     def write(self, state: Path) -> None:
         """Write the record: it is there completely or not at all, after a power failure too.
@@ -434,40 +436,3 @@ def _unreadable(record: type[_Record], reason: str) -> UnreadableRecord:
         f"the job was started by another version of the service, or its {record.FILE} is damaged: {reason}",
         code="AT-467",
     )
-
-
-@functools.cache
-def _fields(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass, and their types."""
-    hints = typing.get_type_hints(record)
-    return {field.name: hints[field.name] for field in dataclasses.fields(record)}
-
-
-def _parse(kind: Any, value: Any, name: str) -> Any:
-    """Check a JSON value against a type, and convert it.
-
-    Raises:
-        ValueError: It is of another type.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    parsed = value
-    if origin is types.UnionType:
-        parsed = None if value is None else _parse(arguments[0], value, name)
-    elif isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        fields = _fields(kind)
-        try:
-            parsed = kind(**{key: _parse(fields[key], value[key], key) for key in fields.keys() & value.keys()})
-        except TypeError as error:  # a field without a default is missing
-            raise ValueError(str(error)) from error
-    elif origin is list and isinstance(value, list):
-        parsed = [_parse(arguments[0], item, name) for item in value]
-    elif origin is dict and isinstance(value, dict):
-        parsed = {key: _parse(arguments[1], item, name) for key, item in value.items()}
-    elif kind is datetime and isinstance(value, str):
-        parsed = datetime.fromisoformat(value)
-    elif not (
-        value in arguments if origin is Literal else type(value) is kind or (kind is float and type(value) is int)
-    ):
-        # Not the value: it may be a secret.
-        raise ValueError(f"{name} has an invalid value of type {type(value).__name__}")
-    return parsed

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 # Seconds between requests to Ray.
 _RETRY_INTERVAL = 1.0
 # Requirements of the program on the node; Ray caches them for the next job.
-_PACKAGES = ("obstore", "psutil", "uv")
+_PACKAGES = ("msgspec", "obstore", "psutil", "uv")
 # Additional requirements if the job has GPUs.
 _GPU_PACKAGES = ("nvidia-ml-py",)
 # Ray fails a job that waits for capacity for 15 minutes.
