@@ -22,7 +22,7 @@ SENTENCES = {
         r"data 'a\.csv' does not exist: .*no_such\.csv\. \[AT-001\]$"
     ),
     "exits-3": (
-        r"The training job exits-3 .* failed: .* status 3 \[AT-451\]\. Mend .* clear the task .*\. \[AT-401\]\n"
+        r"The training job exits-3 .* failed: .* status 3 \[AT-451\]\. Fix .* clear the task .*\. \[AT-401\]\n"
         r"(.*\n)*the last line$"
     ),
     "no-model": r"succeeded but left no SavedModel.*The script must save .* in its working directory\. \[AT-403\]$",
