@@ -146,7 +146,7 @@ def test_the_other_models_are_named(command: Command, tmp_path: Path) -> None:
     done = command("download", job_id, str(tmp_path / "here"), "--json")
 
     assert done.json["from"].endswith("/model/1")
-    assert "is used; ignored: jobs/by-hand-" in done.err
+    assert "; ignored: jobs/by-hand-" in done.err
 
 
 @pytest.mark.parametrize("job_id", ["flood-1", "N"])
