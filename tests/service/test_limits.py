@@ -253,7 +253,7 @@ def without_groups(folder: Path, command: str, **changes: Any) -> list[str]:
 WITHOUT_GROUPS = """
 import json, os, sys
 from pathlib import Path
-from airflow_training.service.runners.process import limits
+from airflow_training.service.runners.process import memory_and_process_limits as limits
 from airflow_training.service.runners.supervisor.process_tree import ProcessTree, adopt_orphans
 from airflow_training.service.runners.supervisor.usage import Sampler
 
