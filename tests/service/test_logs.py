@@ -154,7 +154,7 @@ def test_the_state_of_a_line_is_recorded_before_it_ends_and_the_line_comes_once(
         assert states[:4] == [" 1/30 …", " 2/30 …", "testing .. …", "testing .... …"]
         assert len(states) == 5
         assert len(states[4]) < 600
-        times = [record.time for record in shown if record.time and not record.line.endswith("left out]")]
+        times = [record.time for record in shown if record.time and not record.line.endswith("omitted]")]
         assert times == sorted(set(times))
     assert (tmp_path / "log.txt").read_bytes().count(b"\r") == 3, "the text is what the job wrote"
 

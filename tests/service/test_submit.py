@@ -110,9 +110,9 @@ def job(**changes: object) -> bytes:
         (
             job(execution=EXECUTION | {"command": "pip2 install six && python2 a.py"}),
             422,
-            "The job needs Python 2, and",
+            "The job needs Python 2, but",
         ),
-        (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job needs Python 3.3, and"),
+        (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job needs Python 3.3, but"),
         (b"x" * (1024 * 1024 + 1), 413, "larger than"),
     ],
     ids=lambda value: repr(value)[:30],

@@ -94,7 +94,7 @@ def test_what_was_allocated_stays_when_the_machine_is_another_one(tenant: Tenant
     tenant.wait(job_id)
     assert usage(tenant, job_id)["allocated"] == {"cpus": 1, "memory": 256, "gpus": 0}
     started = file_of(tenant, job_id).with_name("spec.json")
-    started.write_text(started.read_text().replace('"memory": 256', '"memory": 128'))
+    started.write_text(started.read_text().replace('"memory":256', '"memory":128'))
     assert usage(tenant, job_id)["allocated"]["memory"] == 128
 
 
