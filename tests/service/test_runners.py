@@ -157,7 +157,7 @@ def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -
 
 
 def test_a_job_that_runs_for_too_long_is_ended_with_a_reason(tenant: Tenant) -> None:
-    job_id = submit(tenant, "echo up; while :; do sleep 0.05; done", completionTime="2s")
+    job_id = submit(tenant, "echo up; while :; do sleep 0.05; done", completionTime="5s")
     status = tenant.wait(job_id)
     assert (status["status"], status["message"]) == ("FAILED", "exceeded its completionTime [AT-456]")
     assert tenant.log(job_id).splitlines()[0] == "up"
