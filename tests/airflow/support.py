@@ -177,10 +177,10 @@ class Training:
     def failure(self, try_number: int = 1) -> tuple[str, str]:
         """Type and text of the exception that ended a try."""
         # Airflow may log exceptions of its own beside it, such as a locked database when it saves rendered fields.
-        errors = [(entry["event"], entry["error_detail"]) for entry in self.log(try_number) if entry.get("error_detail")]
-        details = [detail for event, detail in errors if event == "Task failed with exception"]
-        # Only what is logged with an exception: the report of a failed test is cut in the middle.
-        assert len(details) == 1, [(event, detail[0]["exc_type"], detail[0]["exc_value"]) for event, detail in errors]
+        errors = [(entry["event"], entry.get("error_detail")) for entry in self.log(try_number)]
+        details = [detail for event, detail in errors if detail and event == "Task failed with exception"]
+        # Not the whole log: the report of a failed test is cut in the middle.
+        assert len(details) == 1, [(event, detail[0]["exc_value"]) for event, detail in errors if detail]
         return details[0][0]["exc_type"], details[0][0]["exc_value"]
 
     def xcom(self, key: str = "return_value") -> Any:
