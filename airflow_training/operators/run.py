@@ -194,11 +194,7 @@ class TaskRun:
         storage = await client.storage()
         self._log.info("Uploading %s file%s to %s", f"{len(uploads):,}", "" if len(uploads) == 1 else "s", folder)
         transfer = TransferLog(lambda line: self._log.info("%s", line), len(uploads), TransferLog.UPLOAD)
-
-        def done(file: Upload, size: int, sent: bool) -> None:
-            transfer.file_done(file.name, size, sent)
-
-        await storage.upload(folder, uploads, done, transfer.bytes_done)
+        await storage.upload(folder, uploads, transfer.file_done, transfer.bytes_done)
         transfer.end()
 
     async def _submit(self, client: TrainingClient, parameters: TrainingParameters) -> None:
