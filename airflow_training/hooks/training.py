@@ -217,17 +217,9 @@ class TrainingHook(HttpHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check token, job API and storage, one after another; the message names the one that fails."""
-        steps = list(self.check())
+        steps = list(diagnostics.check(lambda: self.client(policy=CHECK)))
         works, message = steps[-1]
         return works, "; ".join(text for _, text in steps) if works else message
-
-    def check(self) -> Iterator[tuple[bool, str]]:
-        """Check what a training needs, one after another, up to the first failure.
-
-        Returns:
-            For each check whether it succeeded, and its message.
-        """
-        return diagnostics.check(lambda: self.client(policy=CHECK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra, headers = _read_extra(connection)
