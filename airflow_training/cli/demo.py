@@ -129,7 +129,6 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
 
 
 def _failures(airflow: LocalAirflow, run: str) -> str:
-    """The errors of the failed tasks."""
     failed = [task for task in airflow.tasks(_DAG, run) if task["state"] == "failed"]
     logs = [(task["task_id"], airflow.log(_DAG, run, task["task_id"], task["try_number"])) for task in failed]
     errors = [f"{name}: {_error(entry)}" for name, log in logs for entry in log if entry.get("level") == "error"]

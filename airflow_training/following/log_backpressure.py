@@ -79,7 +79,7 @@ def _unread() -> int:
 
 
 def _sockets() -> list[int]:
-    """The sockets of Python's log handlers: Airflow has one for its own logging and Python's; others may have more."""
+    """The sockets of Python's log handlers: that of Airflow, for its own logging and Python's, and those of others."""
     logs: list[int] = []
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):

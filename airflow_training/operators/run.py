@@ -100,7 +100,7 @@ class TaskRun:
         with _ErrorsForAirflow():
             self._begin()
             self._store_link()
-            # Under `airflow dags test` Airflow 3.3 has no connection for a trigger.
+            # Under `airflow dags test` a trigger would not get its connection (Airflow 3.3).
             if self._task.deferrable and hasattr(task_runner.SUPERVISOR_COMMS, "asend"):
                 self._check_not_ended()
                 self._defer()
