@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -10,11 +10,7 @@ from pydantic.alias_generators import to_camel
 BUCKET = "data"
 
 
-def _text(value: Any) -> Any:
-    return "" if value is None else value
-
-
-_Text = Annotated[str, BeforeValidator(_text)]
+_Text = Annotated[str, BeforeValidator(lambda text: "" if text is None else text)]
 
 
 class StorageAccess(BaseModel):

@@ -70,7 +70,7 @@ def _run(console: Console, *, keep: bool) -> None:
         # Called in reverse order, each even if another one fails.
         cleanup.callback(service.remove)
         cleanup.callback(airflow.stop)
-        cleanup.callback(_print_stop, console)
+        cleanup.callback(console.print, "Stopping all processes …")
         cleanup.callback(_ignore_interrupts)
         console.print(f"[bold]airflow-training demo[/]: all files are in {_relative(folder)}")
         with _step(console, "Training service"):
@@ -119,7 +119,7 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
             if state in _ENDED:
                 break
             airflow.check()
-            service.check()
+            service.process.check()
             time.sleep(0.5)
     if state != "success":
         raise TrainingError(
@@ -129,7 +129,6 @@ def _show_run(console: Console, airflow: LocalAirflow, service: LocalService, ru
 
 
 def _failures(airflow: LocalAirflow, run: str) -> str:
-    """The errors of the failed tasks."""
     failed = [task for task in airflow.tasks(_DAG, run) if task["state"] == "failed"]
     logs = [(task["task_id"], airflow.log(_DAG, run, task["task_id"], task["try_number"])) for task in failed]
     errors = [f"{name}: {_error(entry)}" for name, log in logs for entry in log if entry.get("level") == "error"]
@@ -202,10 +201,6 @@ def _relative(path: Path) -> Path:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _print_stop(console: Console) -> None:
-    console.print("Stopping all processes …")
 
 
 def _ignore_interrupts() -> None:

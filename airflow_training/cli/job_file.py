@@ -82,14 +82,9 @@ def _document(file: Path) -> dict[str, Any]:
 def _found(name: str, folder: Path, place: str) -> tuple[dict[str, Path], str]:
     """The files behind one entry, and the error in it, if there is one."""
     try:
-        return _files(name, folder / Path(place).expanduser()), ""
+        path = folder / Path(place).expanduser()
+        below = local_files(path)
+        found = {check_file_name(f"{name}/{inner}" if inner else name): file for inner, file in below.items()}
     except (ValueError, RuntimeError) as error:
         return {}, f"files.{name}: {error}"
-
-
-def _files(name: str, path: Path) -> dict[str, Path]:
-    """The file, or all files in a folder; raises ValueError if one of them cannot be uploaded."""
-    found = local_files(path)
-    if not found:
-        raise ValueError(f"{path} is an empty folder")
-    return {check_file_name(f"{name}/{below}" if below else name): file for below, file in found.items()}
+    return found, "" if found else f"files.{name}: {path} is an empty folder"

@@ -169,7 +169,6 @@ def _local(time: datetime | None) -> str:
 
 
 def _took(status: JobStatus) -> str:
-    """How long the job has run."""
     if not status.start_time or (status.state.ended and not status.finish_time):
         return ""
     took = (status.finish_time or datetime.now(timezone.utc)) - status.start_time

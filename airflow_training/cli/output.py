@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -91,16 +91,12 @@ def show_one(facts: Mapping[str, Any], *, as_json: bool) -> None:
 def printable(value: Any) -> str:
     """A value without control characters, which a terminal would interpret."""
     text = "" if value is None else str(value)
-    return text if text.isprintable() else "".join(_printable(text))
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def printable_lines(value: Any) -> str:
     """The same for several lines."""
     return "\n".join(map(printable, str(value).split("\n")))
-
-
-def _printable(text: str) -> Iterable[str]:
-    return (character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _words(name: str) -> str:

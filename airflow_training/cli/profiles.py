@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from pydantic import Field, ValidationError
 
-from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Url
+from airflow_training.client.settings import ClientSettings, ConnectionFields, Url
 from airflow_training.exceptions import InvalidConnection
 
 PREFIX = "TRAINING_"
@@ -25,12 +25,12 @@ _READABLE_BY_OTHERS = 0o077
 class _Profile(ConnectionFields):
     """A training service, with the field names of Airflow's connection."""
 
-    url: Url = Field(pattern=r"^https?://[^\s/@?#]+/?$")
-    client_id: str = Field(min_length=1)
-    client_secret: str = Field(min_length=1)
-
-    def client_settings(self) -> ClientSettings:
-        return self.settings(self.url.rstrip("/"), self.client_id, self.client_secret)
+    url: Url = Field(
+        pattern=r"^https?://[^\s/@?#]+/?$",
+        description="must be a URL such as https://training.example.com, without a path",
+    )
+    client_id: str = Field(min_length=1, description="is empty")
+    client_secret: str = Field(min_length=1, description="is empty")
 
 
 def profiles_file() -> Path:
@@ -98,23 +98,18 @@ def from_profile(name: str) -> ClientSettings:
 
 def _read(values: Mapping[str, str], where: str, names: Mapping[str, str] | None = None) -> ClientSettings:
     try:
-        return _Profile.model_validate(values).client_settings()
+        profile = _Profile.model_validate(values)
     except ValidationError as error:
         problems = [_in_words(problem, names or {}) for problem in error.errors(include_input=False)]
         raise InvalidConnection(
             f"{where} does not define a training service: {'; '.join(problems)}.", code="AT-127"
         ) from None
+    return profile.settings(profile.url.rstrip("/"), profile.client_id, profile.client_secret)
 
 
 def _in_words(problem: Any, names: Mapping[str, str]) -> str:
     name = str(problem["loc"][0])
-    return f"{names.get(name, name)} {_WORDS.get(problem['type']) or _MUST_BE.get(name) or 'is invalid'}"
+    return f"{names.get(name, name)} {_WORDS.get(problem['type']) or _Profile.model_fields[name].description}"
 
 
 _WORDS = {"missing": "is missing", "extra_forbidden": "is unknown"}
-_MUST_BE = {
-    **FORMS,
-    "url": "must be a URL such as https://training.example.com, without a path",
-    "client_id": "is empty",
-    "client_secret": "is empty",
-}

@@ -59,11 +59,7 @@ async def _submit(
         storage = await client.storage()
         size = sum(path.stat().st_size for path in files.values())
         with progress("Upload", size, len(files), TransferLog.UPLOAD) as view:
-
-            def done(upload: Upload, size: int, sent: bool) -> None:
-                view.file_done(upload.name, size, sent)
-
-            await storage.upload(job_folder(description.name, job_id), uploads, done, view.bytes_done)
+            await storage.upload(job_folder(description.name, job_id), uploads, view.file_done, view.bytes_done)
         # If the reply is lost, the job can be found by its id.
         typer.echo(f"Submitting the job {job_id}", err=True)
         return await client.submit(job_id, description)

@@ -77,16 +77,12 @@ class TokenSource(AuthBase):
 
     async def atoken(self) -> str:
         """Return a valid token, without blocking the event loop."""
-
-        async def once() -> str:
-            return await asyncio.to_thread(self._once)
-
         async with self._tasks:
             if time.monotonic() < self._valid_until:
                 return self._token
             # The waits between retries happen here, since threads are few.
             with self._readable_errors():
-                return await AsyncRetrying(**self._policy.tenacity())(once)
+                return await AsyncRetrying(**self._policy.tenacity())(asyncio.to_thread, self._once)
 
     def discard(self, token: str) -> None:
         """Discard a refused token, unless it has been renewed meanwhile."""

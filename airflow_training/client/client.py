@@ -171,11 +171,9 @@ class TrainingClient:
             finished: The most jobs to list that have ended, an extension of the job API; None leaves it to the service.
         """
         query = "" if finished is None else f"?finished={finished}"
-
-        def read(reply: Reply) -> list[JobStatus]:
-            return _read(JobList, reply, reply.json()).jobs
-
-        return await self._transport.request("GET", f"/jobs{query}", read=read)
+        return await self._transport.request(
+            "GET", f"/jobs{query}", read=lambda reply: _read(JobList, reply, reply.json()).jobs
+        )
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, and return whether the service knows it; a job that has ended stays as it is."""

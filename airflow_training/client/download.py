@@ -56,7 +56,6 @@ async def download(
 
 
 def _local_paths(target: Path, folder: str, files: Sequence[StoredFile]) -> list[tuple[StoredFile, Path]]:
-    """Return the local path of each file."""
     root = target.resolve()
     return [(file, _local_path(root, file.key.removeprefix(f"{folder}/"))) for file in files]
 

@@ -16,8 +16,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from requests import Session
@@ -177,17 +175,8 @@ def _document(value: Any) -> Any:
     return value
 
 
-Flag = Annotated[bool, BeforeValidator(_text)]
+Flag = Annotated[bool, BeforeValidator(_text), Field(description="must be true or false")]
 """A boolean, or a word for it: `yes`, `off`, `0`."""
-
-_flag = TypeAdapter(Flag)
-
-
-def _verify(value: Any) -> Any:
-    try:
-        return _flag.validate_python(value)
-    except ValidationError:
-        return _text(value)
 
 
 def _cert(value: Any) -> Any:
@@ -249,33 +238,46 @@ _FilePath = Annotated[str, Field(min_length=1)]
 class ConnectionFields(BaseModel):
     """The fields that a connection of Airflow and a profile of the command line share.
 
-    In a URI, a form and a profile file all values are text; JSON has other types as well.
+    In a URI, a form and a profile file all values are text; JSON has other types as well. The description of a field
+    completes the sentence about an invalid value.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    oauth_token_url: Url = Field("", pattern=r"^https?://[^\s@]+$")
-    oauth_auth_method: TokenAuthMethod = "client_secret_basic"
-    oauth_http_method: TokenHttpMethod = "POST"
-    oauth_scope: Annotated[str, BeforeValidator(_scopes)] = ""
-    oauth_audience: str = ""
-    api_version: str = Field("v2", pattern=r"^[\w.-]+$")
-    verify: Annotated[bool | _FilePath, BeforeValidator(_verify)] = True
-    cert: Annotated[_FilePath | tuple[_FilePath, _FilePath] | None, BeforeValidator(_cert)] = None
-    proxies: Annotated[dict[str, str], BeforeValidator(_proxies), AfterValidator(_known_schemes)] = {}
-    timeout: Annotated[float, BeforeValidator(_number)] = Field(60.0, gt=0, allow_inf_nan=False)
+    oauth_token_url: Url = Field(
+        "", pattern=r"^https?://[^\s@]+$", description="must be a URL with http:// or https://"
+    )
+    oauth_auth_method: TokenAuthMethod = Field(
+        "client_secret_basic", description="must be client_secret_basic or client_secret_post"
+    )
+    oauth_http_method: TokenHttpMethod = Field("POST", description="must be POST or GET")
+    oauth_scope: Annotated[str, BeforeValidator(_scopes)] = Field(
+        "", description="must be text, scopes separated by spaces"
+    )
+    oauth_audience: str = Field("", description="must be text")
+    api_version: str = Field("v2", pattern=r"^[\w.-]+$", description="must be text such as v2")
+    verify: Flag | Annotated[_FilePath, BeforeValidator(_text)] = Field(
+        True,
+        union_mode="left_to_right",
+        description="must be true, false, or the path of a file or folder with the certificates to trust",
+    )
+    cert: Annotated[_FilePath | tuple[_FilePath, _FilePath] | None, BeforeValidator(_cert)] = Field(
+        None, description="must be the path of a file, or a list of two: certificate and key"
+    )
+    proxies: Annotated[dict[str, str], BeforeValidator(_proxies), AfterValidator(_known_schemes)] = Field(
+        {}, description="must be a URL such as http://proxy:3128, or an object of schemes and URLs"
+    )
+    timeout: Annotated[float, BeforeValidator(_number)] = Field(
+        60.0, gt=0, allow_inf_nan=False, description="must be a number of seconds"
+    )
     trust_env: Flag = True
 
     @model_validator(mode="before")
     @classmethod
     def _given(cls, values: Any) -> Any:
         """Drop empty values: a form submits every field."""
-        optional = ConnectionFields.model_fields.keys() | cls._also_optional()
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
         return {name: value for name, value in values.items() if name not in optional or _text(value) not in (None, "")}
-
-    @classmethod
-    def _also_optional(cls) -> frozenset[str]:
-        return frozenset()
 
     def settings(self, base_url: str, client_id: str, client_secret: str, **more: Any) -> ClientSettings:
         """Return the settings of a client, with the certificates set for `requests` in the environment."""
@@ -299,19 +301,3 @@ class ConnectionFields(BaseModel):
             timeout=self.timeout,
             **more,
         )
-
-
-FORMS: Mapping[str, str] = {
-    "oauth_token_url": "must be a URL with http:// or https://",
-    "oauth_auth_method": "must be client_secret_basic or client_secret_post",
-    "oauth_http_method": "must be POST or GET",
-    "oauth_scope": "must be text, scopes separated by spaces",
-    "oauth_audience": "must be text",
-    "api_version": "must be text such as v2",
-    "verify": "must be true, false, or the path of a file or folder with the certificates to trust",
-    "cert": "must be the path of a file, or a list of two: certificate and key",
-    "proxies": "must be a URL such as http://proxy:3128, or an object of schemes and URLs",
-    "timeout": "must be a number of seconds",
-    "trust_env": "must be true or false",
-}
-"""The requirement on each field, as a part of a sentence."""

@@ -24,7 +24,6 @@ from airflow_training.client.settings import ClientSettings, unreadable_certific
 from airflow_training.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
     from obstore.store import ClientConfig, S3Config
 
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -168,7 +167,7 @@ class JobStorage:
         self,
         folder: str,
         files: Sequence[Upload],
-        done: Callable[[Upload, int, bool], None] = lambda *_: None,
+        done: Callable[[str, int, bool], None] = lambda *_: None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Upload files into a job folder: several at a time, in constant memory; unchanged files are not sent again.
@@ -176,10 +175,10 @@ class JobStorage:
         Args:
             folder: The job folder.
             files: The files.
-            done: Called with each file in the storage, its size in bytes, and whether it had to be sent.
+            done: Called with the name of each file in the storage, its size in bytes, and whether it had to be sent.
             progress: Called with the number of further bytes.
         """
-        there = {entry["path"]: entry for entry in await self._entries(folder)}
+        there = {file.key: file for file in await self.files(folder)}
         large = asyncio.Semaphore(self.LARGE_FILES)
         waiting = iter(files)
 
@@ -187,7 +186,7 @@ class JobStorage:
             for file in waiting:
                 key = f"{folder}/{file.name}"
                 size, sent = await self._put(key, file, there.get(key), large, progress)
-                done(file, size, sent)
+                done(file.name, size, sent)
 
         await asyncio.gather(*(work() for _ in range(self.FILES)))
 
@@ -195,7 +194,7 @@ class JobStorage:
         self,
         key: str,
         file: Upload,
-        there: ObjectMeta | None,
+        there: StoredFile | None,
         large: asyncio.Semaphore,
         progress: Callable[[int], None],
     ) -> tuple[int, bool]:
@@ -206,8 +205,8 @@ class JobStorage:
                 raise _unreadable(file, error) from error
             size = len(begin)
             if there and unchanged:
-                progress(there["size"])
-                return there["size"], False
+                progress(there.size)
+                return there.size, False
 
             async def parts() -> AsyncGenerator[bytes, None]:
                 nonlocal begin, size
@@ -235,19 +234,18 @@ class JobStorage:
                 raise self._failed(f"{file.name} could not be uploaded to", error, code="AT-311") from error
             return size, True
 
-    def _open(self, opened: ExitStack, file: Upload, there: ObjectMeta | None) -> tuple[BinaryIO, bytes, bool]:
+    def _open(self, opened: ExitStack, file: Upload, there: StoredFile | None) -> tuple[BinaryIO, bytes, bool]:
         """Open a file and read its first part; return whether the storage has the same file."""
         content = opened.enter_context(file.open())
         begin = _read(content, self.PART_SIZE)
         if there is None:
             return content, begin, False
-        etag = (there["e_tag"] or "").strip('"')
         if len(begin) < self.PART_SIZE:
-            return content, begin, matches(etag, BytesIO(begin), self.PART_SIZE)
-        unchanged = content.seekable() and content.seek(0, os.SEEK_END) == there["size"]
+            return content, begin, matches(there.etag, BytesIO(begin), self.PART_SIZE)
+        unchanged = content.seekable() and content.seek(0, os.SEEK_END) == there.size
         if unchanged:
             content.seek(0)
-            unchanged = matches(etag, content, self.PART_SIZE)
+            unchanged = matches(there.etag, content, self.PART_SIZE)
         if content.seekable():
             content.seek(len(begin))
         return content, begin, unchanged
@@ -258,14 +256,12 @@ class JobStorage:
 
     async def files(self, folder: str) -> list[StoredFile]:
         """List the files of a folder, including subfolders."""
-        return [
-            StoredFile(entry["path"], entry["size"], (entry["e_tag"] or "").strip('"'))
-            for entry in await self._entries(folder)
-        ]
-
-    async def _entries(self, folder: str) -> list[ObjectMeta]:
         try:
-            return [entry async for batch in obstore.list(self._store, f"{folder}/") for entry in batch]
+            return [
+                StoredFile(entry["path"], entry["size"], (entry["e_tag"] or "").strip('"'))
+                async for batch in obstore.list(self._store, f"{folder}/")
+                for entry in batch
+            ]
         except _ERRORS as error:
             raise self._failed(f"The folder {folder} could not be listed in", error, code="AT-313") from error
 

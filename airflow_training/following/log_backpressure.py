@@ -18,7 +18,6 @@ import struct
 import sys
 import termios
 from contextlib import suppress
-from typing import Any
 
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import MaskSecret
@@ -58,18 +57,20 @@ def wait_for_room() -> None:
     A trigger that logs while the socket is full blocks, and most triggers log on the event loop. The kernel reports a
     socket as writable while at most a quarter of its buffer is in use: the rest remains for those triggers.
     """
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler) and (log := _socket_of(handler)) is not None:
-            writable = select.poll()
-            writable.register(log, select.POLLOUT)
-            writable.poll(_ROOM_TIMEOUT * 1000)
+    for log in _sockets():
+        writable = select.poll()
+        writable.register(log, select.POLLOUT)
+        writable.poll(_ROOM_TIMEOUT * 1000)
 
 
 def _unread() -> int:
     """An upper bound of the unread bytes: the size of a socket's buffer if the kernel does not report them."""
-    # Airflow uses one socket for its own logging and Python's; handlers of others may have other sockets.
-    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
-    unread = [found for handler in handlers if (found := _unread_of(handler)) is not None]
+    unread: list[int] = []
+    # Only Linux reports the unread bytes of a socket.
+    if sys.platform == "linux":
+        for log in _sockets():
+            with suppress(OSError):
+                unread += struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
     if unread:
         return max(unread)
     one, other = socket.socketpair()
@@ -77,17 +78,13 @@ def _unread() -> int:
         return one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
-def _unread_of(handler: logging.StreamHandler[Any]) -> int | None:
-    # Only Linux reports the unread bytes of a socket.
-    if sys.platform == "linux" and (log := _socket_of(handler)) is not None:
-        with suppress(OSError):
-            (unread,) = struct.unpack("i", fcntl.ioctl(log, termios.TIOCOUTQ, bytes(4)))
-            return int(unread)
-    return None
-
-
-def _socket_of(handler: logging.StreamHandler[Any]) -> int | None:
-    with suppress(OSError, ValueError, AttributeError):
-        log = int(handler.stream.fileno())
-        return log if stat.S_ISSOCK(os.fstat(log).st_mode) else None
-    return None
+def _sockets() -> list[int]:
+    """The sockets of Python's log handlers: that of Airflow, for its own logging and Python's, and those of others."""
+    logs: list[int] = []
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            with suppress(OSError, ValueError, AttributeError):
+                log = int(handler.stream.fileno())
+                if stat.S_ISSOCK(os.fstat(log).st_mode):
+                    logs.append(log)
+    return logs

@@ -23,7 +23,7 @@ from airflow_training.client import diagnostics
 from airflow_training.client.auth import TokenSource
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import CHECK, REQUEST, RetryPolicy, TryAgain
-from airflow_training.client.settings import FORMS, ClientSettings, ConnectionFields, Flag
+from airflow_training.client.settings import ClientSettings, ConnectionFields, Flag
 from airflow_training.exceptions import InvalidConnection, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -37,17 +37,15 @@ def _object(value: Any) -> Any:
 class _Extra(ConnectionFields):
     """The extra of a connection: the fields, and those of HttpHook for `run`; any other name is a header."""
 
-    oauth_headers: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(default_factory=dict)
-    job_page_url: str = ""
+    oauth_headers: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(
+        {}, description="must be an object of names and values"
+    )
+    job_page_url: str = Field("", description="must be text")
     stream: Flag = False
     allow_redirects: Flag = True
-    max_redirects: int = Field(DEFAULT_REDIRECT_LIMIT, ge=0)
+    max_redirects: int = Field(DEFAULT_REDIRECT_LIMIT, ge=0, description="must be a whole number")
     check_response: Flag = True
     srv_lookup: Flag = False
-
-    @classmethod
-    def _also_optional(cls) -> frozenset[str]:
-        return frozenset(cls.model_fields)
 
 
 # Other names of fields in HttpHook.
@@ -59,16 +57,6 @@ EXTRA_FIELDS = frozenset(name for name in _Extra.model_fields if name.startswith
 }
 """The fields that HttpHook does not know, and would take for headers."""
 
-_FORMS: Mapping[str, str] = {
-    **FORMS,
-    "oauth_headers": "must be an object of names and values",
-    "job_page_url": "must be text",
-    "stream": "must be true or false",
-    "allow_redirects": "must be true or false",
-    "max_redirects": "must be a whole number",
-    "check_response": "must be true or false",
-    "srv_lookup": "must be true or false",
-}
 # Their values may contain a password, and are not shown.
 _PRIVATE = frozenset({"proxies", "oauth_headers", "oauth_token_url"})
 _LONGEST_QUOTE = 60
@@ -127,13 +115,10 @@ class TrainingHook(HttpHook):
             InvalidConnection: The connection does not exist, or is incomplete.
             ServiceUnavailable: Airflow could not read it within the policy's budget.
         """
-
-        def read() -> Connection:
-            with self._read(known=False):
-                return self.get_connection(self.training_conn_id)
-
         with self._reading_errors():
-            connection: Connection = Retrying(**self._patience(policy))(read)
+            for attempt in Retrying(**self._patience(policy)):
+                with attempt, self._read(known=False):
+                    connection = self.get_connection(self.training_conn_id)
         return self._client(connection, version, policy)
 
     async def connect(
@@ -146,13 +131,10 @@ class TrainingHook(HttpHook):
             policy: The retries of requests, and of reading the connection.
             known: Whether the connection was used before: if it is not found then, Airflow may have failed.
         """
-
-        async def read() -> Connection:
-            with self._read(known):
-                return self.get_connection(self.training_conn_id)
-
         with self._reading_errors():
-            connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
+            async for attempt in AsyncRetrying(**self._patience(policy)):
+                with attempt, self._read(known):
+                    connection = self.get_connection(self.training_conn_id)
         return self._client(connection, version, policy)
 
     async def aclient(self, *, version: str | None = None, policy: RetryPolicy | None = None) -> TrainingClient:
@@ -160,13 +142,10 @@ class TrainingHook(HttpHook):
 
         The trigger's job was submitted over this connection, so the connection has existed.
         """
-
-        async def read() -> Connection:
-            with self._read(known=True):
-                return await self.aget_connection(self.training_conn_id)
-
         with self._reading_errors():
-            connection: Connection = await AsyncRetrying(**self._patience(policy))(read)
+            async for attempt in AsyncRetrying(**self._patience(policy)):
+                with attempt, self._read(known=True):
+                    connection = await self.aget_connection(self.training_conn_id)
         return self._client(connection, version, policy)
 
     def job_page(self, job_id: str) -> str | None:
@@ -238,17 +217,9 @@ class TrainingHook(HttpHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check token, job API and storage, one after another; the message names the one that fails."""
-        steps = list(self.check())
+        steps = list(diagnostics.check(lambda: self.client(policy=CHECK)))
         works, message = steps[-1]
         return works, "; ".join(text for _, text in steps) if works else message
-
-    def check(self) -> Iterator[tuple[bool, str]]:
-        """Check what a training needs, one after another, up to the first failure.
-
-        Returns:
-            For each check whether it succeeded, and its message.
-        """
-        return diagnostics.check(lambda: self.client(policy=CHECK))
 
     def _settings(self, connection: Connection) -> ClientSettings:
         extra, headers = _read_extra(connection)
@@ -320,7 +291,7 @@ def _read_extra(connection: Connection) -> tuple[_Extra, dict[str, str]]:
         extra = _Extra.model_validate(fields)
     except ValidationError as error:
         names = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors(include_input=False))
-        errors = [f"{name} {_FORMS[name]}{_quoted(name, fields[name])}" for name in names]
+        errors = [f"{name} {_Extra.model_fields[name].description}{_quoted(name, fields[name])}" for name in names]
         raise InvalidConnection(
             f"The extra of the connection {connection.conn_id!r} cannot be used: {'; '.join(errors)}.",
             code="AT-103",

@@ -96,12 +96,8 @@ class LocalService:
         answer = json.loads(done.stdout)
         return Credentials(answer["client_id"], answer["client_secret"])
 
-    def check(self) -> None:
-        """Raise LocalProcessError if it has ended by itself."""
-        self.process.check()
-
     def _answers(self) -> bool:
-        self.check()
+        self.process.check()
         try:
             return requests.get(
                 f"{self.url}/healthz", timeout=5, verify=str(self.authority) if self.authority else True

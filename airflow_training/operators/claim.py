@@ -54,14 +54,10 @@ class Claim:
         """The job's folder in the bucket."""
         return job_folder(self.name, self.job_id)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The claim as JSON."""
-        return asdict(self)
-
     def to_xcom(self) -> dict[str, Any]:
         """What a request for the job needs, and its inputs."""
         kept = ("job_id", "training_conn_id", "version", "name", "inputs")
-        return {name: value for name, value in self.to_dict().items() if name in kept} | {"inputs": list(self.inputs)}
+        return {name: value for name, value in asdict(self).items() if name in kept} | {"inputs": list(self.inputs)}
 
     def accepted(self) -> Claim:
         """The claim once the service has accepted the job."""
@@ -108,5 +104,5 @@ class ClaimStore:
 
     def write(self, claim: Claim) -> Claim:
         """Store a claim; it survives retries and clears."""
-        self._context["task_state_store"].set(STATE_KEY, claim.to_dict())
+        self._context["task_state_store"].set(STATE_KEY, asdict(claim))
         return claim

@@ -40,7 +40,8 @@ def given(task: TrainingOperator) -> dict[str, Any]:
         InvalidParameters: Its config cannot be read, or contains what belongs in the connection.
     """
     values = overridden({name: getattr(task, attribute) for name, attribute in task.PARAMETERS.items()}, task.config)
-    return values | {"script": _as_text(values["script"])}
+    script = values["script"]
+    return values | {"script": str(script) if isinstance(script, (os.PathLike, ObjectStoragePath)) else script}
 
 
 def dag_folder(task: TrainingOperator) -> Path:
@@ -79,11 +80,6 @@ def uploads(parameters: TrainingParameters, folder: Path) -> list[Upload]:
     for name, source in parameters.data.items():
         files += _files(name, source, folder)
     return files
-
-
-def _as_text(source: Any) -> Any:
-    """Convert a path to text; return anything else unchanged."""
-    return str(source) if isinstance(source, (os.PathLike, ObjectStoragePath)) else source
 
 
 def _missing(what: str, source: Any, folder: Path) -> Iterator[str]:

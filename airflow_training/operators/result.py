@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
@@ -46,10 +46,6 @@ class Result:
     location: str
     duration: float | None
     metrics: Mapping[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON."""
-        return asdict(self)
 
 
 def check_success(outcome: Outcome) -> None:

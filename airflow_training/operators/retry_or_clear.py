@@ -34,14 +34,10 @@ async def job_of_earlier_try(task: TrainingOperator, store: ClaimStore) -> Claim
         return claim.job_number + 1
     # Airflow raises it for a clear only.
     if store.max_tries > claim.max_tries:
-        return await _after_clear(task, claim)
+        if task.cancel_on_kill:
+            await _cancel(task, claim)
+        return claim.job_number + 1
     return await _retry(task, store, claim)
-
-
-async def _after_clear(task: TrainingOperator, claim: Claim) -> int:
-    if task.cancel_on_kill:
-        await _cancel(task, claim)
-    return claim.job_number + 1
 
 
 async def _retry(task: TrainingOperator, store: ClaimStore, claim: Claim) -> Claim | int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
@@ -99,7 +100,8 @@ class TaskRun:
         with _ErrorsForAirflow():
             self._begin()
             self._store_link()
-            if self._task.deferrable and _trigger_has_connection():
+            # Under `airflow dags test` a trigger would not get its connection (Airflow 3.3).
+            if self._task.deferrable and hasattr(task_runner.SUPERVISOR_COMMS, "asend"):
                 self._check_not_ended()
                 self._defer()
             with self._mark_over():
@@ -194,11 +196,7 @@ class TaskRun:
         storage = await client.storage()
         self._log.info("Uploading %s file%s to %s", f"{len(uploads):,}", "" if len(uploads) == 1 else "s", folder)
         transfer = TransferLog(lambda line: self._log.info("%s", line), len(uploads), TransferLog.UPLOAD)
-
-        def done(file: Upload, size: int, sent: bool) -> None:
-            transfer.file_done(file.name, size, sent)
-
-        await storage.upload(folder, uploads, done, transfer.bytes_done)
+        await storage.upload(folder, uploads, transfer.file_done, transfer.bytes_done)
         transfer.end()
 
     async def _submit(self, client: TrainingClient, parameters: TrainingParameters) -> None:
@@ -233,7 +231,7 @@ class TaskRun:
         task.defer(
             trigger=TrainingTrigger(job.training_conn_id, job.job_id, job.version, limits, task.cancel_on_kill),
             method_name=task.execute_complete.__name__,
-            kwargs={"claim": job.to_dict()},
+            kwargs={"claim": asdict(job)},
         )
 
     def _follow(self) -> Outcome:
@@ -246,9 +244,7 @@ class TaskRun:
         async def push(key: str, value: Any) -> None:
             self._ti.xcom_push(key, value)
 
-        async def connect() -> TrainingClient:
-            return await self._job.connect(FOLLOW)
-
+        connect = partial(self._job.connect, FOLLOW)
         watcher = Watcher(await connect(), connect, patience=FOLLOW.budget)
         # The watcher replaces its client when the credentials are renewed.
         async with watcher, self._canceled_on_kill(lambda: watcher.client):
@@ -303,7 +299,7 @@ class TaskRun:
             location = destination
         duration = status.duration.total_seconds() if status.duration else None
         result = Result(status.job_id, status.to_wire(), location, duration, metrics)
-        self._ti.xcom_push(RESULT_KEY, result.to_dict())
+        self._ti.xcom_push(RESULT_KEY, asdict(result))
         self._log.info("The SavedModel is at %s", location)
         return result
 
@@ -466,22 +462,14 @@ class TaskRun:
         return self.claim
 
 
-class _ErrorsForAirflow:
+class _ErrorsForAirflow(AbstractContextManager[None]):
     """Gives Airflow one clear sentence, and no retries if a retry cannot help.
 
     The cause remains available to a debugger (`__context__`), but its stack is not in the task log.
     """
-
-    def __enter__(self) -> None:
-        pass
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, TrainingError):
             if error.retryable:
                 raise error.with_traceback(None) from None
             raise AirflowFailException(str(error)) from None
-
-
-def _trigger_has_connection() -> bool:
-    """Whether a trigger would get its connection: under `airflow dags test` Airflow 3.3 has none for it."""
-    return hasattr(task_runner.SUPERVISOR_COMMS, "asend")

@@ -218,7 +218,7 @@ class Gateway:
             return known
         running = self._running.get(key)
         if not running:
-            running = self._running[key] = asyncio.ensure_future(self._send(key, service, question))
+            running = self._running[key] = asyncio.ensure_future(self._send(key, question))
             running.add_done_callback(lambda _: self._running.pop(key, None))
         # A tab that is closed does not cancel the request of the others.
         return await asyncio.shield(running)
@@ -229,24 +229,22 @@ class Gateway:
             if key.service == service and key.job_id in ("", job_id):
                 self._answers[key] = replace(answer, asked_at=-math.inf)
 
-    async def _send(
-        self, key: _Question, service: ServiceRef, question: Callable[[TrainingClient], Awaitable[T]]
-    ) -> Answer[T]:
+    async def _send(self, key: _Question, question: Callable[[TrainingClient], Awaitable[T]]) -> Answer[T]:
         known: Answer[T] | None = self._answers.get(key)
         try:
             with fail_after(TIMEOUT):
-                value = await question(await self._clients.get(service))
+                value = await question(await self._clients.get(key.service))
             answer = Answer[T](value, "", datetime.now(timezone.utc), monotonic())
         except (TrainingError, TimeoutError) as error:
             if isinstance(error, AuthenticationError):
-                self._clients.forget(service)
+                self._clients.forget(key.service)
             message = str(error) or f"The training service did not answer within {TIMEOUT:g} seconds."
             code = error.code if isinstance(error, TrainingError) else ""
             last, since = (known.value, known.since) if known else (None, None)
             answer = Answer(last, utf8_safe(without_credentials(message)), since, monotonic(), code)
         if key.name == STATUS and _has_ended(answer) and not _has_ended(known):
             # Curves and log from before the end are incomplete.
-            self.forget(service, key.job_id)
+            self.forget(key.service, key.job_id)
         self._answers[key] = answer
         return answer
 

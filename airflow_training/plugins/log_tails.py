@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from airflow.sdk._shared.secrets_masker import redact
@@ -27,18 +26,6 @@ _STRIDE = 1024 * 1024
 _MAX_CHUNKS = 40
 
 
-@dataclass(frozen=True)
-class _Line:
-    number: int
-    record: LogRecord
-
-    def to_dict(self) -> dict[str, Any]:
-        time = self.record.time
-        # As Airflow masks every line of a task log.
-        line = redact(utf8_safe(self.record.line))
-        return {"n": self.number, "time": time.isoformat() if time else None, "line": line}
-
-
 class Tail:
     """The end of a log.
 
@@ -56,7 +43,7 @@ class Tail:
         self.unknown = False
         self.skipped = False
         self._tail = LogTail(0)
-        self._lines: deque[_Line] = deque()
+        self._lines: deque[LogRecord] = deque()
         self._characters = 0
         self._next = 1
 
@@ -86,19 +73,24 @@ class Tail:
 
     def reply(self, after: int) -> dict[str, Any]:
         """The kept lines after a line number."""
-        records = [line.to_dict() for line in self._lines if line.number > after]
-        first = self._lines[0].number if self._lines else 1
+        first = self._next - len(self._lines)
+        records = [_show(number, record) for number, record in enumerate(self._lines, first) if number > after]
         # Another process of the api-server may have read further.
         following = max(self._next, after + 1)
         return {"records": records, "next": following, "skipped": after < first - 1 or (not after and self.skipped)}
 
     def _add(self, records: list[LogRecord]) -> None:
-        for record in records:
-            self._lines.append(_Line(self._next, record))
-            self._next += 1
-            self._characters += len(record.line)
+        self._lines += records
+        self._next += len(records)
+        self._characters += sum(len(record.line) for record in records)
         while len(self._lines) > MAX_LINES or self._characters > _MAX_CHARACTERS:
-            self._characters -= len(self._lines.popleft().record.line)
+            self._characters -= len(self._lines.popleft().line)
+
+
+def _show(number: int, record: LogRecord) -> dict[str, Any]:
+    # As Airflow masks every line of a task log.
+    line = redact(utf8_safe(record.line))
+    return {"n": number, "time": record.time.isoformat() if record.time else None, "line": line}
 
 
 class Tails:

@@ -62,7 +62,9 @@ async def trainings(
     tasks, found = selected
     labels = run_labels([training.ref for training in found])
     deployed = await run_in_threadpool(deployed_locations)
-    running = {ServiceRef(task.conn_id, task.version) for task in found if not _ended(task.status)}
+    running = {
+        ServiceRef(task.conn_id, task.version) for task in found if not (task.status and task.status.state.ended)
+    }
     answers = {service: await visible_to(rights, service, await _all_jobs(service)) for service in running}
     shown = []
     for training in found:
@@ -144,7 +146,3 @@ async def _all_jobs(service: ServiceRef) -> Answer[list[JobStatus]]:
 
 def _status_in(answer: Answer[list[JobStatus]] | None, job_id: str) -> JobStatus | None:
     return next((job for job in (answer.value if answer else None) or [] if job.job_id == job_id), None)
-
-
-def _ended(status: JobStatus | None) -> bool:
-    return status is not None and status.state.ended

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
@@ -71,7 +70,7 @@ class Training:
 
 def training_of(ref: TaskRef) -> Training | None:
     """The training of a task; None if there is no such task instance."""
-    with _reading() as session:
+    with create_session(scoped=False) as session:
         found = _trainings([ref], session)
         if not found:
             return None
@@ -81,7 +80,7 @@ def training_of(ref: TaskRef) -> Training | None:
 
 def trainings_of(refs: Sequence[TaskRef]) -> list[Training]:
     """The trainings of tasks, in the order of the references; tasks without a job are left out."""
-    with _reading() as session:
+    with create_session(scoped=False) as session:
         return [training for training in _trainings(refs, session) if training.job_id]
 
 
@@ -92,21 +91,15 @@ def latest_refs(dag_id: str, task_id: str, limit: int) -> list[TaskRef]:
         where.append(XComModel.task_id == task_id)
     columns = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
     newest = select(*columns).where(*where).order_by(XComModel.timestamp.desc(), *columns).limit(limit)
-    with _reading() as session:
+    with create_session(scoped=False) as session:
         return [TaskRef(*row) for row in session.execute(newest)]
 
 
 def training_tasks(dag_id: str) -> list[str]:
     """The tasks of a Dag that submitted a job."""
     tasks = select(XComModel.task_id).where(XComModel.dag_id == dag_id, XComModel.key == JOB_ID_KEY).distinct()
-    with _reading() as session:
-        return sorted(session.scalars(tasks))
-
-
-@contextmanager
-def _reading() -> Iterator[Session]:
     with create_session(scoped=False) as session:
-        yield session
+        return sorted(session.scalars(tasks))
 
 
 def _trainings(refs: Sequence[TaskRef], session: Session) -> list[Training]:
@@ -150,10 +143,8 @@ def _training(
     result = _of_job(xcoms.get(RESULT_KEY), job_id)
     cursor = _of_job(xcoms.get(CURSOR_KEY), job_id)
     inputs = claim.get("inputs")
-    return Training(
-        ref,
-        state,
-        try_number,
+    return replace(
+        task,
         job_id=job_id,
         conn_id=conn_id,
         version=version and str(version),
@@ -162,7 +153,6 @@ def _training(
         status=_status(result.get("status")) or _status(_of_job(xcoms.get(STATUS_KEY), job_id)),
         location=utf8_safe(str(result["location"])) if result.get("location") else None,
         metrics=_metrics((result or cursor).get("metrics")),
-        parameters=task.parameters,
     )
 
 
@@ -190,13 +180,7 @@ def _metrics(stored: Any) -> dict[str, float]:
 def _without_job(training: Training, session: Session) -> Training:
     is_training = any(name == _TRAINING_FIELD for name, _ in training.parameters) or _is_training(training.ref, session)
     reason = NO_JOB_YET if is_training else f"The task {training.ref.task_id} is not a training task."
-    return Training(
-        training.ref,
-        training.state,
-        training.try_number,
-        parameters=training.parameters if is_training else (),
-        why_no_job=reason,
-    )
+    return replace(training, parameters=training.parameters if is_training else (), why_no_job=reason)
 
 
 def _is_training(ref: TaskRef, session: Session) -> bool:

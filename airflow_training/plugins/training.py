@@ -7,33 +7,30 @@ imported on the first request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk.plugins_manager import AirflowPlugin
 
 from airflow_training.urls import PREFIX, TASK_TAB, base_path
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class _LazyApplication:
     """The application behind the pages, made on the first request: it does not delay the start of the api-server."""
 
     def __init__(self) -> None:
-        self._application: Application | None = None
+        self._application: ASGIApp | None = None
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._application is None:
             # Its imports take a second, during which other requests are served.
             self._application = await asyncio.to_thread(_application)
         await self._application(scope, receive, send)
 
 
-def _application() -> Application:
+def _application() -> ASGIApp:
     from airflow_training.plugins.app import application  # noqa: PLC0415
 
     return application()

@@ -107,15 +107,12 @@ class TrainingTrigger(BaseTrigger):
         """Follow the job."""
         earliest_end = time.monotonic() + _SHORTEST
         event = await self._follow()
-        await self._log_is_read()
-        await asyncio.sleep(earliest_end - time.monotonic())
-        yield TriggerEvent(event)
-
-    async def _log_is_read(self) -> None:
         try:
             await log_is_read()
         except Exception as error:  # noqa: BLE001 - the event of the job matters more
             self.log.warning("The end of the log may be missing here: %s", error)
+        await asyncio.sleep(earliest_end - time.monotonic())
+        yield TriggerEvent(event)
 
     async def _follow(self) -> dict[str, Any]:
         # Airflow then empties the log that this triggerer wrote.

@@ -39,7 +39,7 @@ def main(source: str, folder: str) -> None:
     sent: list[bool] = []
     idle, began, processor = psutil.Process().memory_info().rss, time.perf_counter(), time.process_time()
     files = uploads(parameters, Path(source))
-    asyncio.run(storage.upload(folder, files, lambda _file, _size, was_sent: sent.append(was_sent)))
+    asyncio.run(storage.upload(folder, files, lambda _name, _size, was_sent: sent.append(was_sent)))
     took = {"seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     print(json.dumps({**took, "memory": peak - idle, "files": len(sent), "sent": sum(sent)}))

@@ -150,7 +150,7 @@ async def test_a_job_finds_its_files_and_leaves_its_own(
             Upload("train.py", b"print(open('in put/d\xc3\xa4ta.csv').read())"),
             Upload("in put/däta.csv", lambda: cast("BinaryIO", (tmp_path / "data.csv").open("rb"))),
         ],
-        lambda file, size, sent: arrived.append((file.name, size)),
+        lambda name, size, sent: arrived.append((name, size)),
     )
     await client.submit(job_id, job("python3 train.py && mkdir -p model/1 && echo pb > model/1/saved_model.pb"))
     updates = await to_the_end(watcher, job_id)
@@ -196,7 +196,7 @@ async def test_a_file_arrives_whole_from_a_source_that_gives_little_at_a_time(cl
     written: list[tuple[str, int, bool]] = []
 
     for _ in range(2):
-        await storage.upload(folder, files, lambda file, size, sent: written.append((file.name, size, sent)))
+        await storage.upload(folder, files, lambda name, size, sent: written.append((name, size, sent)))
 
     assert b"".join([piece async for piece in storage.read(f"{folder}/large.bin")]) == content
     # What cannot be read twice is sent again, unless it can be held in memory.
@@ -230,7 +230,7 @@ async def test_many_small_files_arrive_each_once(client: TrainingClient) -> None
     files = [Upload(f"{number}.csv", str(number).encode()) for number in range(50)]
     written: list[str] = []
 
-    await storage.upload(folder, files, lambda file, *_: written.append(file.name))
+    await storage.upload(folder, files, lambda name, *_: written.append(name))
 
     assert sorted(written) == sorted(file.name for file in files)
     assert sorted(await storage.keys(folder)) == sorted(f"{folder}/{file.name}" for file in files)
@@ -247,7 +247,7 @@ async def test_an_upload_that_was_cut_off_sends_only_what_is_missing(client: Tra
     await storage.upload(
         folder,
         [Upload("small.csv", b"1,2,3"), large, changed, Upload("new.csv", b"")],
-        lambda file, size, was_sent: sent.update({file.name: was_sent}),
+        lambda name, size, was_sent: sent.update({name: was_sent}),
     )
 
     assert sent == {"small.csv": False, "large.bin": False, "changed.csv": True, "new.csv": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,5 +16,5 @@ def resume(operator: TrainingOperator, status: str, claim: Claim, metrics: Mappi
     outcome = {"job_id": claim.job_id, "status": {"job_id": claim.job_id, "status": status}}
     event = {**outcome, "last_lines": [], "metrics": metrics or {}}
     context: Any = {"ti": Mock(), "task_state_store": Mock()}
-    operator.execute_complete(context, event, claim.to_dict())
+    operator.execute_complete(context, event, asdict(claim))
     return context["ti"].xcom_push.call_args_list[-1].args[1]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -33,7 +34,7 @@ def job(job_number: int, task: TaskRef = TASK) -> str:
 
 
 def claim(job_number: int, task: TaskRef = TASK) -> dict[str, Any]:
-    return Claim(job(job_number, task), job_number, 0, "census", "training_default", None, "1h").to_dict()
+    return asdict(Claim(job(job_number, task), job_number, 0, "census", "training_default", None, "1h"))
 
 
 class Database:

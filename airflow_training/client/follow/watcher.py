@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from contextvars import Context
+from itertools import starmap
 
 from airflow_training.api.watch import MAX_JOBS, WatchEvent
 from airflow_training.client.client import TrainingClient
@@ -189,7 +190,8 @@ class Watcher:
         async with self._reading:
             for start in range(0, len(events), _EVENTS_PER_CALL):
                 some = events[start : start + _EVENTS_PER_CALL]
-                for (subscription, event), updates in zip(some, await asyncio.to_thread(_read, some), strict=True):
+                read = await asyncio.to_thread(list, starmap(_read, some))
+                for (subscription, event), updates in zip(some, read, strict=True):
                     if subscription not in self._subscriptions:
                         continue
                     if isinstance(updates, TrainingError):
@@ -271,11 +273,7 @@ class Watcher:
                 self._fail(subscription, error)
 
 
-def _read(events: Sequence[tuple[Subscription, WatchEvent]]) -> list[Sequence[Update] | ServiceUnavailable]:
-    return [_read_one(subscription, event) for subscription, event in events]
-
-
-def _read_one(subscription: Subscription, event: WatchEvent) -> Sequence[Update] | ServiceUnavailable:
+def _read(subscription: Subscription, event: WatchEvent) -> Sequence[Update] | ServiceUnavailable:
     try:
         return subscription.read(event) if event.known else ()
     except Exception as error:  # noqa: BLE001 - a fault in one log does not affect the other jobs
