@@ -15,7 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-all test-matrix bench docs pictures vendor stack lint format constraints clean
+.PHONY: help install engines demo test test-all test-matrix bench docs messages pictures vendor stack lint format \
+	constraints clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -87,6 +88,9 @@ docs: .docs/installed ## Build the documentation in site/
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .docs
 	@$(BIN)/uv pip install --quiet --python .docs/bin/python --group docs
 	@touch $@
+
+messages: install ## Quote the package's error messages in docs/troubleshooting.md
+	$(BIN)/python -m docs.error_messages
 
 stack: engines ## Start docker-compose.yaml with Podman and train in it (Debian, as root)
 	@tests/stack/images

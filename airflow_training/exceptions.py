@@ -72,8 +72,9 @@ class InvalidParameters(TrainingError):
     def __init__(self, errors: Sequence[str]) -> None:
         self.errors = tuple(errors)
         count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
-        listed = "; ".join(self.errors)
-        super().__init__(f"The job was not submitted, its description has {count}: {listed}.", code="AT-001")
+        super().__init__(
+            f"The job was not submitted, its description has {count}: {'; '.join(self.errors)}.", code="AT-001"
+        )
 
 
 class InvalidConnection(TrainingError):

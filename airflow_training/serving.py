@@ -56,7 +56,7 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
         StorageError: The model cannot be read, or its folder cannot be written.
     """
     folder = Path(model)
-    with _storage_errors(f"The model at {location} could not be published in {folder}", code="AT-341"):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder) as publishing:
             copy = Path(publishing) / "model"
@@ -68,6 +68,10 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
                 last.write(str(version))
                 for old in versions(folder)[: -max(1, keep)]:
                     _remove(folder / str(old))
+    except OSError as error:
+        raise StorageError(
+            f"The model at {location} could not be published in {folder}: {error}.", code="AT-341"
+        ) from error
     mark_deployed(location, folder, version)
     return version
 
@@ -86,11 +90,16 @@ def withdraw(model: str | Path, version: int) -> int | None:
         StorageError: It cannot be removed.
     """
     folder = Path(model)
-    with _storage_errors(f"The version {version} could not be removed from {folder}", code="AT-342"), _locked(folder):
-        others = [other for other in versions(folder) if other != version]
-        if not others:
-            return None
-        _remove(folder / str(version))
+    try:
+        with _locked(folder):
+            others = [other for other in versions(folder) if other != version]
+            if not others:
+                return None
+            _remove(folder / str(version))
+    except OSError as error:
+        raise StorageError(
+            f"The version {version} could not be removed from {folder}: {error}.", code="AT-342"
+        ) from error
     mark_deployed(None, folder, version)
     return max(others)
 
@@ -128,14 +137,6 @@ def _locked(folder: Path) -> Iterator[TextIO]:
     with path.open("r+") as last:
         fcntl.flock(last, fcntl.LOCK_EX)
         yield last
-
-
-@contextmanager
-def _storage_errors(what: str, *, code: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{what}: {error}.", code=code) from error
 
 
 def _remove(version: Path) -> None:

@@ -1,55 +1,26 @@
-"""Every error is in docs/troubleshooting.md, with its code and its text."""
+"""Every error has a code, and an entry in docs/troubleshooting.md that quotes its message."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from airflow_training.exceptions import JobFailed, RequestRejected, TrainingError
-
-CHECKOUT = Path(__file__).parents[1]
-PACKAGE = CHECKOUT / "airflow_training"
-PAGE = CHECKOUT / "docs" / "troubleshooting.md"
+from docs.error_messages import CHECKOUT, PAGE, TREES, Message, code_of, messages, updated
 
 CODE = re.compile(r"AT-\d{3}")
-
-
-@dataclass(frozen=True)
-class Site:
-    """A message with a code in the package.
-
-    Attributes:
-        place: File and line.
-        code: The code.
-        message: The first line of the message, with an ellipsis for each placeholder.
-    """
-
-    place: str
-    code: str
-    message: str
-
-
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    for file in sorted(PACKAGE.rglob("*.py")):
-        yield file.relative_to(CHECKOUT), ast.parse(file.read_text(encoding="utf-8"))
-
-
-TREES = dict(sources())
+MESSAGES = list(messages())
+TEXT = PAGE.read_text(encoding="utf-8")
+# Code and entry.
+ENTRIES = re.findall(r"^### ([^\n]*)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def name_of(called: ast.expr) -> str:
     return called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
-
-
-def code_of(call: ast.Call) -> ast.expr | None:
-    return next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
 
 
 def is_literal(code: ast.expr | None) -> bool:
@@ -83,40 +54,6 @@ def calls(node: ast.AST, handed_on: frozenset[str] = frozenset()) -> Iterator[tu
         yield from calls(inner, handed_on)
 
 
-def first_line(message: ast.expr) -> str | None:
-    """The first line of a literal text; None if it is not a literal."""
-    if isinstance(message, ast.Constant) and isinstance(message.value, str):
-        return message.value.split("\n")[0]
-    if isinstance(message, ast.JoinedStr):
-        parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in message.values]
-        return "".join(parts).split("\n")[0]
-    return None
-
-
-def sites() -> list[Site]:
-    found = []
-    for file, tree in TREES.items():
-        for call, _ in calls(tree):
-            code = code_of(call)
-            if isinstance(code, ast.Constant) and isinstance(code.value, str):
-                # The first argument of an OAuth2 error is its OAuth2 code.
-                texts = [line for argument in call.args if (line := first_line(argument)) is not None]
-                found.append(Site(f"{file}:{call.lineno}", code.value, texts[-1] if texts else ""))
-    return found
-
-
-@cache
-def entries() -> dict[str, str]:
-    """The entries of the page: code → the message that is quoted there, in one line."""
-    text = PAGE.read_text(encoding="utf-8")
-    found = re.findall(r"^### (.*)\n\n((?:> .*\n)+)", text, re.MULTILINE)
-    assert len(found) == len(re.findall(r"^### ", text, re.MULTILINE)), "an entry is a code, and a message below it"
-    return {code: " ".join(line.removeprefix("> ") for line in quoted.splitlines()) for code, quoted in found}
-
-
-SITES = sites()
-
-
 def test_every_error_of_the_package_is_made_with_a_code() -> None:
     classes = error_classes()
     own = {name for name, kind in classes.items() if knows_its_code(kind)}
@@ -143,30 +80,44 @@ def test_a_code_is_a_literal_beside_its_message() -> None:
         and ast.unparse(code) != "self.code"
     ]
     assert not elsewhere
-    assert not [site.place for site in SITES if not site.message]
+    assert not [message.place for message in MESSAGES if not message.text]
 
 
 def test_a_code_belongs_to_one_message() -> None:
-    messages: dict[str, set[str]] = {}
-    for site in SITES:
-        messages.setdefault(site.code, set()).add(site.message)
-    assert not {code: of_code for code, of_code in messages.items() if len(of_code) > 1}
-    assert not [code for code in messages if not CODE.fullmatch(code)]
+    texts: dict[str, set[str]] = {}
+    for message in MESSAGES:
+        texts.setdefault(message.code, set()).add(message.text)
+    assert not {code: of_code for code, of_code in texts.items() if len(of_code) > 1}
+    assert not [code for code in texts if not CODE.fullmatch(code)]
 
 
 def test_the_page_has_the_codes_of_the_package_in_their_order() -> None:
-    codes = {site.code for site in SITES}
-    there = list(entries())
-    assert sorted(codes - set(there)) == [], "without an entry"
+    codes = {message.code for message in MESSAGES}
+    there = [code for code, _ in ENTRIES]
+    assert sorted(codes - set(there)) == [], "without an entry: run `make messages`"
     assert sorted(set(there) - codes) == [], "nothing gives this code any more"
     assert not [(one, next_one) for one, next_one in pairwise(there) if one >= next_one]
 
 
-@pytest.mark.parametrize("site", SITES, ids=lambda site: site.code)
-def test_an_entry_quotes_its_message(site: Site) -> None:
-    pattern = ".+".join(re.escape(part) for part in site.message.split("…"))
-    # The rest of a message may come from elsewhere.
-    assert re.match(pattern, entries().get(site.code, ""))
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.code)
+def test_an_entry_quotes_its_message_and_has_a_cause_and_a_fix(message: Message) -> None:
+    entry = dict(ENTRIES).get(message.code, "")
+    assert " ".join(re.findall(r"^> (.*)", entry, re.MULTILINE)) == message.text, "run `make messages`"
+    assert re.findall(r"^- \*\*(Cause|Fix):\*\* \S", entry, re.MULTILINE) == ["Cause", "Fix"]
+
+
+def test_the_page_is_what_make_messages_writes() -> None:
+    # pytest would take seconds to compare the pages.
+    is_current = updated(TEXT) == TEXT
+    assert is_current, "run `make messages`"
+
+
+def test_a_new_error_gets_an_entry_in_its_place() -> None:
+    (code, entry), (next_code, _) = ENTRIES[1:3]
+    quote = entry.split("\n\n")[0]
+    assert f"### {code}\n{quote}\n\n- **Cause:**\n- **Fix:**\n\n### {next_code}\n" in updated(
+        TEXT.replace(f"### {code}\n{entry}", "")
+    )
 
 
 def test_every_code_in_the_docs_exists() -> None:
@@ -175,7 +126,7 @@ def test_every_code_in_the_docs_exists() -> None:
         for file in (*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md")
         for code in CODE.findall(file.read_text(encoding="utf-8"))
     }
-    assert not {(file, code) for file, code in named if code not in entries()}
+    assert not {(file, code) for file, code in named if code not in dict(ENTRIES)}
 
 
 def test_the_code_ends_the_first_line() -> None:

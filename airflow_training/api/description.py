@@ -208,7 +208,7 @@ def read_document(content: bytes) -> Any:
     """Parse YAML or JSON; unquoted values that are not numbers, booleans or null stay text.
 
     Raises:
-        ValueError: It is neither; the text is the end of a sentence.
+        ValueError: It is neither; the text is the reason.
 
     >>> read_document(b"job: {since: 2026-11-26, python: 3.10, zip: 01067, epochs: 5}")
     {'job': {'since': '2026-11-26', 'python': '3.10', 'zip': '01067', 'epochs': 5}}
@@ -226,7 +226,7 @@ def read_document(content: bytes) -> Any:
         reason = f"{error.problem or error.context}{where}"
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
-    raise ValueError(f"is neither YAML nor JSON: {reason}")
+    raise ValueError(reason)
 
 
 def _check_structure(content: bytes) -> None:

@@ -73,6 +73,6 @@ def _of_airflow(connection: str | None, policy: RetryPolicy | None) -> TrainingC
             raise
         raise InvalidConnection(
             f"No training service is named: use --connection or --profile, set TRAINING_URL, add a profile [default]"
-            f" to {profiles_file()}, or create the Airflow connection {TrainingHook.default_conn_name}.",
+            f" to {profiles_file()}, or create the Airflow connection training_default.",
             code="AT-128",
         ) from error

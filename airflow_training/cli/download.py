@@ -49,8 +49,9 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
         if not everything:
             models = find_saved_models(file.key for file in files)
             if not models:
+                state = status.state.value
                 raise SavedModelMissing(
-                    f"The job {job_id} ({status.state.value}) has left no SavedModel: there is no saved_model.pb in"
+                    f"The job {job_id} ({state}) has left no SavedModel: there is no saved_model.pb in"
                     " its folder. `--all` copies all its files.",
                     code="AT-404",
                     job_id=job_id,

@@ -73,7 +73,7 @@ def _document(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidParameters([f"{file} cannot be read: {error.strerror}"]) from error
     except ValueError as error:
-        raise InvalidParameters([f"{file} {error}"]) from None
+        raise InvalidParameters([f"{file} is neither YAML nor JSON: {error}"]) from None
     if not isinstance(document, dict):
         raise InvalidParameters([f"{file} must have `job`, with a description, and may have `files`"])
     return document

@@ -160,9 +160,10 @@ class TokenSource(AuthBase):
             raise TryAgain("it returned something else", error=no_token) from error
         except OAuth2Error as error:
             reason = str(error.description or error.error).rstrip(".")
+            remedy = _REMEDIES.get(error.error or "", "Check login and password of the connection.")
             raise AuthenticationError(
                 f"The OAuth2 server at {settings.token_server} refused the client {settings.client_id!r}: {reason}."
-                f" {_REMEDIES.get(error.error or '', 'Check login and password of the connection.')}",
+                f" {remedy}",
                 code="AT-141",
             ) from error
         return token

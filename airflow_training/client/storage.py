@@ -231,7 +231,10 @@ class JobStorage:
                             self._store, key, parts(), chunk_size=self.PART_SIZE, max_concurrency=self.PARTS
                         )
             except _ERRORS as error:
-                raise self._failed(f"{file.name} could not be uploaded to", error, code="AT-311") from error
+                raise StorageError(
+                    f"{file.name} could not be uploaded to the storage at {self.endpoint}: {_reason(error)}",
+                    code="AT-311",
+                ) from error
             return size, True
 
     def _open(self, opened: ExitStack, file: Upload, there: StoredFile | None) -> tuple[BinaryIO, bytes, bool]:
@@ -263,7 +266,10 @@ class JobStorage:
                 for entry in batch
             ]
         except _ERRORS as error:
-            raise self._failed(f"The folder {folder} could not be listed in", error, code="AT-313") from error
+            raise StorageError(
+                f"The folder {folder} could not be listed in the storage at {self.endpoint}: {_reason(error)}",
+                code="AT-313",
+            ) from error
 
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Read a file in pieces."""
@@ -272,12 +278,10 @@ class JobStorage:
             async for piece in answer.stream():
                 yield bytes(piece)
         except _ERRORS as error:
-            raise self._failed(f"The file {key} could not be read from", error, code="AT-314") from error
-
-    def _failed(self, what: str, error: Exception, *, code: str) -> StorageError:
-        # The library's text continues with a dump of its state.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        return StorageError(f"{what} the storage at {self.endpoint}: {reason}", code=code)
+            raise StorageError(
+                f"The file {key} could not be read from the storage at {self.endpoint}: {_reason(error)}",
+                code="AT-314",
+            ) from error
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -287,6 +291,11 @@ def _read(file: BinaryIO, size: int) -> bytes:
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+
+
+def _reason(error: Exception) -> str:
+    # The library's text continues with a dump of its state.
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _unreadable(file: Upload, error: OSError) -> StorageError:

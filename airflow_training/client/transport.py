@@ -74,9 +74,10 @@ class Reply:
 
     def not_the_api(self) -> InvalidReply:
         """The error for a reply of something else."""
+        content_type = self.headers.get("Content-Type", "no type")
         return InvalidReply(
-            f"{self.url} returned something that is not the job API ({self.headers.get('Content-Type', 'no type')}"
-            f", {len(self.body)} bytes). Check host, schema and port of the connection.",
+            f"{self.url} returned something that is not the job API ({content_type}, {len(self.body)} bytes). Check"
+            " host, schema and port of the connection.",
             code="AT-221",
         )
 

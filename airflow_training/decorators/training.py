@@ -161,7 +161,8 @@ def _check(function: Callable[..., Any]) -> None:
     name, parameters = function.__name__, inspect.signature(function).parameters
     if not name.isidentifier() or inspect.iscoroutinefunction(function):
         raise TypeError(coded(f"@task.training needs a plain function, which {name} is not", code="AT-012"))
-    for parameter in parameters.values():
+    for argument, parameter in parameters.items():
+        variable = argument.upper()
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(
                 coded(
@@ -169,19 +170,19 @@ def _check(function: Callable[..., Any]) -> None:
                     code="AT-013",
                 )
             )
-        if parameter.name in KNOWN_CONTEXT_KEYS:
+        if argument in KNOWN_CONTEXT_KEYS:
             raise TypeError(
                 coded(
-                    f"{name} runs on the training service, without Airflow's {parameter.name!r}: pass what it needs as"
+                    f"{name} runs on the training service, without Airflow's {argument!r}: pass what it needs as"
                     " an argument with another name, such as a template",
                     code="AT-014",
                 )
             )
-        if parameter.name.upper() in _RESERVED:
+        if variable in _RESERVED:
             raise TypeError(
                 coded(
-                    f"the argument {parameter.name!r} of {name} would be the variable {parameter.name.upper()} of the"
-                    " job: give it another name",
+                    f"the argument {argument!r} of {name} would be the variable {variable} of the job: give it another"
+                    " name",
                     code="AT-015",
                 )
             )

@@ -200,8 +200,8 @@ class _Reporter:
 
     async def _end(self, subscription: Subscription, limit: str) -> Outcome:
         """Cancel the job and report the rest of its log."""
-        job = f"The training job {subscription.status.name if subscription.status else ''} ({self._job_id}) {limit}"
-        self._log.log(logging.WARNING, f"{job}; it is being canceled")
+        name = subscription.status.name if subscription.status else ""
+        self._log.log(logging.WARNING, f"The training job {name} ({self._job_id}) {limit}; it is being canceled")
         try:
             with fail_after(_CANCEL_TIMEOUT):
                 await self._watcher.client.cancel(self._job_id)
@@ -209,7 +209,8 @@ class _Reporter:
         except (TrainingError, TimeoutError) as error:
             reason = str(error) or "the service does not respond."
             raise JobTimedOut(
-                f"{job}. It could not be canceled and may still run: {reason}",
+                f"The training job {name} ({self._job_id}) {limit}. It could not be canceled and may still run:"
+                f" {reason}",
                 code="AT-412",
                 job_id=self._job_id,
                 over=False,
@@ -224,7 +225,8 @@ class _Reporter:
             if status.state is JobState.FAILED:  # by itself, or the service enforced the same limit
                 became = f"failed before it could be canceled: {status.message.rstrip('.')}"
         raise JobTimedOut(
-            f"{job}, and {became}. Allow it more time, or find out why it takes so long.",
+            f"The training job {name} ({self._job_id}) {limit}, and {became}. Allow it more time, or find out why it"
+            " takes so long.",
             code="AT-411",
             job_id=self._job_id,
         )

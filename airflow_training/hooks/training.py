@@ -178,7 +178,7 @@ class TrainingHook(HttpHook):
                 raise TryAgain("Airflow cannot find it, or could not query its secrets backend") from error
             raise InvalidConnection(
                 f"There is no connection {self.training_conn_id!r}: create it under Admin, Connections, with the type"
-                f" {self.hook_name}.",
+                " Training service.",
                 code="AT-101",
             ) from error
         except PermissionError as error:

@@ -53,15 +53,16 @@ def check_success(outcome: Outcome) -> None:
     status = outcome.status
     if status.state is JobState.SUCCEEDED:
         return
-    job = f"The training job {status.name} ({status.job_id})"
     if status.state is JobState.CANCELED:
         raise JobCanceled(
-            f"{job} was canceled: {status.message or 'no reason given'}.", code="AT-402", job_id=status.job_id
+            f"The training job {status.name} ({status.job_id}) was canceled: {status.message or 'no reason given'}.",
+            code="AT-402",
+            job_id=status.job_id,
         )
     end = "\n".join(outcome.last_lines)
     raise JobFailed(
-        f"{job} failed: {status.message or 'the service gives no reason'}. Fix the error at the end of its log, then"
-        f" clear the task to train again.\n{end}",
+        f"The training job {status.name} ({status.job_id}) failed: {status.message or 'the service gives no reason'}."
+        f" Fix the error at the end of its log, then clear the task to train again.\n{end}",
         code="AT-401",
         job_id=status.job_id,
     )

@@ -314,28 +314,29 @@ class TaskRun:
         """Decide about a job that could not be followed to its end: a retry continues with it, or it is canceled."""
         if isinstance(error, (JobError, TaskInterrupted)):
             return error
-        job = f"the job {self._job.job_id}"
+        job_id = self._job.job_id
         if self._retry_continues():
-            return FollowingFailed(f"{error} The retry continues with {job}.", code="AT-431")
+            return FollowingFailed(f"{error} The retry continues with the job {job_id}.", code="AT-431")
         if not self._task.cancel_on_kill:
             return FollowingFailed(
-                f"{error} No retry continues with {job}; it is not canceled, since cancel_on_kill=False.",
+                f"{error} No retry continues with the job {job_id}; it is not canceled, since cancel_on_kill=False.",
                 code="AT-432",
             )
         try:
             known = asyncio.run(self._job.cancel())
-        except TrainingError as other:
+        except TrainingError as failure:
             return FollowingFailed(
-                f"{error} No retry continues with {job}, and it could not be canceled and may still run: {other}",
+                f"{error} No retry continues with the job {job_id}, and it could not be canceled and may still run:"
+                f" {failure}",
                 code="AT-433",
             )
         if not known:
             return FollowingFailed(
-                f"{error} No retry continues with {job}, which the service does not know.", code="AT-434"
+                f"{error} No retry continues with the job {job_id}, which the service does not know.", code="AT-434"
             )
         self._set_over()
         return FollowingFailed(
-            f"{error} No retry continues with {job}, so it was canceled; clear the task to train again.",
+            f"{error} No retry continues with the job {job_id}, so it was canceled; clear the task to train again.",
             code="AT-435",
         )
 
@@ -391,8 +392,7 @@ class TaskRun:
                 raise JobCanceled(
                     f"The task was ended; {self._fate()}", code="AT-422", job_id=self.claim.job_id
                 ) from None
-            fate = self._fate() if self.claim else "no training job was submitted."
-            raise TaskInterrupted(f"The task was interrupted; {fate}", code="AT-423") from None
+            raise TaskInterrupted(f"The task was interrupted; {self._fate()}", code="AT-423") from None
 
     @asynccontextmanager
     async def _canceled_on_kill(self, client: Callable[[], TrainingClient]) -> AsyncIterator[None]:
@@ -421,17 +421,19 @@ class TaskRun:
                 stats.canceled()
                 self._set_over()
         except Exception as error:  # noqa: BLE001 - the task ends in any case; this is for its log
-            why = str(error).rstrip(".") or "no response in time"
+            reason = str(error).rstrip(".") or "no response in time"
             rest = (
                 f" A separate process keeps trying for {CANCEL_AFTER_EXIT.budget / 60:g} minutes." if stand_in else ""
             )
-            warning = coded(f"The job {job_id} could not be canceled yet: {why}.{rest}", code="AT-415")
+            warning = coded(f"The job {job_id} could not be canceled yet: {reason}.{rest}", code="AT-415")
             self._log.warning("%s", warning)
         finally:
             if stand_in:
                 stand_in.begin()
 
     def _fate(self) -> str:
+        if not self.claim:
+            return "no training job was submitted."
         became = "was canceled" if self._job.over else "has ended" if self._job_ended else "may still run"
         return f"the training job {self._job.name} ({self._job.job_id}) {became}."
 

@@ -71,7 +71,7 @@ def client_of(service: ServiceRef) -> TrainingClient:
     """A client that waits no longer than a page does; raises InvalidConnection."""
     if not is_training_connection(service.conn_id):
         raise InvalidConnection(
-            f"The connection {service.conn_id!r} is not of the type {TrainingHook.hook_name}, so the training page"
+            f"The connection {service.conn_id!r} is not of the type Training service, so the training page"
             " does not use its login and password.",
             code="AT-109",
         )

@@ -95,7 +95,7 @@ class DataFolder:
         path = path.expanduser().resolve()
         if os.pathsep in str(path):
             raise ServiceNotStarted(
-                f"The data folder {path} has a {os.pathsep!r} in its name, which cannot be part of a job's PATH: choose"
+                f"The data folder {path} has a ':' in its name, which cannot be part of a job's PATH: choose"
                 " another folder.",
                 code="AT-501",
             )

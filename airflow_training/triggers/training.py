@@ -178,9 +178,9 @@ class TrainingTrigger(BaseTrigger):
                     watcher = await used.enter_async_context(shared_watcher(self.training_conn_id, self.version))
                 known = await self._cancel(watcher)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nothing else reports that it may still run
-                why = str(error) or "the triggerer was stopped."
+                reason = str(error) or "the triggerer was stopped."
                 message = coded(
-                    f"The training job {self.job_id} could not be canceled and may still run: {why}", code="AT-414"
+                    f"The training job {self.job_id} could not be canceled and may still run: {reason}", code="AT-414"
                 )
                 self.log.error("%s", message)
                 return

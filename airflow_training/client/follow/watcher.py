@@ -260,8 +260,8 @@ class Watcher:
             self._statuses = StatusList(client, lambda: self.followed)
         except TrainingError as other:
             self._fail_stale(other, patience=self._patience if other.retryable else 0)
-        except Exception as other:  # noqa: BLE001 - a failure of Airflow's database does not affect the jobs
-            unreadable = ServiceUnavailable(f"The connection could not be read again: {other}.", code="AT-232")
+        except Exception as failure:  # noqa: BLE001 - a failure of Airflow's database does not affect the jobs
+            unreadable = ServiceUnavailable(f"The connection could not be read again: {failure}.", code="AT-232")
             self._fail_stale(unreadable, patience=self._patience)
 
     def _fail_stale(self, error: TrainingError, patience: float = 0) -> None:

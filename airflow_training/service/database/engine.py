@@ -11,8 +11,6 @@ from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
 from airflow_training.service.errors import ServiceNotStarted
 
-_FORM = "postgresql+psycopg://user:password@host:5432/database"
-
 DATABASE_UNAVAILABLE = (exc.OperationalError, exc.DisconnectionError, exc.TimeoutError)
 """The errors of SQLAlchemy while the database is unavailable."""
 
@@ -43,8 +41,8 @@ def postgresql_url(url: str) -> URL:
         read = None
     if read is None or read.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ServiceNotStarted(
-            f"The database URL cannot be read: write it like {_FORM}, with %40 for an @ and %2F for a / in the"
-            " password.",
+            "The database URL cannot be read: write it like postgresql+psycopg://user:password@host:5432/database,"
+            " with %40 for an @ and %2F for a / in the password.",
             code="AT-521",
         )
     return read.set(drivername="postgresql+psycopg", query={**_TIMEOUTS, **read.query})
@@ -81,13 +79,13 @@ def usable(engine: Engine) -> Iterator[None]:
     except exc.DBAPIError as error:
         engine.dispose()
         raise ServiceNotStarted(
-            f"The database {display_name(engine)} cannot be used ({reason(error)}): check that it exists, and that the"
+            f"The database {database_name(engine)} cannot be used ({reason(error)}): check that it exists, and that the"
             " service may create tables in it.",
             code="AT-523",
         ) from error
 
 
-def display_name(engine: Engine) -> str:
+def database_name(engine: Engine) -> str:
     """The URL of the database for a message, without the password and the options, which may contain it."""
     return engine.url.set(query={}).render_as_string(hide_password=True)
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from airflow_training.exceptions import coded
-from airflow_training.service.database.engine import display_name, usable
+from airflow_training.service.database.engine import database_name, usable
 from airflow_training.service.errors import ServiceNotStarted
 
 _KEY = int.from_bytes(b"training", "big")
@@ -56,7 +56,7 @@ class DatabaseLock:
             while not self._acquire():
                 if time.monotonic() > deadline:
                     raise ServiceNotStarted(
-                        f"The database {display_name(self._engine)} is in use by another training service: stop that"
+                        f"The database {database_name(self._engine)} is in use by another training service: stop that"
                         " one, or choose another database.",
                         code="AT-525",
                     )
@@ -74,7 +74,7 @@ class DatabaseLock:
             self._engine.dispose()
             raise DisconnectionError(
                 coded(
-                    f"The database {display_name(self._engine)} was taken by another training service while it was"
+                    f"The database {database_name(self._engine)} was taken by another training service while it was"
                     " unreachable: stop one of the two.",
                     code="AT-527",
                 )

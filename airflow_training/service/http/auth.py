@@ -86,10 +86,10 @@ def _client(
             error="invalid_token",
         )
     request.state.client_id = client.client_id
-    if missing := set(required.scopes) - (claims.scope & client.scope):
+    if missing := sorted(set(required.scopes) - (claims.scope & client.scope)):
         _refuse(
             403,
-            f"The access token does not allow this: it lacks the scope {missing.pop()}.",
+            f"The access token does not allow this: it lacks the scope {missing[0]}.",
             code="AT-603",
             error="insufficient_scope",
             scope=required.scope_str,

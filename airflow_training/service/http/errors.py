@@ -97,13 +97,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-        what = f"{request.method} {request.url.path}"
+        method, path = request.method, request.url.path
         if error.status_code == 404:
-            message = coded(f"There is nothing at {request.url.path}: the job API begins with /api/v2/.", code="AT-641")
+            message = coded(f"There is nothing at {path}: the job API begins with /api/v2/.", code="AT-641")
         elif error.status_code == 405:
-            message = coded(f"{what} is not possible; the header Allow lists the methods that are.", code="AT-642")
+            message = coded(
+                f"{method} {path} is not possible; the header Allow lists the methods that are.", code="AT-642"
+            )
         else:
-            message = coded(f"{what} failed: {error.detail}.", code="AT-643")
+            message = coded(f"{method} {path} failed: {error.detail}.", code="AT-643")
         headers = {
             **(error.headers or {}),
             **({"Allow": _allowed_methods(request)} if error.status_code == 405 else {}),
@@ -112,8 +114,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-        listed = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
-        return error_response(422, coded(f"The request is not valid: {listed}.", code="AT-633"))
+        errors = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
+        return error_response(422, coded(f"The request is not valid: {errors}.", code="AT-633"))
 
     def _database_unavailable(request: Request, error: Exception) -> JSONResponse:
         what = f"{request.method} {request.url.path}"

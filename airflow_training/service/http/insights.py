@@ -125,7 +125,9 @@ async def model(job_id: JobId, client: Reader, service: ServiceDep) -> ModelSumm
     state = service.data.job_state(*key)
     found = await run_in_threadpool(_find_model, state)
     if found is None:
-        raise ApiError(404, f"The job {job_id} has left no SavedModel: none of its files is {MARKER}.", code="AT-615")
+        raise ApiError(
+            404, f"The job {job_id} has left no SavedModel: none of its files is saved_model.pb.", code="AT-615"
+        )
     summary, marker = found
     reason = _why_unreadable(marker)
     if not reason and not await _is_read(service, key, state, marker):

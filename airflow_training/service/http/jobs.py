@@ -177,10 +177,12 @@ def read_description(body: bytes) -> JobDescription:
     try:
         description = JobDescription.from_wire(read_document(body))
     except ValidationError as error:
-        listed = "; ".join(validation_errors(error))
-        raise InvalidDescription(f"The job description is not valid: {listed}.", status=422, code="AT-621") from None
+        errors = "; ".join(validation_errors(error))
+        raise InvalidDescription(f"The job description is not valid: {errors}.", status=422, code="AT-621") from None
     except ValueError as error:
-        raise InvalidDescription(f"The job description {error}.", status=400, code="AT-622") from None
+        raise InvalidDescription(
+            f"The job description is neither YAML nor JSON: {error}.", status=400, code="AT-622"
+        ) from None
     if "\0" in description.execution.command:
         raise InvalidDescription(
             "The job description has a NUL character in execution.command.", status=422, code="AT-623"

@@ -110,11 +110,11 @@ def _read(body: bytes) -> WatchRequest:
     try:
         return WatchRequest.model_validate_json(body)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        listed = [f"{_location(each['loc'])}: {each['msg']}" for each in errors[:_MAX_ERRORS]]
-        if len(errors) > _MAX_ERRORS:
-            listed.append(f"and {len(errors) - _MAX_ERRORS} more")
-        raise ApiError(422, f"The request is not valid: {'; '.join(listed)}.", code="AT-633") from None
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = [f"{_location(each['loc'])}: {each['msg']}" for each in details[:_MAX_ERRORS]]
+        if len(details) > _MAX_ERRORS:
+            errors.append(f"and {len(details) - _MAX_ERRORS} more")
+        raise ApiError(422, f"The request is not valid: {'; '.join(errors)}.", code="AT-633") from None
 
 
 def _location(parts: tuple[int | str, ...]) -> str:

@@ -64,10 +64,8 @@ class Daemon:
         if self._ends < self._MAX_ENDS:
             return ""
         lines = self._log_file.read_text(errors="replace").split("\n")
-        return coded(
-            f"{self._name} cannot be started: {next(filter(None, reversed(lines)), 'it gives no reason')}",
-            code="AT-303",
-        )
+        reason = next(filter(None, reversed(lines)), "it gives no reason")
+        return coded(f"{self._name} cannot be started: {reason}", code="AT-303")
 
     def start(self) -> None:
         """Start the program."""

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, func, inspect, select
 
-from airflow_training.service.database.engine import display_name
+from airflow_training.service.database.engine import database_name
 from airflow_training.service.errors import ServiceNotStarted
 
 # The schema before versions were recorded.
@@ -52,8 +52,8 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         except CommandError as error:
             there = MigrationContext.configure(connection).get_current_revision()
             raise ServiceNotStarted(
-                f"The database {display_name(engine)} was created by a newer version of airflow-training (its schema is"
-                f" {there}, ours {newest}): install that version, or choose another data folder or database.",
+                f"The database {database_name(engine)} was created by a newer version of airflow-training (its schema"
+                f" is {there}, ours {newest}): install that version, or choose another data folder or database.",
                 code="AT-526",
             ) from error
 
