@@ -7,8 +7,8 @@ import pytest
 
 from airflow_training.api.description import Execution
 from airflow_training.service.errors import InvalidDescription
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.scheduling.capacity import detect
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.resources import ResourceAmounts, requested_resources
 
 CAPACITY = ResourceAmounts(cpus=4, memory=8000, gpus=1)

@@ -15,9 +15,9 @@ from airflow_training.api.status import JobState
 from airflow_training.service.database.models import now, open_database
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
-from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.scheduling import job_table
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.scheduling.scheduler import Scheduler

@@ -11,8 +11,8 @@ import pytest
 from airflow_training.api.description import JobDescription
 from airflow_training.api.status import JobState
 from airflow_training.service.database.models import now, open_database
-from airflow_training.service.runners.runner import JobKey, Progress
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey, Progress
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.scheduling.status_cache import StatusCache

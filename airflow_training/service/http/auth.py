@@ -20,11 +20,10 @@ from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
-from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.resources import ResourceAmounts
-from airflow_training.service.scheduling.scheduler import Scheduler
+from airflow_training.service.scheduling.scheduler import Runner, Scheduler
 from airflow_training.service.scheduling.status_cache import StatusCache
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage.endpoint import StorageEndpoint

@@ -29,9 +29,9 @@ from airflow_training.service.insights.downsampling import downsample_usage
 from airflow_training.service.insights.readers import TENSORBOARD_INSTALLED
 from airflow_training.service.insights.signatures import MAX_MODEL_BYTES, cached_signatures
 from airflow_training.service.runners.run_folder import Spec, UnreadableRecord
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor.log_curves import CURVES_FILE
 from airflow_training.service.runners.supervisor.usage import read_usage
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.storage.job_files import JobFile, files_of
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=COMMON_ERRORS)

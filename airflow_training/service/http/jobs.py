@@ -19,8 +19,8 @@ from airflow_training.api.status import JobList, JobStatus
 from airflow_training.service.errors import ApiError, InvalidDescription
 from airflow_training.service.http.auth import Body, Reader, ServiceDep, ServiceParts, Writer
 from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor.job_log import RECORDS_FILE, TEXT_FILE
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.resources import ResourceAmounts, requested_resources
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=COMMON_ERRORS)

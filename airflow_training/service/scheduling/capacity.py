@@ -13,7 +13,7 @@ import psutil
 
 from airflow_training.service.errors import RayRefused, RayUnavailable
 from airflow_training.service.runners.ray.api import Node, RayApi
-from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.settings import RaySettings
 

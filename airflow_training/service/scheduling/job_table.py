@@ -22,9 +22,9 @@ from airflow_training.api.status import JobState, JobStatus
 from airflow_training.exceptions import coded
 from airflow_training.service.database.models import Job, now
 from airflow_training.service.errors import ApiError
-from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.changes import Changes
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.scheduling.queue import QueuedJob, why_waiting
 from airflow_training.service.scheduling.resources import ResourceAmounts
 

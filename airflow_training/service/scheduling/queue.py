@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
