@@ -9,15 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from airflow_training.api.insights import (
-    MAX_POINTS,
-    JobMetrics,
-    JobResources,
-    JobUsage,
-    ModelFile,
-    ModelSummary,
-    UsageSample,
-)
+from airflow_training.api.insights import MAX_POINTS, JobMetrics, JobUsage, ModelFile, ModelSummary, UsageSample
+from airflow_training.api.resources import Resources
 from airflow_training.api.saved_model import MARKER, find_saved_model
 from airflow_training.service.errors import ApiError, StorageUnavailable
 from airflow_training.service.http.auth import Reader, ServiceDep, ServiceParts
@@ -96,13 +89,13 @@ def usage(
     state = service.data.job_state(*key)
     samples = [UsageSample(**sample._asdict()) for sample in read_usage(state)]
     return JobUsage(
-        requested=JobResources(**requested._asdict()),
-        allocated=_allocated(state) or JobResources(**service.capacity.allocation(requested)._asdict()),
+        requested=requested,
+        allocated=_allocated(state) or service.capacity.allocation(requested),
         samples=downsample_usage(samples, points),
     )
 
 
-def _allocated(state: Path) -> JobResources | None:
+def _allocated(state: Path) -> Resources | None:
     """The allocation at the start of the job: the machine may have had other resources then."""
     try:
         spec = Spec.find(state)
@@ -110,7 +103,7 @@ def _allocated(state: Path) -> JobResources | None:
         return None
     if not spec:
         return None
-    return JobResources(cpus=spec.limits.cpus, memory=spec.limits.memory, gpus=len(spec.gpus))
+    return Resources(spec.limits.cpus, spec.limits.memory, len(spec.gpus))
 
 
 @router.get("/{job_id}/model", operation_id="get_model", responses=error_responses(404, 422))

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState
-from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
 class JobKey(NamedTuple):
@@ -32,8 +32,8 @@ class Order:
 
     key: JobKey
     description: JobDescription
-    requested: ResourceAmounts
-    allocated: ResourceAmounts
+    requested: Resources
+    allocated: Resources
     gpus: tuple[str, ...] = ()
 
 
