@@ -25,12 +25,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from airflow_training.api.durations import check_duration
-from airflow_training.api.parameters import (
-    EnvironmentVariable,
-    TrainingParameters,
-    script_file,
-)
+from airflow_training.api.parameters import EnvironmentVariable, TrainingParameters, script_file
 from airflow_training.api.requirements import REQUIREMENTS_FILE
+from airflow_training.api.resources import RequestedResources
 
 LONGEST_COMMAND = 100_000
 """Bytes of a command: Linux limits one argument of a program to 128 KiB."""
@@ -53,20 +50,6 @@ class Variable(EnvironmentVariable):
     model_config = ConfigDict(extra="ignore")
 
 
-class Resources(_Wire):
-    """Requested resources.
-
-    Attributes:
-        cpus: CPUs.
-        gpus: GPUs.
-        memory: MB; without it the job gets memory in proportion to its CPUs.
-    """
-
-    cpus: int = Field(1, ge=1, le=100_000)
-    gpus: int = Field(0, ge=0, le=10_000)
-    memory: int | None = Field(None, ge=1, le=1_000_000_000, description="MB")
-
-
 class Execution(_Wire):
     """How the job is run.
 
@@ -83,7 +66,7 @@ class Execution(_Wire):
     image: str | None = Field(None, max_length=512)
     command: Annotated[str, AfterValidator(_check_length)] = Field(min_length=1, max_length=LONGEST_COMMAND)
     completion_time: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=1, le=1_000_000_000)]
-    resources: Resources | None = None
+    resources: RequestedResources | None = None
     resource_plan_id: str | None = Field(None, max_length=64)
     retries: int = Field(0, ge=0, le=100)
     python_major_version: Literal[2, 3] | None = None
@@ -198,7 +181,7 @@ _MAX_PARTS = 50_000
 
 _FIELDS = frozenset(
     name
-    for model in (JobDescription, Execution, Resources, Variable)
+    for model in (JobDescription, Execution, RequestedResources, Variable)
     for field, info in model.model_fields.items()
     for name in (field, info.alias)
 )

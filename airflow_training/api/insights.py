@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from airflow_training.api.resources import Resources
+
 Unit = Literal["epoch", "step", "value"]
 
 MAX_POINTS = 10_000
@@ -69,20 +71,6 @@ class JobMetrics(BaseModel):
     curves: list[Curve]
 
 
-class JobResources(BaseModel):
-    """Resources requested for a job, or allocated to it.
-
-    Attributes:
-        cpus: CPUs.
-        memory: MB.
-        gpus: GPUs.
-    """
-
-    cpus: int
-    memory: int
-    gpus: int
-
-
 class UsageSample(BaseModel):
     """The usage of a job at a moment, or on average since the previous sample.
 
@@ -127,8 +115,8 @@ class JobUsage(BaseModel):
         }
     )
 
-    requested: JobResources
-    allocated: JobResources
+    requested: Resources
+    allocated: Resources
     samples: list[UsageSample]
 
 

@@ -32,6 +32,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from airflow_training.api.requirements import REQUIREMENTS_FILE, check_requirements, missing_files
+from airflow_training.api.resources import RequestedResources
 from airflow_training.exceptions import InvalidParameters
 
 INLINE_SCRIPT_FILE = "train.py"
@@ -163,12 +164,12 @@ class EnvironmentVariable(_Schema):
         return f"--{self.name.lower()}"
 
 
-class Resources(_Schema):
-    """Requested resources."""
+class _StrictResources(RequestedResources):
+    """Requested resources; unknown names and booleans are errors."""
 
-    cpus: WholeNumber = Field(1, ge=1, description="a whole number, 1 or more")
-    gpus: WholeNumber = Field(0, ge=0, description="a whole number, 0 or more")
-    memory: WholeNumber | None = Field(None, ge=1, description="a whole number of MB, 1 or more")
+    model_config = ConfigDict(extra="forbid")
+
+    _reject_booleans = field_validator("*", mode="before")(_not_a_boolean)
 
 
 class TrainingParameters(_Schema):
@@ -208,8 +209,8 @@ class TrainingParameters(_Schema):
     completion_time: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[WholeNumber, Field(ge=1)] = Field(
         description="a time such as '20h', or a number of seconds"
     )
-    resources: Annotated[Resources, BeforeValidator(_from_text)] = Field(
-        Resources(), description="a mapping such as {'cpus': 1, 'gpus': 0, 'memory': 2048}"
+    resources: Annotated[_StrictResources, BeforeValidator(_from_text)] = Field(
+        _StrictResources(), description="a mapping such as {'cpus': 1, 'gpus': 0, 'memory': 2048}"
     )
     requirements: Annotated[str, BeforeValidator(_requirement_lines), AfterValidator(check_requirements)] = Field(
         "", description="requirements as pip reads them: a string or a list"
@@ -272,7 +273,7 @@ class TrainingParameters(_Schema):
             given = {name: value for name, value in values.items() if value is not None}
             return cls.model_validate(given, context={"limited": limited})
         except ValidationError as error:
-            raise InvalidParameters(_sentences(cls, error.errors(include_url=False, include_context=False))) from error
+            raise InvalidParameters(_sentences(cls, error.errors(include_url=False))) from error
 
 
 def overridden(parameters: Mapping[str, Any], config: Mapping[str, Any] | str | None) -> dict[str, Any]:
@@ -312,6 +313,8 @@ def _sentences(model: type[BaseModel], errors: list[ErrorDetails]) -> list[str]:
             sentence = f"{place} is unknown"
         elif kind == "value_error":
             sentence = f"{place} {error['msg'].removeprefix('Value error, ')}"
+        elif kind == "less_than_equal":
+            sentence = f"{place} must be {error['ctx']['le']:,} or less, not {_shortened(error['input'])}"
         else:
             sentence = f"{place} must be {field.description}, not {_shortened(error['input'])}"
         sentences.setdefault(place, sentence)

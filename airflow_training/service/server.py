@@ -30,11 +30,10 @@ from airflow_training.service.runners.container.runner import ContainerRunner
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.process.runner import ProcessRunner
 from airflow_training.service.runners.ray.runner import RayRunner
-from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduling.capacity import MEGABYTE, RayCapacity, detect
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.maintenance import PeriodicMaintenance, prune
-from airflow_training.service.scheduling.scheduler import Scheduler
+from airflow_training.service.scheduling.scheduler import Runner, Scheduler
 from airflow_training.service.scheduling.status_cache import StatusCache
 from airflow_training.service.settings import DataFolder, RaySettings, ServiceSettings, Tls
 from airflow_training.service.storage.bucket import Buckets, open_buckets, save_store

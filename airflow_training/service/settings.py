@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from airflow_training.api.resources import Resources
 from airflow_training.api.storage import BUCKET
 from airflow_training.service.errors import ServiceNotStarted
-from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.storage.s3 import S3Settings
 
 
@@ -66,7 +66,7 @@ class ServiceSettings:
     runner: Literal["process", "container", "ray"]
     ray: RaySettings | None
     s3: S3Settings | None
-    plans: Mapping[str, ResourceAmounts]
+    plans: Mapping[str, Resources]
     job_disk: int | None
     job_log: int
     free_disk: int

@@ -59,6 +59,7 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"resources": {"cpu": 1}}, "resources.cpu is unknown"),
         ({"resources": {"memory": True}}, "resources.memory must be a whole number, not True"),
         ({"resources": {"cpus": 0}}, "resources.cpus must be a whole number, 1 or more, not 0"),
+        ({"resources": {"cpus": 10**6}}, "resources.cpus must be 100,000 or less, not 1000000"),
         ({"resources": "{"}, "resources is neither JSON (Expecting property name"),
         ({"env": "A=1"}, "env is neither JSON (Expecting value at character 0) nor a Python value"),
         ({"env": {"A B": 1}}, "env[0].name must be letters, digits and '_', 256 at most, not 'A B'"),

@@ -19,7 +19,7 @@ from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.insights import readers
 from airflow_training.service.insights.readers import ReaderPrograms
 from airflow_training.service.insights.signatures import SignatureRecord, UnreadableModel, read_signatures
-from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.storage.job_files import JobFile
 from tests.service.event_files import graph, saved_model
 from tests.service.support import Tenant

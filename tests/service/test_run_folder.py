@@ -25,8 +25,8 @@ from airflow_training.service.runners.run_folder import (
     boot_id,
     try_lock,
 )
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor import supervisor
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage.bucket import open_buckets
 

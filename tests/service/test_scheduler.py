@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,22 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState
 from airflow_training.service.database.models import now, open_database
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
-from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.scheduling import job_table
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.scheduling.job_table import JobTable
-from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.scheduling.scheduler import Scheduler
 from airflow_training.service.settings import DataFolder
 from tests.service.support import on_both
 
 pytestmark = on_both
 
-TOTAL = ResourceAmounts(cpus=4, memory=1000, gpus=2)
+TOTAL = Resources(cpus=4, memory=1000, gpus=2)
 
 
 class FakeRunner:
@@ -65,7 +66,7 @@ class Play:
         self.runner = FakeRunner()
         self.start_service()
 
-    def start_service(self, total: ResourceAmounts = TOTAL, free_disk: int = 0) -> None:
+    def start_service(self, total: Resources = TOTAL, free_disk: int = 0) -> None:
         capacity = Capacity(total, [f"{index}" for index in range(total.gpus)])
         self.jobs = JobTable(self.sessions, capacity)
         metrics = ServiceMetrics(self.jobs)
@@ -74,7 +75,7 @@ class Play:
     def submit(self, job_id: str, cpus: int = 1, memory: int = 1, gpus: int = 0) -> JobKey:
         description = JobDescription.from_wire({"name": "a", "execution": {"command": "true", "completionTime": 1}})
         key = JobKey("tenant", job_id)
-        self.jobs.submit(key, description, ResourceAmounts(cpus, memory, gpus))
+        self.jobs.submit(key, description, Resources(cpus, memory, gpus))
         return key
 
     def message(self, key: JobKey) -> str:
@@ -160,7 +161,7 @@ def test_jobs_start_while_there_is_memory_for_them(play: Play) -> None:
 
 def test_a_job_for_a_larger_machine_waits_for_it_and_does_not_hold_up_others(play: Play) -> None:
     key = play.submit("gpu", gpus=2)
-    play.start_service(TOTAL._replace(gpus=1))
+    play.start_service(replace(TOTAL, gpus=1))
     play.submit("small")
     assert play.run_passes() == {"small"}
     assert play.message(key) == "requests 2 GPUs, but this machine has 1: waiting for a service with more"

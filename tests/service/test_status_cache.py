@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState
 from airflow_training.service.database.models import now, open_database
-from airflow_training.service.runners.runner import JobKey, Progress
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey, Progress
 from airflow_training.service.scheduling.job_table import JobTable
-from airflow_training.service.scheduling.resources import ResourceAmounts
 from airflow_training.service.scheduling.status_cache import StatusCache
 from tests.patience import wait_for
 from tests.service.support import close
 
 JOB = {"job": {"name": "job", "execution": {"command": "true", "completionTime": "1h"}}}
 KEY = JobKey("tenant", "job")
-REQUESTED = ResourceAmounts(1, 1, 0)
+REQUESTED = Resources(1, 1, 0)
 
 
 class Table(JobTable):
@@ -40,7 +40,7 @@ class Table(JobTable):
 
 @pytest.fixture
 def capacity() -> Capacity:
-    return Capacity(ResourceAmounts(1, 1024, 0), ())
+    return Capacity(Resources(1, 1024, 0), ())
 
 
 @pytest.fixture

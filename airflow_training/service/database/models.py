@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from sqlalchemy import URL, DateTime, Dialect, Enum, Index, String, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState
 from airflow_training.service.database.engine import make_engine, usable
 from airflow_training.service.database.migrations import upgrade
-from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
 def now() -> datetime:
@@ -89,9 +89,9 @@ class Job(Table):
     message: Mapped[str] = mapped_column(Text, default="")
 
     @property
-    def requested(self) -> ResourceAmounts:
+    def requested(self) -> Resources:
         """Its requested resources."""
-        return ResourceAmounts(self.cpus, self.memory, self.gpus)
+        return Resources(self.cpus, self.memory, self.gpus)
 
     __table_args__ = (
         Index("jobs_by_state", "state", "claimed", "submitted", "tenant"),

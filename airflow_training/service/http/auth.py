@@ -14,17 +14,16 @@ from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import OAuth2, SecurityScopes
 from starlette.requests import ClientDisconnect
 
+from airflow_training.api.resources import Resources
 from airflow_training.service.accounts.clients import READ, SCOPES, WRITE, Clients, RegisteredClient
 from airflow_training.service.accounts.tokens import Tokens
 from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
-from airflow_training.service.runners.runner import Runner
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
-from airflow_training.service.scheduling.resources import ResourceAmounts
-from airflow_training.service.scheduling.scheduler import Scheduler
+from airflow_training.service.scheduling.scheduler import Runner, Scheduler
 from airflow_training.service.scheduling.status_cache import StatusCache
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage.endpoint import StorageEndpoint
@@ -42,7 +41,7 @@ class ServiceParts:
     clients: Clients
     tokens: Tokens
     capacity: Capacity
-    plans: Mapping[str, ResourceAmounts]
+    plans: Mapping[str, Resources]
     jobs: JobTable
     statuses: StatusCache
     runner: Runner

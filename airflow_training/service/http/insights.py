@@ -9,15 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from airflow_training.api.insights import (
-    MAX_POINTS,
-    JobMetrics,
-    JobResources,
-    JobUsage,
-    ModelFile,
-    ModelSummary,
-    UsageSample,
-)
+from airflow_training.api.insights import MAX_POINTS, JobMetrics, JobUsage, ModelFile, ModelSummary, UsageSample
+from airflow_training.api.resources import Resources
 from airflow_training.api.saved_model import MARKER, find_saved_model
 from airflow_training.service.errors import ApiError, StorageUnavailable
 from airflow_training.service.http.auth import Reader, ServiceDep, ServiceParts
@@ -29,9 +22,9 @@ from airflow_training.service.insights.downsampling import downsample_usage
 from airflow_training.service.insights.readers import TENSORBOARD_INSTALLED
 from airflow_training.service.insights.signatures import MAX_MODEL_BYTES, cached_signatures
 from airflow_training.service.runners.run_folder import Spec, UnreadableRecord
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor.log_curves import CURVES_FILE
 from airflow_training.service.runners.supervisor.usage import read_usage
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.storage.job_files import JobFile, files_of
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=COMMON_ERRORS)
@@ -96,13 +89,13 @@ def usage(
     state = service.data.job_state(*key)
     samples = [UsageSample(**sample._asdict()) for sample in read_usage(state)]
     return JobUsage(
-        requested=JobResources(**requested._asdict()),
-        allocated=_allocated(state) or JobResources(**service.capacity.allocation(requested)._asdict()),
+        requested=requested,
+        allocated=_allocated(state) or service.capacity.allocation(requested),
         samples=downsample_usage(samples, points),
     )
 
 
-def _allocated(state: Path) -> JobResources | None:
+def _allocated(state: Path) -> Resources | None:
     """The allocation at the start of the job: the machine may have had other resources then."""
     try:
         spec = Spec.find(state)
@@ -110,7 +103,7 @@ def _allocated(state: Path) -> JobResources | None:
         return None
     if not spec:
         return None
-    return JobResources(cpus=spec.limits.cpus, memory=spec.limits.memory, gpus=len(spec.gpus))
+    return Resources(spec.limits.cpus, spec.limits.memory, len(spec.gpus))
 
 
 @router.get("/{job_id}/model", operation_id="get_model", responses=error_responses(404, 422))

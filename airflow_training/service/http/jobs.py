@@ -15,13 +15,14 @@ from pydantic import BaseModel, ValidationError
 from airflow_training.api.description import JobDescription, read_document, validation_errors
 from airflow_training.api.log import NDJSON
 from airflow_training.api.naming import JOB_ID
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobList, JobStatus
 from airflow_training.service.errors import ApiError, InvalidDescription
 from airflow_training.service.http.auth import Body, Reader, ServiceDep, ServiceParts, Writer
 from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor.job_log import RECORDS_FILE, TEXT_FILE
-from airflow_training.service.scheduling.resources import ResourceAmounts, requested_resources
+from airflow_training.service.scheduling.job import JobKey
+from airflow_training.service.scheduling.resources import requested_resources
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=COMMON_ERRORS)
 
@@ -197,7 +198,7 @@ def read_description(body: bytes) -> JobDescription:
     return description
 
 
-def _runnable(description: JobDescription, service: ServiceParts) -> ResourceAmounts:
+def _runnable(description: JobDescription, service: ServiceParts) -> Resources:
     """The requested resources of a job.
 
     Raises:

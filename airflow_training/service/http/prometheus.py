@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from airflow_training.api.status import JobState, JobStatus
-from airflow_training.service.runners.runner import Progress
+from airflow_training.service.scheduling.job import Progress
 from airflow_training.service.scheduling.job_table import JobTable
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -19,8 +19,8 @@ from airflow_training.api.watch import WatchCursor, WatchRequest, write_event, w
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.auth import Body, Reader, ServiceDep, recheck_access
 from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.runners.supervisor.job_log import RECORDS_FILE
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.status_cache import CachedStatus, StatusCache
 
 router = APIRouter(prefix="/watch", tags=["jobs"], responses=COMMON_ERRORS)

@@ -40,9 +40,9 @@ from airflow_training.service.runners.run_folder import (
     try_lock,
     waiting,
 )
-from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.runners.supervisor import supervisor
 from airflow_training.service.runners.supervisor.environment import clean_environment
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.settings import DataFolder
 from airflow_training.service.storage.bucket import Buckets
 

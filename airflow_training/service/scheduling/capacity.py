@@ -7,14 +7,15 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import psutil
 
+from airflow_training.api.resources import Resources
 from airflow_training.service.errors import RayRefused, RayUnavailable
 from airflow_training.service.runners.ray.api import Node, RayApi
-from airflow_training.service.runners.runner import JobKey
-from airflow_training.service.scheduling.resources import ResourceAmounts
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.settings import RaySettings
 
 _logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _FOR_JOBS = 0.9
 _LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 # Until the cluster is seen: jobs without `memory` get that of the basic plan, and gpus may come.
-_UNKNOWN_CLUSTER = ResourceAmounts(1, 4096, 2**31 - 1)
+_UNKNOWN_CLUSTER = Resources(1, 4096, 2**31 - 1)
 
 
 class Capacity:
@@ -43,12 +44,12 @@ class Capacity:
 
     unavailable = ""
 
-    def __init__(self, total: ResourceAmounts, gpus: Sequence[str]) -> None:
+    def __init__(self, total: Resources, gpus: Sequence[str]) -> None:
         self.total = total
         self.revision = 0
         self._blocked = ""
         self._gpus = tuple(gpus)
-        self._allocations: dict[JobKey, tuple[ResourceAmounts, tuple[str, ...]]] = {}
+        self._allocations: dict[JobKey, tuple[Resources, tuple[str, ...]]] = {}
 
     @property
     def blocked(self) -> str:
@@ -62,20 +63,18 @@ class Capacity:
             self.revision += 1
 
     @property
-    def free(self) -> ResourceAmounts:
+    def free(self) -> Resources:
         """The resources that are not allocated; negative if the service was restarted on a smaller machine."""
         free = self.total
         for resources, _ in list(self._allocations.values()):
             free = free.minus(resources)
         return free
 
-    def allocation(self, requested: ResourceAmounts) -> ResourceAmounts:
+    def allocation(self, requested: Resources) -> Resources:
         """The resources that a request gets: cpus and memory are limited to the total."""
-        return ResourceAmounts(
-            min(requested.cpus, self.total.cpus), min(requested.memory, self.total.memory), requested.gpus
-        )
+        return Resources(min(requested.cpus, self.total.cpus), min(requested.memory, self.total.memory), requested.gpus)
 
-    def allocate(self, key: JobKey, resources: ResourceAmounts, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
+    def allocate(self, key: JobKey, resources: Resources, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
         """Allocate resources to a job; returns the ids of its GPUs.
 
         Args:
@@ -110,7 +109,7 @@ class RayCapacity(Capacity):
         super().__init__(_UNKNOWN_CLUSTER, ())
         self._ray = ray
         self._configured = (cpus, memory, gpus)
-        self._nodes: tuple[ResourceAmounts, ...] = ()
+        self._nodes: tuple[Resources, ...] = ()
         self.unavailable = f"waiting for Ray at {ray.address}, which has not been queried yet"
 
     def refresh(self) -> None:
@@ -124,22 +123,20 @@ class RayCapacity(Capacity):
             self.unavailable = unavailable
             return
         # A node without cpus, often the head node, runs none of our jobs.
-        self._nodes = tuple(
-            ResourceAmounts(node.cpus, node.memory // MEGABYTE, node.gpus) for node in nodes if node.cpus
-        )
-        sums = (sum(column) for column in zip(*self._nodes, strict=True)) if self._nodes else (1, 1, 0)
-        self.total = ResourceAmounts(*(own or found for own, found in zip(self._configured, sums, strict=True)))
+        self._nodes = tuple(Resources(node.cpus, node.memory // MEGABYTE, node.gpus) for node in nodes if node.cpus)
+        sums = (sum(column) for column in zip(*map(astuple, self._nodes), strict=True)) if self._nodes else (1, 1, 0)
+        self.total = Resources(*(own or found for own, found in zip(self._configured, sums, strict=True)))
         usable = self._nodes or any(self._configured)
         self.unavailable = "" if usable else f"waiting for Ray at {self._ray.address}, which has no CPUs"
         self.revision += 1
 
-    def allocation(self, requested: ResourceAmounts) -> ResourceAmounts:
+    def allocation(self, requested: Resources) -> Resources:
         """The resources that a request gets: cpus and memory are limited to those of one node."""
         nodes = [node for node in self._nodes if node.gpus >= requested.gpus] or self._nodes
         cpus, memory, _ = self._configured
         return max(
             (
-                ResourceAmounts(
+                Resources(
                     min(requested.cpus, cpus or node.cpus), min(requested.memory, memory or node.memory), requested.gpus
                 )
                 for node in nodes
@@ -147,7 +144,7 @@ class RayCapacity(Capacity):
             default=requested,
         )
 
-    def allocate(self, key: JobKey, resources: ResourceAmounts, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
+    def allocate(self, key: JobKey, resources: Resources, gpus: Sequence[str] | None = None) -> tuple[str, ...]:
         """Allocate resources to a job. Ray chooses its GPUs; here they are only counted."""
         return super().allocate(key, resources, gpus or [str(index) for index in range(resources.gpus)])
 
@@ -167,7 +164,7 @@ def detect(cpus: int | None = None, memory: int | None = None, gpus: int | None 
     ids = _gpu_ids()
     if gpus is not None:
         ids = ids[:gpus] if gpus <= len(ids) else tuple(str(index) for index in range(gpus))
-    total = ResourceAmounts(
+    total = Resources(
         cpus or len(psutil.Process().cpu_affinity() or ()) or os.cpu_count() or 1,
         memory or int(_memory() * _FOR_JOBS) // MEGABYTE,
         len(ids),

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
-from airflow_training.service.runners.runner import JobKey
+from airflow_training.service.scheduling.job import JobKey
 
 
 class Changes:

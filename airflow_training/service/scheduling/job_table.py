@@ -10,6 +10,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -18,15 +19,15 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, defer, sessionmaker
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState, JobStatus
 from airflow_training.exceptions import coded
 from airflow_training.service.database.models import Job, now
 from airflow_training.service.errors import ApiError
-from airflow_training.service.runners.runner import JobKey, Order, Progress
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.changes import Changes
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.scheduling.queue import QueuedJob, why_waiting
-from airflow_training.service.scheduling.resources import ResourceAmounts
 
 MAX_QUEUE = 10_000
 """The number of jobs of one tenant that may wait at a time."""
@@ -56,14 +57,14 @@ class JobTable:
 
     # For clients
 
-    def submit(self, key: JobKey, description: JobDescription, requested: ResourceAmounts) -> tuple[JobStatus, bool]:
+    def submit(self, key: JobKey, description: JobDescription, requested: Resources) -> tuple[JobStatus, bool]:
         """Add a job; returns its status and whether it is new.
 
         Raises:
             ApiError: The id is taken by a job with another description, or too many jobs of the tenant wait.
         """
         document = json.dumps(description.to_wire(), sort_keys=True)
-        job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document, **requested._asdict())
+        job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document, **asdict(requested))
         try:
             with self._changing(key) as session:
                 mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
@@ -97,7 +98,7 @@ class JobTable:
             ahead = select(func.count()).select_from(Job).where(*self._queued, Job.submitted < job.submitted)
             return self._status(job, session.scalar(ahead) or 0 if _waits(job) else 0)
 
-    def requested(self, key: JobKey) -> ResourceAmounts:
+    def requested(self, key: JobKey) -> Resources:
         """The resources that a job requests; raises what `status` does."""
         with self._sessions() as session:
             return _found(session, key).requested
@@ -162,7 +163,7 @@ class JobTable:
         with self._sessions() as session:
             rows = session.execute(statement).all()
         for tenant, job_id, *resources in rows:
-            yield QueuedJob(JobKey(tenant, job_id), ResourceAmounts(*resources))
+            yield QueuedJob(JobKey(tenant, job_id), Resources(*resources))
 
     def claimed(self) -> list[Order]:
         """The jobs that the runner has."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from airflow_training.service.runners.runner import JobKey
+from airflow_training.api.resources import Resources
 from airflow_training.service.scheduling.capacity import Capacity
-from airflow_training.service.scheduling.resources import ResourceAmounts
+from airflow_training.service.scheduling.job import JobKey
 
 
 class QueuedJob(NamedTuple):
@@ -19,7 +19,7 @@ class QueuedJob(NamedTuple):
     """
 
     key: JobKey
-    requested: ResourceAmounts
+    requested: Resources
 
 
 def next_job(queue: Iterable[QueuedJob], capacity: Capacity) -> QueuedJob | None:
@@ -47,7 +47,7 @@ def next_job(queue: Iterable[QueuedJob], capacity: Capacity) -> QueuedJob | None
     return None
 
 
-def why_waiting(requested: ResourceAmounts, ahead: int, capacity: Capacity) -> str:
+def why_waiting(requested: Resources, ahead: int, capacity: Capacity) -> str:
     """The message of a job that waits.
 
     Args:

@@ -1,55 +1,25 @@
-"""The resources of a job: cpus, memory and gpus, by its description or by a resource plan."""
+"""The resources that a job requests: by its description, by a resource plan, or by default."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from airflow_training.api.description import Execution, Resources
+from airflow_training.api.description import Execution
+from airflow_training.api.resources import RequestedResources, Resources
 from airflow_training.service.errors import InvalidDescription, ServiceNotStarted
-
-
-class ResourceAmounts(NamedTuple):
-    """Amounts of each resource.
-
-    >>> str(ResourceAmounts(2, 4096, 1))
-    '2 CPUs, 4096 MB of memory and 1 GPU'
-
-    Attributes:
-        cpus: CPUs.
-        memory: MB.
-        gpus: GPUs.
-    """
-
-    cpus: int
-    memory: int
-    gpus: int = 0
-
-    def minus(self, other: ResourceAmounts) -> ResourceAmounts:
-        """The difference; negative if `other` is more."""
-        return ResourceAmounts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
-
-    def fits_in(self, free: ResourceAmounts) -> bool:
-        """Whether enough is free of every resource that is needed; the others may be negative."""
-        return all(needed <= left or not needed for needed, left in zip(self, free, strict=True))
-
-    def __str__(self) -> str:
-        gpus = f" and {_count(self.gpus, 'GPU')}" if self.gpus else ""
-        return f"{_count(self.cpus, 'CPU')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
-
 
 # The maximum of an integer column.
 _MOST = 2**31 - 1
 
 
-def parse_plan(text: str) -> tuple[str, ResourceAmounts]:
+def parse_plan(text: str) -> tuple[str, Resources]:
     """Parse the definition of a resource plan.
 
     Raises:
         ServiceNotStarted: The text is not valid.
 
     >>> parse_plan("large=cpus:8,memory:32000,gpus:1")
-    ('large', ResourceAmounts(cpus=8, memory=32000, gpus=1))
+    ('large', Resources(cpus=8, memory=32000, gpus=1))
     """
     name, _, amounts = text.partition("=")
     pairs = [pair.partition(":")[::2] for pair in amounts.split(",")]
@@ -61,7 +31,7 @@ def parse_plan(text: str) -> tuple[str, ResourceAmounts]:
             or not 0 <= min(given.values()) <= max(given.values()) <= _MOST
         ):
             raise ValueError
-        plan = ResourceAmounts(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
+        plan = Resources(max(given.get("cpus", 1), 1), max(given["memory"], 1), given.get("gpus", 0))
     except (ValueError, KeyError):
         raise ServiceNotStarted(
             f"The resource plan {text!r} cannot be read: write it like large=cpus:8,memory:32000,gpus:1, memory in MB.",
@@ -70,9 +40,7 @@ def parse_plan(text: str) -> tuple[str, ResourceAmounts]:
     return name.strip(), plan
 
 
-def requested_resources(
-    execution: Execution, plans: Mapping[str, ResourceAmounts], total: ResourceAmounts
-) -> ResourceAmounts:
+def requested_resources(execution: Execution, plans: Mapping[str, Resources], total: Resources) -> Resources:
     """The resources that a job requests: by its `resources`, by its plan, or the default.
 
     Without `memory`, a job gets memory in proportion to its cpus, as with Slurm's `DefMemPerCPU`.
@@ -95,11 +63,7 @@ def requested_resources(
                 code="AT-625",
             )
         return plans[plan]
-    resources = execution.resources or Resources()
+    resources = execution.resources or RequestedResources()
     proportional = max(total.memory * min(resources.cpus, total.cpus) // total.cpus, 1)
     memory = proportional if resources.memory is None else resources.memory
-    return ResourceAmounts(resources.cpus, memory, resources.gpus)
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"
+    return Resources(resources.cpus, memory, resources.gpus)

@@ -7,19 +7,41 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
+from airflow_training.api.description import JobDescription
 from airflow_training.api.status import JobState
 from airflow_training.exceptions import coded
 from airflow_training.service.database.engine import DATABASE_UNAVAILABLE, reason
 from airflow_training.service.database.models import now
+from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.http.prometheus import ServiceMetrics
-from airflow_training.service.runners.runner import JobKey, Order, Progress, Runner
 from airflow_training.service.scheduling.capacity import MEGABYTE, Capacity
+from airflow_training.service.scheduling.job import JobKey, Order, Progress
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.queue import next_job
 from airflow_training.service.settings import DataFolder
 
 _logger = logging.getLogger(__name__)
+
+
+class Runner(Protocol):
+    """Runs jobs in a way that survives the service.
+
+    The scheduler calls it from one thread. No method waits for a job.
+    """
+
+    def validation_error(self, description: JobDescription) -> InvalidDescription | None:
+        """Return why a job cannot run here; None if it can."""
+
+    def start(self, order: Order) -> None:
+        """Start a job; safe to repeat, after a restart of the service too: no job runs twice."""
+
+    def progress(self, key: JobKey) -> Progress:
+        """Return how far a job is. It has ended only when its log is complete."""
+
+    def cancel(self, key: JobKey) -> None:
+        """Request the end of a job; safe to repeat."""
 
 
 class Scheduler:

@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from airflow_training.api.status import JobStatus
-from airflow_training.service.runners.runner import JobKey
 from airflow_training.service.scheduling.capacity import Capacity
+from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.job_table import JobTable
 
 # About 40 MB.

@@ -10,8 +10,8 @@ from airflow_training.api.description import JobDescription
 from airflow_training.api.naming import job_folder
 from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.runners.run_folder import ContainerSpec, Spec
-from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.service import SupervisedRunner
+from airflow_training.service.scheduling.job import Order
 
 # The engine's URL and credentials. Source: Docker's documentation of its command line.
 _ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")

@@ -11,8 +11,8 @@ from shutil import which
 from airflow_training.api.description import Execution, JobDescription
 from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.runners.run_folder import Spec
-from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.service import SupervisedRunner
+from airflow_training.service.scheduling.job import Order
 
 _PROGRAM = re.compile(r"(?:python|pip)(\d+(?:\.\d+)?)")
 _SEPARATOR = re.compile(r"[;&|()]+")

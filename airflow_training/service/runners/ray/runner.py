@@ -11,8 +11,8 @@ from airflow_training.api.naming import job_folder
 from airflow_training.api.storage import BUCKET
 from airflow_training.service.errors import InvalidDescription, StorageUnavailable
 from airflow_training.service.runners.run_folder import RaySpec, Spec
-from airflow_training.service.runners.runner import Order
 from airflow_training.service.runners.service import SupervisedRunner
+from airflow_training.service.scheduling.job import Order
 from airflow_training.service.settings import DataFolder, RaySettings
 from airflow_training.service.storage.bucket import Buckets
 

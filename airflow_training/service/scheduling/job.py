@@ -1,15 +1,14 @@
-"""The interface between the scheduler and a runner, and what they exchange: an order, and its progress."""
+"""A job as the scheduler and a runner see it: its key, the order to run it, and its progress."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from airflow_training.api.description import JobDescription
+from airflow_training.api.resources import Resources
 from airflow_training.api.status import JobState
-from airflow_training.service.errors import InvalidDescription
-from airflow_training.service.scheduling.resources import ResourceAmounts
 
 
 class JobKey(NamedTuple):
@@ -33,8 +32,8 @@ class Order:
 
     key: JobKey
     description: JobDescription
-    requested: ResourceAmounts
-    allocated: ResourceAmounts
+    requested: Resources
+    allocated: Resources
     gpus: tuple[str, ...] = ()
 
 
@@ -59,22 +58,3 @@ class Progress:
     finished: datetime | None = None
     exit_code: int | None = None
     log_bytes: int = 0
-
-
-class Runner(Protocol):
-    """Runs jobs in a way that survives the service.
-
-    The scheduler calls it from one thread. No method waits for a job.
-    """
-
-    def validation_error(self, description: JobDescription) -> InvalidDescription | None:
-        """Return why a job cannot run here; None if it can."""
-
-    def start(self, order: Order) -> None:
-        """Start a job; safe to repeat, after a restart of the service too: no job runs twice."""
-
-    def progress(self, key: JobKey) -> Progress:
-        """Return how far a job is. It has ended only when its log is complete."""
-
-    def cancel(self, key: JobKey) -> None:
-        """Request the end of a job; safe to repeat."""
