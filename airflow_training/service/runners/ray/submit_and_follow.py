@@ -14,7 +14,7 @@ import signal
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -273,7 +273,7 @@ def _package(spec: Spec, prefix: str, store: S3Settings) -> bytes:
         for file in sorted((PACKAGE_PARENT / "airflow_training").rglob("*.py")):
             package.write(file, file.relative_to(PACKAGE_PARENT))
         package.writestr(node.JOB, for_node.to_json())
-        package.writestr(node.STORE, json.dumps(store.to_dict()))
+        package.writestr(node.STORE, json.dumps(asdict(store)))
     return archive.getvalue()
 
 
