@@ -397,8 +397,9 @@ def waiting(state: Path) -> str:
 
 
 def note_failure(state: Path, reason: str) -> None:
-    """Have `failure` return why the job could not run, or was ended."""
-    write_atomic(state / _FAILURE, reason.encode())
+    """Have `failure` return why the job could not run, or was ended, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        write_atomic(state / _FAILURE, reason.encode())
 
 
 def failure(state: Path) -> str:

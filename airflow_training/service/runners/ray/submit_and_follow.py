@@ -234,12 +234,11 @@ class _Job:
         Raises:
             _Failed: The job did not end by itself.
         """
-        if "failed" in frame:
-            replace(submission, over=True).write(self._state)
-            raise _Failed(frame["failed"])
-        if "ended" not in frame:
+        if "failed" not in frame and "ended" not in frame:
             return 0
         replace(submission, over=True).write(self._state)
+        if "failed" in frame:
+            raise _Failed(frame["failed"])
         ended = frame["ended"]
         if ended["exceeded"]:
             raise _Failed(ended["exceeded"])
@@ -320,8 +319,7 @@ async def _main(step: str, state: Path) -> int:
             # The job can only be stopped by Ray's own tools.
             sys.stdout.write(f"{unreadable}\n")
             return 0
-        with contextlib.suppress(OSError):
-            note_failure(state, str(unreadable))
+        note_failure(state, str(unreadable))
         return 1
     assert spec.ray, "the runner is Ray"  # noqa: S101
     async with RayApi(spec.ray.address, spec.ray.headers) as ray:
@@ -330,8 +328,7 @@ async def _main(step: str, state: Path) -> int:
         try:
             return await steps[step]()
         except _Failed as failed:
-            with contextlib.suppress(OSError):
-                note_failure(state, str(failed))
+            note_failure(state, str(failed))
             return 1
 
 
