@@ -105,10 +105,8 @@ def usage(
 def _allocated(state: Path) -> JobResources | None:
     """The allocation at the start of the job: the machine may have had other resources then."""
     try:
-        spec = Spec.find(state)
+        spec = Spec.read(state)
     except UnreadableRecord:
-        return None
-    if not spec:
         return None
     return JobResources(cpus=spec.limits.cpus, memory=spec.limits.memory, gpus=len(spec.gpus))
 
