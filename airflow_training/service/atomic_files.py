@@ -1,13 +1,14 @@
-"""Files that other processes read meanwhile, that survive a crash, or that a job may have tampered with."""
+"""Files that other processes read meanwhile or lock, that survive a crash, or that a job may have tampered with."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return document
+
+
+@contextmanager
+def try_lock_file(path: Path) -> Iterator[bool]:
+    """Lock a file, which is created if need be; yields False if another process has locked it."""
+    free = False
+    with path.open("w") as lock:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        yield free
 
 
 def open_untrusted(path: Path | str, flags: int, *, folder: int | None = None) -> int:

@@ -5,8 +5,8 @@ TrainingError
 ├── ServiceNotStarted   the service cannot start with its settings
 ├── StorageUnavailable  the S3 store with the files is unavailable
 ├── ClientNotChanged    an OAuth2 client cannot be added, removed or changed
-├── InvalidDescription  the body of a submit is not a job, or the job can never run here
 └── ApiError            a request is answered with an error; has its HTTP status
+    └── InvalidDescription  the body of a submit is not a job, or the job can never run here
 
 Exception
 ├── RayUnavailable      the Ray cluster is unavailable
@@ -51,18 +51,6 @@ class ClientNotChanged(TrainingError):
     """An OAuth2 client cannot be added, removed or changed."""
 
 
-class InvalidDescription(TrainingError):
-    """The body of a submit is not a job, or the job can never run here.
-
-    Attributes:
-        status: 400 if the body cannot be parsed, 422 if it is not valid.
-    """
-
-    def __init__(self, message: str, *, status: int, code: str) -> None:
-        self.status = status
-        super().__init__(message, code=code)
-
-
 class ApiError(TrainingError):
     """A request is answered with an error.
 
@@ -75,3 +63,14 @@ class ApiError(TrainingError):
         self.status = status
         self.headers = dict(headers or {})
         super().__init__(message, code=code)
+
+
+class InvalidDescription(ApiError):
+    """The body of a submit is not a job, or the job can never run here.
+
+    Attributes:
+        status: 400 if the body cannot be parsed, 422 if it is not valid.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(status, message, code=code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import signal
@@ -17,6 +16,7 @@ import uvicorn
 
 from airflow_training.service.accounts.clients import Clients
 from airflow_training.service.accounts.tokens import Tokens
+from airflow_training.service.atomic_files import try_lock_file
 from airflow_training.service.database.engine import postgresql_url
 from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.database.models import open_database
@@ -166,15 +166,13 @@ def _check_certificate(tls: Tls) -> None:
 
 @contextmanager
 def _locked(data: DataFolder) -> Iterator[None]:
-    with data.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with try_lock_file(data.lock) as free:
+        if not free:
             raise ServiceNotStarted(
                 f"The data folder {data.root} is in use by another training service: stop that one, or choose"
                 " another folder.",
                 code="AT-503",
-            ) from None
+            )
         yield
 
 

@@ -254,7 +254,7 @@ WITHOUT_GROUPS = """
 import json, os, sys
 from pathlib import Path
 from airflow_training.service.runners.process import memory_and_process_limits as limits
-from airflow_training.service.runners.supervisor.process_tree import ProcessTree, adopt_orphans
+from airflow_training.service.runners.supervisor.process_tree import ProcessTree, Program, adopt_orphans
 from airflow_training.service.runners.supervisor.usage import Sampler
 
 limits.Cgroup.create = lambda *_, **__: None
@@ -269,7 +269,7 @@ class Nothing:
     def show_line(self): pass
 
 tree = ProcessTree(Nothing(), 5, Sampler(samples.append, ()))
-ended = tree.run(["/bin/sh", "-c", command], Path(folder), os.environ, limiter)
+ended = tree.run(Program(["/bin/sh", "-c", command], Path(folder), os.environ), limiter)
 print(ended.exceeded)
 print(json.dumps(samples))
 """

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_training.service.errors import ServiceNotStarted
@@ -22,7 +23,7 @@ from airflow_training.service.http.prometheus import ServiceMetrics
 _MAX_FILE = 50 * 1024 * 1024
 _OLD_FILES = 5
 _logger = logging.getLogger("airflow_training.access")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLog:
@@ -46,7 +47,9 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         start = time.monotonic()
-        request_id = _client_request_id(scope) or uuid4().hex
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid4().hex
         reply: dict[str, Any] = {"status": 500, "bytes": 0}
 
         async def send_with_id(message: Message) -> None:
@@ -107,9 +110,3 @@ class _JsonLines(logging.Formatter):
         time_ = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         fields: Mapping[str, Any] = getattr(record, "fields", {})
         return json.dumps({"time": time_.replace("+00:00", "Z"), **fields})
-
-
-def _client_request_id(scope: Scope) -> str:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    request_id = next((value for name, value in headers if name == b"x-request-id"), b"")
-    return request_id.decode() if _REQUEST_ID.fullmatch(request_id) else ""

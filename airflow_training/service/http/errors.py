@@ -15,7 +15,7 @@ from starlette.routing import Match, Route
 
 from airflow_training.exceptions import coded
 from airflow_training.service.database.engine import DATABASE_UNAVAILABLE, reason
-from airflow_training.service.errors import ApiError, InvalidDescription
+from airflow_training.service.errors import ApiError
 
 _logger = logging.getLogger(__name__)
 
@@ -90,10 +90,6 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     def _api_error(_request: Request, error: ApiError) -> JSONResponse:
         return error_response(error.status, str(error), error.headers)
-
-    @app.exception_handler(InvalidDescription)
-    def _invalid_description(_request: Request, error: InvalidDescription) -> JSONResponse:
-        return error_response(error.status, str(error))
 
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -98,10 +98,8 @@ def usage(
 def _allocated(state: Path) -> Resources | None:
     """The allocation at the start of the job: the machine may have had other resources then."""
     try:
-        spec = Spec.find(state)
+        spec = Spec.read(state)
     except UnreadableRecord:
-        return None
-    if not spec:
         return None
     return Resources(spec.limits.cpus, spec.limits.memory, len(spec.gpus))
 

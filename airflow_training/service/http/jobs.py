@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
@@ -57,6 +57,12 @@ _YAML_EXAMPLE = """job:
     completionTime: 10000
     resourcePlanId: basic
 """
+# FastAPI does not parse the body: it may be YAML, and may lack a Content-Type.
+_SCHEMA = {"$ref": "#/components/schemas/JobDocument"}
+_CONTENT = {
+    "application/json": {"schema": _SCHEMA, "example": _EXAMPLE},
+    "application/yaml": {"schema": _SCHEMA, "example": _YAML_EXAMPLE},
+}
 _RANGE_PARAMETER = {
     "name": "Range",
     "in": "header",
@@ -73,25 +79,11 @@ class JobDocument(BaseModel):
     job: JobDescription
 
 
-def _submit_body() -> dict[str, Any]:
-    """The OpenAPI of a body that FastAPI does not parse: it may be YAML, and may lack a Content-Type."""
-    schema = {"$ref": "#/components/schemas/JobDocument"}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": schema, "example": _EXAMPLE},
-                "application/yaml": {"schema": schema, "example": _YAML_EXAMPLE},
-            },
-        }
-    }
-
-
 @router.post(
     "/{job_id}",
     status_code=202,
     operation_id="submit_job",
-    openapi_extra=_submit_body(),
+    openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
     responses={
         200: {"model": JobStatus, "description": "The job was submitted before, with the same description."},
         **error_responses(400, 409, 413, 422, 429),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
@@ -44,23 +44,19 @@ _MAX_RECORD = 1024 * 1024
 _FIRST_READ = 1024
 
 _EXAMPLE = {"jobs": {"6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11": {"offset": 0, "etag": ""}}, "wait": 20}
+# FastAPI does not read the body, since it may come without a Content-Type.
+_CONTENT = {"schema": {"$ref": "#/components/schemas/WatchRequest"}, "example": _EXAMPLE}
 _ANSWER = """{"job_id": "6f2c1c5e-4f0e-5d1b-9a55-3a1c2b0e7d11", "etag": "0c7d4b1f9e2a", "offset": 0, "bytes": 60, \
 "size": 60}
 {"time": "2026-11-24T09:00:03.000000Z", "line": "epoch 1/50"}
 """
 
 
-def _request_body() -> dict[str, Any]:
-    """The body for OpenAPI: FastAPI does not read it, since it may come without a Content-Type."""
-    content = {"schema": {"$ref": "#/components/schemas/WatchRequest"}, "example": _EXAMPLE}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
 @router.post(
     "",
     response_class=Response,
     operation_id="watch_jobs",
-    openapi_extra=_request_body(),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": _CONTENT}}},
     responses={
         200: {
             "content": {NDJSON: {"example": _ANSWER}},

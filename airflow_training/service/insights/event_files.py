@@ -10,7 +10,6 @@ number of bytes read in total, damaged ones included:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from airflow_training.api.metrics import is_finite
-from airflow_training.service.atomic_files import read_untrusted_json, write_json
+from airflow_training.service.atomic_files import read_untrusted_json, try_lock_file, write_json
 from airflow_training.service.insights.curve_file import CurveFile, NewPoint
 from airflow_training.service.insights.reader_limits import limit_program
 from airflow_training.service.runners.run_folder import Exit, Spec
@@ -168,12 +167,9 @@ def main() -> None:
     """Read the files of one job, unless another process does."""
     state = Path(sys.argv[1])
     limit_program()
-    with (state / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        read_new_scalars(state)
+    with try_lock_file(state / _LOCK) as free:
+        if free:
+            read_new_scalars(state)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ class ReaderPrograms:
         key = (module, state, version)
         if key not in self._runs:
             self._runs[key] = asyncio.create_task(self._run(module, tenant, state))
-            self._runs[key].add_done_callback(lambda _: self._forget_later(key))
+            loop = asyncio.get_running_loop()
+            self._runs[key].add_done_callback(lambda _: loop.call_later(_PAUSE, self._runs.pop, key))
         ended, _ = await asyncio.wait([self._runs[key]], timeout=wait)
         return bool(ended)
 
@@ -65,9 +66,6 @@ class ReaderPrograms:
         """Whether a program is running, so that its result is not final."""
         task = self._runs.get((module, state, version))
         return task is not None and not task.done()
-
-    def _forget_later(self, key: Hashable) -> None:
-        asyncio.get_running_loop().call_later(_PAUSE, self._runs.pop, key)
 
     async def _run(self, module: str, tenant: str, state: Path) -> None:
         async with self._tenant_locks[tenant], self._slots:

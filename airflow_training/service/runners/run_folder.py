@@ -42,7 +42,7 @@ import msgspec
 import psutil
 
 from airflow_training.exceptions import TrainingError
-from airflow_training.service.atomic_files import write_atomic
+from airflow_training.service.atomic_files import try_lock_file, write_atomic
 
 VERSION = 1
 """The version of the records. A field that is removed, changes its meaning, or has no default needs another one."""
@@ -349,16 +349,9 @@ class Submission(_Record):
         (state / cls.FILE).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def try_lock(state: Path) -> Iterator[bool]:
+def try_lock(state: Path) -> contextlib.AbstractContextManager[bool]:
     """Take the lock that a supervisor holds for as long as it lives; yields False if one does."""
-    with (state / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return try_lock_file(state / _LOCK)
 
 
 @contextlib.contextmanager
@@ -397,8 +390,9 @@ def waiting(state: Path) -> str:
 
 
 def note_failure(state: Path, reason: str) -> None:
-    """Have `failure` return why the job could not run, or was ended."""
-    write_atomic(state / _FAILURE, reason.encode())
+    """Have `failure` return why the job could not run, or was ended, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        write_atomic(state / _FAILURE, reason.encode())
 
 
 def failure(state: Path) -> str:

@@ -119,7 +119,7 @@ class JobTable:
         # A job that ends between the two queries is in both results.
         jobs = {job.id: job for job in (*active, *ended)}.values()
         return [
-            self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0)
+            self._status(job, bisect_left(queue, job.submitted))
             for job in sorted(jobs, key=lambda job: (job.submitted, job.id))
         ]
 
@@ -131,10 +131,7 @@ class JobTable:
             jobs = session.scalars(mine.options(defer(Job.description))).all()
             queue = self._submission_times(session) if any(map(_waits, jobs)) else []
         return {
-            JobKey(job.tenant, job.id): (
-                self._status(job, bisect_left(queue, job.submitted) if _waits(job) else 0),
-                _waits(job),
-            )
+            JobKey(job.tenant, job.id): (self._status(job, bisect_left(queue, job.submitted)), _waits(job))
             for job in jobs
         }
 

@@ -8,6 +8,7 @@ to a prefix in different ways, and many cannot do it at all.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -72,8 +73,8 @@ def save_store(data: DataFolder, settings: S3Settings | None) -> None:
     """
     (data.storage / _STORES).mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings:
-        write_json(_settings_file(data, settings), settings.to_dict())
-        write_json(data.storage / _STORE, settings.to_dict())
+        write_json(_settings_file(data, settings), asdict(settings))
+        write_json(data.storage / _STORE, asdict(settings))
     else:
         (data.storage / _STORE).unlink(missing_ok=True)
 

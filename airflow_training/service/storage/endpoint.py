@@ -87,8 +87,10 @@ class StorageEndpoint:
         self._listener = listen(host, port)
         rclone_socket = self._upstream or self._listener
         self._rclone = _rclone_daemon(rclone, rclone_socket.fileno(), data.storage, self._keys_file)
-        upstream_url = socket_url(rclone_socket, "127.0.0.1", "http")
-        self._nginx = nginx_daemon(self._listener, upstream_url, tls, data.storage) if tls else None
+        self._daemons = [self._rclone]
+        if tls:
+            upstream_url = socket_url(rclone_socket, "127.0.0.1", "http")
+            self._daemons.append(nginx_daemon(self._listener, upstream_url, tls, data.storage))
 
     @property
     def url(self) -> str:
@@ -140,8 +142,11 @@ class StorageEndpoint:
         access_key, secret_key = self._keys_of(client)
         failure = ""
         if not (ready := self._serves_bucket(access_key, secret_key)):
-            failure = self._create_bucket(client.tenant)
-            ready = not failure and self._serves_bucket(access_key, secret_key)
+            try:
+                self._buckets.create(client.tenant)
+                ready = self._serves_bucket(access_key, secret_key)
+            except StorageUnavailable as error:
+                failure = str(error)
         failure = failure or next(filter(None, (daemon.failure for daemon in self._daemons)), "")
         return StorageAccess(
             status="Ready" if ready else "Error" if failure else "Pending",
@@ -162,18 +167,6 @@ class StorageEndpoint:
                 write_json(self._keys_file, self._keys)
                 # rclone caches keys; after a restart it reads them again.
                 self._rclone.restart()
-
-    def _create_bucket(self, tenant: str) -> str:
-        """Create the bucket of a tenant; returns why that is not possible, if so."""
-        try:
-            self._buckets.create(tenant)
-        except StorageUnavailable as error:
-            return str(error)
-        return ""
-
-    @property
-    def _daemons(self) -> list[Daemon]:
-        return [self._rclone, self._nginx] if self._nginx else [self._rclone]
 
     def _url_for_client(self, host: str) -> str:
         if self._public_url:

@@ -19,11 +19,11 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from airflow_training.service.atomic_files import opened_untrusted
+from airflow_training.service.atomic_files import opened_untrusted, read_json
 from airflow_training.service.errors import StorageUnavailable
 from airflow_training.service.runners.container.folders import work_folder
 from airflow_training.service.runners.run_folder import WORK, Exit, Spec, UnreadableRecord
-from airflow_training.service.storage.s3 import open_store
+from airflow_training.service.storage.s3 import S3Settings, connect
 
 _logger = logging.getLogger(__name__)
 
@@ -117,10 +117,8 @@ def files_of(state: Path, timeout: int = 15) -> JobFiles | None:
         None if the job has no files on this machine yet, or none that this version can find.
     """
     try:
-        spec = Spec.find(state)
+        spec = Spec.read(state)
     except UnreadableRecord:
-        return None
-    if not spec:
         return None
     if not Exit.exists(state):
         for live in (state / WORK, work_folder(state)):
@@ -139,29 +137,27 @@ def open_location(location: Mapping[str, str], timeout: int) -> JobFiles:
     """
     if "folder" in location:
         return LocalFiles(Path(location["folder"]))
-    return S3Files(open_store(Path(location["store"]), timeout), location["prefix"])
+    settings = S3Settings(**(read_json(Path(location["store"])) or {}))
+    return S3Files(connect(settings, timeout), location["prefix"])
 
 
-class LocalFiles:
+class LocalFiles(JobFiles):
     """Files in a folder of this machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def all(self) -> list[JobFile]:
-        """See `JobFiles`."""
         with suppress(OSError), opened_untrusted(self._folder, os.O_DIRECTORY) as folder:
             return _printable(islice(_list(folder, PurePosixPath(), _MAX_DEPTH), MAX_FILES))
         return []
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        """See `JobFiles`."""
         with suppress(OSError), opened_untrusted(self._folder, os.O_DIRECTORY) as folder:
             return _read(folder, PurePosixPath(name).parts, start, most)
         return b""
 
     def fetch(self, work: Path) -> None:
-        """See `JobFiles`."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, _ in walk(self._folder):
             target = work / file.relative_to(self._folder)
@@ -170,12 +166,16 @@ class LocalFiles:
             shutil.copymode(file, target)
 
     def put(self, file: Path, name: str, part: Path) -> None:
-        """See `JobFiles`."""
         if len(os.fsencode(name)) > MAX_NAME:
             raise NotCopied(NAME_TOO_LONG)
         target = self._folder / name
         try:
-            _copy(file, part)
+            with file.open("rb") as source, part.open("wb") as copy:
+                part.chmod(0o600)
+                shutil.copyfileobj(source, copy, _MEGABYTE)
+                copy.flush()
+                # The working copy of the job is removed next.
+                os.fsync(copy.fileno())
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if target.is_dir():
                 raise NotCopied("there is a folder of that name")
@@ -185,11 +185,10 @@ class LocalFiles:
             part.unlink(missing_ok=True)
 
     def remove(self) -> bool:
-        """See `JobFiles`."""
         return remove_folder(self._folder)
 
 
-class S3Files:
+class S3Files(JobFiles):
     """Files below a prefix of an S3 store."""
 
     def __init__(self, store: S3Store, prefix: str) -> None:
@@ -197,12 +196,10 @@ class S3Files:
         self._prefix = prefix
 
     def all(self) -> list[JobFile]:
-        """See `JobFiles`."""
         with _store_errors():
             return _printable(islice(self._list(), MAX_FILES))
 
     def read(self, name: str, start: int, most: int) -> bytes:
-        """See `JobFiles`."""
         # Not a range request: rclone 1.75 responds with the wrong status, and other stores may too.
         content = bytearray()
         with _store_errors(), suppress(FileNotFoundError):
@@ -213,7 +210,6 @@ class S3Files:
         return bytes(content[start : start + most])
 
     def fetch(self, work: Path) -> None:
-        """See `JobFiles`."""
         for name, _, _ in self._list():
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +218,6 @@ class S3Files:
                     copy.write(piece)
 
     def put(self, file: Path, name: str, part: Path) -> None:
-        """See `JobFiles`."""
         key = f"{self._prefix}/{name}"
         if len(os.fsencode(key)) > MAX_NAME:
             raise NotCopied(NAME_TOO_LONG)
@@ -240,7 +235,6 @@ class S3Files:
                 raise NotCopied(f"the store rejected it: {str(error).splitlines()[0]}") from error
 
     def remove(self) -> bool:
-        """See `JobFiles`."""
         for objects in obstore.list(self._store, self._prefix):
             obstore.delete(self._store, [object_["path"] for object_ in objects])
         return True
@@ -262,9 +256,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files below a folder that nothing changes now; folders with too long paths stand for their content."""
     waiting = [folder]
     while waiting:
-        for entry in _entries(waiting.pop()):
-            path = Path(entry.path)
-            facts = entry.stat(follow_symlinks=False)
+        for path in _entries(waiting.pop()):
+            facts = path.lstat()
             if stat.S_ISDIR(facts.st_mode) and len(os.fsencode(path.relative_to(folder))) <= MAX_NAME:
                 waiting.append(path)
             elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
@@ -291,24 +284,13 @@ def remove_folder(folder: Path) -> bool:
     return not folder.exists()
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+        return sorted(folder.iterdir())
     except PermissionError:
         # A job can remove the read permission of its own user, which may be ours.
         folder.chmod(0o700)
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-
-
-def _copy(file: Path, part: Path) -> None:
-    with file.open("rb") as source, part.open("wb") as copy:
-        part.chmod(0o600)
-        shutil.copyfileobj(source, copy, _MEGABYTE)
-        copy.flush()
-        # The working copy of the job is removed next.
-        os.fsync(copy.fileno())
+        return sorted(folder.iterdir())
 
 
 def _printable(files: Iterable[JobFile]) -> list[JobFile]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 from obstore.store import S3Store
-
-from airflow_training.service.atomic_files import read_json
 
 
 @dataclass(frozen=True)
@@ -31,15 +27,6 @@ class S3Settings:
     region: str
     access_key: str
     secret_key: str = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings for JSON, with the secret key."""
-        return asdict(self)
-
-
-def open_store(file: Path, timeout: int) -> S3Store:
-    """Connect to the store whose settings are in a JSON file, as `connect` does."""
-    return connect(S3Settings(**(read_json(file) or {})), timeout)
 
 
 def connect(settings: S3Settings, timeout: int) -> S3Store:

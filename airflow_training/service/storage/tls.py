@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import socket
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 
 from airflow_training.service.settings import Tls
 from airflow_training.service.storage.daemon import Daemon, kill_orphan
+from airflow_training.service.storage.sockets import socket_url
 
 _NGINX = "nginx"
 _CONFIGURATION = """\
@@ -75,7 +75,8 @@ def nginx_daemon(listener: socket.socket, upstream: str, tls: Tls, folder: Path)
     for name, file in (("certificate.pem", tls.certificate), ("key.pem", tls.key)):
         (home / name).unlink(missing_ok=True)
         (home / name).symlink_to(file)
-    (home / "nginx.conf").write_text(_CONFIGURATION.format(address=_address(listener), upstream=upstream))
+    address = socket_url(listener, listener.getsockname()[0], "")
+    (home / "nginx.conf").write_text(_CONFIGURATION.format(address=address, upstream=upstream))
     return Daemon(
         _NGINX,
         home,
@@ -89,8 +90,3 @@ def nginx_daemon(listener: socket.socket, upstream: str, tls: Tls, folder: Path)
 def kill_orphaned_nginx(folder: Path) -> None:
     """Kill the nginx of a service that was killed."""
     kill_orphan(_NGINX, folder / _NGINX)
-
-
-def _address(listener: socket.socket) -> str:
-    host, port, *_ = listener.getsockname()
-    return f"[{host}]:{port}" if ip_address(host).version == 6 else f"{host}:{port}"

@@ -9,17 +9,15 @@ from pathlib import Path
 
 from airflow_training.service.runners.container.folders import container_folder, create_folders, work_folder
 from airflow_training.service.runners.run_folder import Spec, unique_name
-from airflow_training.service.runners.supervisor.backend import Program
+from airflow_training.service.runners.supervisor.backend import Backend
 from airflow_training.service.runners.supervisor.helper import (
     HelperLimiter,
     check_helper,
     helper_program,
     run_uninterrupted,
 )
-from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.process_tree import Ended, Program
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
-from airflow_training.service.runners.supervisor.usage import UsageFile
 from airflow_training.service.runners.supervisor.working_copy import WorkingCopy, remove_tree
 
 # Not imported: each job has a supervisor, which must stay free of Docker's SDK.
@@ -32,7 +30,7 @@ _NOBODY = 65534
 _RETRY_INTERVAL = 5.0
 
 
-class ContainerBackend:
+class ContainerBackend(Backend):
     """Runs the command in a container, on a copy of the job's files.
 
     Args:
@@ -61,10 +59,6 @@ class ContainerBackend:
         """The name of the container."""
         return f"container-{unique_name(self._state)}"
 
-    def output(self, log: JobLog, _: UsageFile) -> Output:
-        """The output of the programs is the log of the job."""
-        return log
-
     def limiter(self) -> Limiter:
         """Limit the disk space; the engine enforces all other limits."""
         self._limiter = HelperLimiter(self._limits, self._folder, self._state, self.clean)
@@ -73,15 +67,13 @@ class ContainerBackend:
     def prepare(self, run: Callable[[Program], Ended], _: Callable[[str], None]) -> Ended | None:
         """Copy the job's files, and pull the image."""
         create_folders(self._state, self._owner)
-        ended = run(self._helper("wait"))
-        if ended.status or ended.exceeded or ended.stopped:
-            return check_helper(ended)
+        if ended := check_helper(run(self._helper("wait"))):
+            return ended
         # Waiting for the engine does not count. Preparing and the command may each take as long as the job may.
         self._limiter.start_clock()
         if fetched := self._files.fetch(run):
             return fetched
-        ended = run(self._helper("prepare"))
-        return check_helper(ended) if ended.status or ended.exceeded or ended.stopped else None
+        return check_helper(run(self._helper("prepare")))
 
     def program(self) -> Program:
         """The helper that runs the container: it forwards the output and the exit status."""

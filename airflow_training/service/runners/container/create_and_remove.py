@@ -78,7 +78,7 @@ cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control > "$2"
 exit $status
 """
 _MEMORY_FILE = ".memory"
-_OUT_OF_MEMORY = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
+_OUT_OF_MEMORY = re.compile(rb"^oom_kill [1-9]", re.MULTILINE)
 
 
 class _Failed(Exception):
@@ -91,6 +91,7 @@ class _Job:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._name = unique_name(state)
+        self._memory_file = container_folder(state) / HOME / _MEMORY_FILE
         self._stopping = threading.Event()
 
     @functools.cached_property
@@ -102,10 +103,6 @@ class _Job:
         assert self._spec.container, "the runner is the container runner"  # noqa: S101
         return self._spec.container
 
-    @property
-    def _image(self) -> str:
-        return self._container.image
-
     def wait(self) -> int:
         """Wait for the engine."""
         self._engine()
@@ -115,7 +112,7 @@ class _Job:
         """Pull the image, unless the engine has it."""
         engine = self._engine()
         try:
-            engine.images.get(self._image)
+            engine.images.get(self._container.image)
         except ImageNotFound:
             self._pull(engine)
         return 0
@@ -125,7 +122,7 @@ class _Job:
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         engine = self._engine()
         self._remove(engine)
-        (container_folder(self._state) / HOME / _MEMORY_FILE).unlink(missing_ok=True)
+        self._memory_file.unlink(missing_ok=True)
         mark_created(self._state)
         container = self._create(engine)
         try:
@@ -153,19 +150,24 @@ class _Job:
     def _engine(self) -> docker.DockerClient:
         """Connect to the engine; waits until it is reachable."""
         noted = ""
-        while isinstance(engine := _connect(), str):
-            if noted != engine:
-                note_waiting(self._state, f"waiting for the container engine, which is unreachable: {engine}")
-            noted = engine
-            time.sleep(_RETRY_INTERVAL)
-        if noted:
-            note_waiting(self._state, "")
-        return engine
+        while True:
+            try:
+                engine = docker.from_env()
+                engine.ping()
+            except (DockerException, *_ENGINE_ERRORS) as error:  # noqa: PERF203 - it sleeps anyway
+                if noted != (reason := _reason(error)):
+                    note_waiting(self._state, f"waiting for the container engine, which is unreachable: {reason}")
+                noted = reason
+                time.sleep(_RETRY_INTERVAL)
+            else:
+                if noted:
+                    note_waiting(self._state, "")
+                return engine
 
     def _pull(self, engine: docker.DockerClient) -> None:
-        repository, tag = parse_repository_tag(self._image)
-        note_waiting(self._state, f"pulling the image {self._image}")
-        _log(f"Pulling the image {self._image}")
+        repository, tag = parse_repository_tag(self._container.image)
+        note_waiting(self._state, f"pulling the image {self._container.image}")
+        _log(f"Pulling the image {self._container.image}")
         try:
             for event in engine.api.pull(repository, tag or "latest", stream=True, decode=True):
                 if "error" in event:
@@ -173,13 +175,13 @@ class _Job:
                 if line := _progress(event):
                     _log(line)
             # An engine may not report an error.
-            engine.images.get(self._image)
+            engine.images.get(self._container.image)
         except APIError as error:
             raise self._pull_failed(_reason(error)) from error
         note_waiting(self._state, "")
 
     def _pull_failed(self, reason: str) -> _Failed:
-        return _Failed(coded(f"the image {self._image} cannot be pulled: {reason}", code="AT-471"))
+        return _Failed(coded(f"the image {self._container.image} cannot be pulled: {reason}", code="AT-471"))
 
     def _create(self, engine: docker.DockerClient) -> Container:
         memory = self._spec.limits.memory * 1024 * 1024
@@ -187,7 +189,7 @@ class _Job:
         targets = {WORK: self._container.mount, HOME: _HOME_IN_CONTAINER, TEMPORARY: "/tmp"}  # noqa: S108
         gpus = self._spec.gpus
         try:
-            image = engine.images.get(self._image)
+            image = engine.images.get(self._container.image)
             return engine.containers.create(
                 image,
                 entrypoint="/bin/sh",
@@ -258,39 +260,29 @@ class _Job:
     def _check_memory(self, container: Container) -> None:
         with contextlib.suppress(*_ENGINE_ERRORS):
             container.reload()
-        if container.attrs["State"].get("OOMKilled") or _ran_out_of_memory(self._state):
+        recorded = b""
+        # The job may have replaced the file with anything.
+        with contextlib.suppress(OSError):
+            recorded = read_untrusted(self._memory_file, 4096)
+        if container.attrs["State"].get("OOMKilled") or _OUT_OF_MEMORY.search(recorded):
             memory = self._spec.limits.memory
             raise _Failed(out_of_memory(memory, memory))
 
     def _remove(self, engine: docker.DockerClient) -> None:
         """Remove the container by force; an exited one that cannot be removed is left in place."""
         attempts = 0
-        while not self._try_remove(engine, give_up=attempts > _REMOVE_ATTEMPTS):
-            time.sleep(_RETRY_INTERVAL)
+        while True:
+            try:
+                container = engine.containers.get(self._name)
+                if attempts <= _REMOVE_ATTEMPTS or container.status in _ALIVE:
+                    container.remove(force=True, v=True)
+                return
+            except NotFound:
+                return
+            except _ENGINE_ERRORS:
+                time.sleep(_RETRY_INTERVAL)
             engine = self._engine()
             attempts += 1
-
-    def _try_remove(self, engine: docker.DockerClient, *, give_up: bool) -> bool:
-        try:
-            container = engine.containers.get(self._name)
-            if give_up and container.status not in _ALIVE:
-                return True
-            container.remove(force=True, v=True)
-        except NotFound:
-            return True
-        except _ENGINE_ERRORS:
-            return False
-        return True
-
-
-def _connect() -> docker.DockerClient | str:
-    """The engine, or the reason why it is unreachable."""
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except (DockerException, *_ENGINE_ERRORS) as error:
-        return _reason(error)
-    return engine
 
 
 def _attach(container: Container) -> Iterator[bytes]:
@@ -324,14 +316,6 @@ def _base_environment(image: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _ran_out_of_memory(state: Path) -> bool:
-    """Whether the first process recorded a lack of memory; the job may have replaced the file with anything."""
-    with contextlib.suppress(OSError):
-        content = read_untrusted(container_folder(state) / HOME / _MEMORY_FILE, 4096)
-        return bool(_OUT_OF_MEMORY.search(content.decode(errors="replace")))
-    return False
-
-
 def _reason(error: Exception) -> str:
     return str(getattr(error, "explanation", None) or error).strip()
 
@@ -346,8 +330,7 @@ def main() -> int:
         reason = str(failed)
     except (DockerException, *_ENGINE_ERRORS) as error:
         reason = coded(f"the container engine failed: {_reason(error)}", code="AT-475")
-    with contextlib.suppress(OSError):
-        note_failure(state, reason)
+    note_failure(state, reason)
     return 1
 
 

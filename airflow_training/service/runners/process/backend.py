@@ -14,18 +14,16 @@ from uv import find_uv_bin
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.process.memory_and_process_limits import ProcessLimiter
 from airflow_training.service.runners.run_folder import JOB_VARIABLE, WORK, Spec, unique_name
-from airflow_training.service.runners.supervisor.backend import Program
+from airflow_training.service.runners.supervisor.backend import Backend
 from airflow_training.service.runners.supervisor.environment import create_commands, install_command, job_environment
-from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.process_tree import Ended, Program
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
-from airflow_training.service.runners.supervisor.usage import UsageFile
-from airflow_training.service.runners.supervisor.working_copy import WorkingCopy
+from airflow_training.service.runners.supervisor.working_copy import WorkingCopy, remove_tree
 
 _REQUIREMENTS = "requirements.txt"
 
 
-class ProcessBackend:
+class ProcessBackend(Backend):
     """Runs the command on a copy of the job's files.
 
     Args:
@@ -46,10 +44,6 @@ class ProcessBackend:
         self._files = WorkingCopy(spec.files, self._folder, state, owner=os.getuid(), most=self._limits.disk)
         self._python = state / "env"
         self._installed = False
-
-    def output(self, log: JobLog, _: UsageFile) -> Output:
-        """The output of the programs is the log of the job."""
-        return log
 
     def limiter(self) -> Limiter:
         """Enforce time, disk, memory and number of processes."""
@@ -103,7 +97,7 @@ class ProcessBackend:
         """Remove the Python environment, and copy back what the job wrote."""
         shutil.rmtree(self._python, ignore_errors=True)
         self._files.send(emit)
-        self._files.remove()
+        remove_tree(self._folder)
 
     def _tool(self, command: list[str]) -> Program:
         return Program(command, self._folder, {**os.environ, JOB_VARIABLE: str(self._state)})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airflow_training.service.runners.ray.frames import FrameReader
 from airflow_training.service.runners.run_folder import Spec, Submission, failure
-from airflow_training.service.runners.supervisor.backend import Program
+from airflow_training.service.runners.supervisor.backend import Backend
 from airflow_training.service.runners.supervisor.helper import (
     HelperLimiter,
     check_helper,
@@ -18,7 +18,7 @@ from airflow_training.service.runners.supervisor.helper import (
     run_uninterrupted,
 )
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.process_tree import Ended, Output, Program
 from airflow_training.service.runners.supervisor.time_and_disk_limits import OUT_OF_TIME, Limiter
 from airflow_training.service.runners.supervisor.usage import UsageFile
 
@@ -31,7 +31,7 @@ _TIME_MARGIN = 120.0
 _RETRY_INTERVAL = 5.0
 
 
-class RayBackend:
+class RayBackend(Backend):
     """Runs the command on a node of Ray, which copies the job's files from S3 and back.
 
     Args:
@@ -67,8 +67,7 @@ class RayBackend:
         if not Submission.of_current_attempt(self._state):
             self.close(emit)
             self._log.begin_frames()
-        ended = run(self._helper("start"))
-        return check_helper(ended) if ended.status or ended.exceeded or ended.stopped else None
+        return check_helper(run(self._helper("start")))
 
     def program(self) -> Program:
         """The helper that forwards the job's output and exit status."""

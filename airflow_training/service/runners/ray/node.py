@@ -20,7 +20,7 @@ from airflow_training.exceptions import coded
 from airflow_training.service.runners.process.backend import ProcessBackend
 from airflow_training.service.runners.ray.frames import FrameWriter
 from airflow_training.service.runners.run_folder import Spec
-from airflow_training.service.runners.supervisor.backend import BackendFailed, Program
+from airflow_training.service.runners.supervisor.backend import BackendFailed
 from airflow_training.service.runners.supervisor.environment import clean_environment
 from airflow_training.service.runners.supervisor.process_tree import Ended, ProcessTree, adopt_orphans, end_with
 from airflow_training.service.runners.supervisor.secret_masks import Masks
@@ -74,19 +74,14 @@ class _NodeJob:
         self._backend.clean()
 
     def _run(self, limiter: Limiter) -> Ended:
-        ended = self._backend.prepare(lambda program: self._do(program, limiter), self._frames.emit)
+        ended = self._backend.prepare(partial(self._tree.run_unless_stopping, limiter=limiter), self._frames.emit)
         if ended:
             return ended
         if self._tree.stopping:
             return Ended(0, stopped=True)
         self._frames.event(running=True)
         limiter.start_clock()
-        return self._do(self._backend.program(), limiter)
-
-    def _do(self, program: Program, limiter: Limiter) -> Ended:
-        if self._tree.stopping:
-            return Ended(0, stopped=True)
-        return self._tree.run(program.command, program.folder, program.environment, limiter)
+        return self._tree.run_unless_stopping(self._backend.program(), limiter)
 
 
 def _write(line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from airflow_training.api.description import JobDescription
 from airflow_training.api.naming import job_folder
@@ -37,7 +36,6 @@ class RayRunner(SupervisedRunner):
         super().__init__(data, buckets, disk=disk, log=log)
         self._ray = ray
         self._storage = storage
-        self._keys_file: Path = data.storage_keys
 
     def validation_error(self, description: JobDescription) -> InvalidDescription | None:
         """Refuse a job for Python 2, which Ray does not support."""
@@ -64,7 +62,7 @@ class RayRunner(SupervisedRunner):
             storage_url=self._storage,
             bucket=BUCKET,
             folder=job_folder(order.description.name, order.key.job_id),
-            keys_file=str(self._keys_file),
+            keys_file=str(self._data.storage_keys),
             storage_backend=self._buckets.rclone_backend(order.key.tenant),
         )
         return replace(spec, ray=ray, notes=[*notes, *spec.notes])

@@ -14,7 +14,7 @@ import signal
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -234,12 +234,11 @@ class _Job:
         Raises:
             _Failed: The job did not end by itself.
         """
-        if "failed" in frame:
-            replace(submission, over=True).write(self._state)
-            raise _Failed(frame["failed"])
-        if "ended" not in frame:
+        if "failed" not in frame and "ended" not in frame:
             return 0
         replace(submission, over=True).write(self._state)
+        if "failed" in frame:
+            raise _Failed(frame["failed"])
         ended = frame["ended"]
         if ended["exceeded"]:
             raise _Failed(ended["exceeded"])
@@ -273,7 +272,7 @@ def _package(spec: Spec, prefix: str, store: S3Settings) -> bytes:
         for file in sorted((PACKAGE_PARENT / "airflow_training").rglob("*.py")):
             package.write(file, file.relative_to(PACKAGE_PARENT))
         package.writestr(node.JOB, for_node.to_json())
-        package.writestr(node.STORE, json.dumps(store.to_dict()))
+        package.writestr(node.STORE, json.dumps(asdict(store)))
     return archive.getvalue()
 
 
@@ -320,8 +319,7 @@ async def _main(step: str, state: Path) -> int:
             # The job can only be stopped by Ray's own tools.
             sys.stdout.write(f"{unreadable}\n")
             return 0
-        with contextlib.suppress(OSError):
-            note_failure(state, str(unreadable))
+        note_failure(state, str(unreadable))
         return 1
     assert spec.ray, "the runner is Ray"  # noqa: S101
     async with RayApi(spec.ray.address, spec.ray.headers) as ray:
@@ -330,8 +328,7 @@ async def _main(step: str, state: Path) -> int:
         try:
             return await steps[step]()
         except _Failed as failed:
-            with contextlib.suppress(OSError):
-                note_failure(state, str(failed))
+            note_failure(state, str(failed))
             return 1
 
 

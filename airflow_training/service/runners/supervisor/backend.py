@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Protocol
 
 from airflow_training.exceptions import TrainingError
 from airflow_training.service.runners.supervisor.job_log import JobLog
-from airflow_training.service.runners.supervisor.process_tree import Ended, Output
+from airflow_training.service.runners.supervisor.process_tree import Ended, Output, Program
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import UsageFile
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program that the supervisor runs.
-
-    Attributes:
-        command: The program and its arguments.
-        folder: Its working directory.
-        environment: All of its environment.
-    """
-
-    command: Sequence[str]
-    folder: Path
-    environment: Mapping[str, str]
 
 
 class BackendFailed(TrainingError):
@@ -45,7 +28,8 @@ class Backend(Protocol):
         """Seconds between SIGTERM and SIGKILL."""
 
     def output(self, log: JobLog, usage: UsageFile) -> Output:
-        """What takes the output of the programs, for the log of the job, and the samples in it."""
+        """What takes the output of the programs, for the log of the job, and the samples in it: here, the log."""
+        return log
 
     def limiter(self) -> Limiter:
         """What enforces the limits of the next attempt."""

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from airflow_training.service.runners.run_folder import JobLimits, clear_failure, failure
-from airflow_training.service.runners.supervisor.backend import BackendFailed, Program
-from airflow_training.service.runners.supervisor.process_tree import Ended, end_with
+from airflow_training.service.runners.supervisor.backend import BackendFailed
+from airflow_training.service.runners.supervisor.process_tree import Ended, Program, end_with
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 
 
@@ -52,15 +52,17 @@ def run_uninterrupted(helper: Program) -> Done:
     return Done(done.returncode == 0, done.stdout.strip())
 
 
-def check_helper(ended: Ended) -> Ended:
-    """Return how a helper ended, unless it failed without a reason.
+def check_helper(ended: Ended) -> Ended | None:
+    """Return how a helper ended that was stopped or exceeded a limit; None if it succeeded.
 
     Raises:
-        BackendFailed: It did; a reason that it noted is in `exceeded`.
+        BackendFailed: It failed without a reason; one that it noted is in `exceeded`.
     """
-    if ended.status and not ended.stopped and not ended.exceeded:
+    if ended.stopped or ended.exceeded:
+        return ended
+    if ended.status:
         raise BackendFailed("the helper that runs the job failed; its output is in the log", code="AT-459")
-    return ended
+    return None
 
 
 class HelperLimiter(Limiter):

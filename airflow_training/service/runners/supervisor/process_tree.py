@@ -67,6 +67,21 @@ def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program that the supervisor runs.
+
+    Attributes:
+        command: The program and its arguments.
+        folder: Its working directory.
+        environment: All of its environment.
+    """
+
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Ended:
     """How a program ended.
 
@@ -119,20 +134,15 @@ class ProcessTree:
         """End what runs, and run nothing more."""
         self.stopping = True
 
-    def run(
-        self,
-        command: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str],
-        limiter: Limiter,
-        started: Callable[[int], None] = lambda _: None,
-    ) -> Ended:
+    def run_unless_stopping(self, program: Program, limiter: Limiter) -> Ended:
+        """Run a program to its end, unless the end was requested; raises what `run` does."""
+        return Ended(0, stopped=True) if self.stopping else self.run(program, limiter)
+
+    def run(self, program: Program, limiter: Limiter, started: Callable[[int], None] = lambda _: None) -> Ended:
         """Run a program to its end.
 
         Args:
-            command: Program and arguments.
-            folder: Its working directory.
-            environment: All of its environment.
+            program: The program.
             limiter: Enforces its limits.
             started: Called with its process id.
 
@@ -143,9 +153,9 @@ class ProcessTree:
         output, output_in = os.pipe()
         try:
             process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
+                program.command,
+                cwd=program.folder,
+                env=program.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output_in,
                 stderr=output_in,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -25,9 +27,9 @@ from airflow_training.service.runners.run_folder import (
     is_canceled,
     wait_for_lock,
 )
-from airflow_training.service.runners.supervisor.backend import Backend, BackendFailed, Program
+from airflow_training.service.runners.supervisor.backend import Backend, BackendFailed
 from airflow_training.service.runners.supervisor.job_log import TEXT_FILE, JobLog
-from airflow_training.service.runners.supervisor.process_tree import Ended, ProcessTree, adopt_orphans
+from airflow_training.service.runners.supervisor.process_tree import ProcessTree, adopt_orphans
 from airflow_training.service.runners.supervisor.secret_masks import Masks
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.usage import Sampler, UsageFile
@@ -107,7 +109,10 @@ class Supervisor:
 
     def _write(self, outcome: Outcome) -> None:
         """Record how the job ended, which must not be lost to a disk that is full for a while."""
-        while not _written(outcome, self._state):
+        while True:
+            with contextlib.suppress(OSError):
+                outcome.write(self._state)
+                return
             time.sleep(1)
 
     def _leave(self) -> None:
@@ -148,15 +153,14 @@ class Supervisor:
         """Run the job once; returns how that ended, and whether that is final."""
         started = Started.find(self._state)
         if not started or started.attempt < self._attempt:
-            ended = self._backend.prepare(lambda program: self._do(program, limiter), self._log.emit)
+            ended = self._backend.prepare(partial(self._tree.run_unless_stopping, limiter=limiter), self._log.emit)
             if ended and ended.exceeded:
                 return Outcome("FAILED", ended.exceeded), limiter.timed_out
             if self._tree.stopping:
                 return self._stopped(None)
         # Else the supervisor before us had come that far.
         limiter.start_clock()
-        program = self._backend.program()
-        ended = self._tree.run(program.command, program.folder, program.environment, limiter, self._on_start)
+        ended = self._tree.run(self._backend.program(), limiter, self._on_start)
         if ended.stopped:
             return self._stopped(ended.status)
         if ended.exceeded:
@@ -165,11 +169,6 @@ class Supervisor:
         if ended.status == 0:
             return Outcome("SUCCEEDED", exit_code=0), True
         return Outcome("FAILED", coded(f"the command {in_words(ended.status)}", code="AT-451"), ended.status), False
-
-    def _do(self, program: Program, limiter: Limiter) -> Ended:
-        if self._tree.stopping:
-            return Ended(0, stopped=True)
-        return self._tree.run(program.command, program.folder, program.environment, limiter)
 
     def _on_start(self, pid: int) -> None:
         known = Started.find(self._state)
@@ -197,14 +196,6 @@ def in_words(status: int) -> str:
         name = signal.Signals(status - 128).name
         return f"exited with status {status}: a program of it was killed by signal {status - 128} ({name})"
     return f"exited with status {status}"
-
-
-def _written(outcome: Outcome, state: Path) -> bool:
-    try:
-        outcome.write(state)
-    except OSError:
-        return False
-    return True
 
 
 def _now() -> datetime:

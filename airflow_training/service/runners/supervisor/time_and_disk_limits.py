@@ -91,17 +91,6 @@ class Limiter:
         Args:
             processes: Finds all of its processes; called only without a control group.
         """
-        return self._disk()
-
-    def used(self, processes: Callable[[], list[psutil.Process]]) -> Used | None:
-        """Return what the job has used so far; None if that is measured elsewhere.
-
-        Args:
-            processes: Finds all of its processes; called only without a control group.
-        """
-        return None
-
-    def _disk(self) -> str:
         began = time.monotonic()
         if began < self._next_disk:
             return ""
@@ -114,6 +103,14 @@ class Limiter:
         if used <= self._limits.disk:
             return ""
         return coded(f"out of disk: used {used} of {self._limits.disk} MB", code="AT-453")
+
+    def used(self, processes: Callable[[], list[psutil.Process]]) -> Used | None:
+        """Return what the job has used so far; None if that is measured elsewhere.
+
+        Args:
+            processes: Finds all of its processes; called only without a control group.
+        """
+        return None
 
 
 def _process_groups(processes: Iterable[psutil.Process]) -> set[int]:

@@ -120,9 +120,7 @@ class GpuMeter:
 
     def read(self) -> tuple[float | None, float | None]:
         """Return how many GPUs are busy, such as 1.5, and MB of their memory in use; None without a GPU or a driver."""
-        if not self._ids:
-            return None, None
-        if self._nvml is None and not self._find():
+        if not self._ids or (self._nvml is None and not self._find()):
             self._ids = ()
             return None, None
         try:
@@ -224,7 +222,7 @@ def halved(samples: list[Sample]) -> list[Sample]:
                 round(first.cpus * weight + second.cpus * (1 - weight), 3),
                 max(first.memory, second.memory),
                 _average(first.gpus, second.gpus, weight),
-                _greatest(first.gpu_memory, second.gpu_memory),
+                max((used for used in (first.gpu_memory, second.gpu_memory) if used is not None), default=None),
             )
         )
     return merged + samples[len(merged) * 2 :]
@@ -258,8 +256,3 @@ def _average(first: float | None, second: float | None, weight: float) -> float 
     if first is None or second is None:
         return second if first is None else first
     return round(first * weight + second * (1 - weight), 3)
-
-
-def _greatest(*values: float | None) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known, default=None)

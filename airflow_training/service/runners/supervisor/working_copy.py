@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_training.service.runners.run_folder import JOB_VARIABLE
-from airflow_training.service.runners.supervisor.backend import BackendFailed, Program
+from airflow_training.service.runners.supervisor.backend import BackendFailed
 from airflow_training.service.runners.supervisor.helper import helper_program, run_uninterrupted
-from airflow_training.service.runners.supervisor.process_tree import Ended
+from airflow_training.service.runners.supervisor.process_tree import Ended, Program
 
 # Named and not imported: a supervisor, of which each job has one, has no use for an S3 client.
 _HELPER = "airflow_training.service.runners.supervisor.copy_in_and_back"
@@ -73,10 +73,6 @@ class WorkingCopy:
             time.sleep(_PAUSE)
         if sent.output:
             emit(sent.output)
-
-    def remove(self) -> None:
-        """Remove the copy."""
-        remove_tree(self._work)
 
     def _helper(self, step: str) -> Program:
         return helper_program(_HELPER, step, json.dumps(self._facts), **{JOB_VARIABLE: self._facts["state"]})
