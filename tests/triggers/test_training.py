@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -198,6 +199,21 @@ async def test_the_state_of_a_task_is_requested_again_after_a_temporary_failure(
     await trigger.on_kill()
 
     assert Trigger.log.lines[-1] == f"The training job {JOB_ID} is not canceled: its task continues (state: deferred)"
+
+
+@pytest.mark.anyio
+async def test_whatever_keeps_a_job_from_being_canceled_is_in_the_log(
+    trigger: TrainingTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = SimpleNamespace(cancel=AsyncMock(side_effect=OSError("no file descriptor left")))
+    monkeypatch.setattr(trigger, "_watcher", SimpleNamespace(client=client))
+    airflow = Airflow(NO_XCOM, TaskStatesResult(task_states={}))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", airflow, raising=False)
+
+    await trigger.on_kill()
+
+    warning = f"The training job {JOB_ID} could not be canceled and may still run: no file descriptor left [AT-414]"
+    assert Trigger.log.lines[-1] == warning
 
 
 @pytest.mark.anyio
