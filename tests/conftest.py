@@ -57,24 +57,27 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave what needs an engine to `make test-all`, and have tests that share something slow run on one worker."""
+    # An Airflow takes a third of a core, so only every second worker has one.
+    airflows = max(1, getattr(config, "workerinput", {}).get("workercount", 1) // 2)
+    needing_airflow: dict[str, int] = {}
     for item in items:
         if isinstance(item, pytest.Function):
             parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
             needs = {*item.fixturenames, *(value for value in parameters if isinstance(value, str))}
             if needs & _ENGINES:
                 item.add_marker(pytest.mark.slow)
-            if not item.get_closest_marker("xdist_group") and _shares(item):
-                item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+            if not item.get_closest_marker("xdist_group"):
+                scopes = {overrides[-1].scope for overrides in item._fixtureinfo.name2fixturedefs.values()}
+                # Tests that share a fixture of their module stay together.
+                group = item.nodeid.split("::")[0] if "module" in scopes else item.nodeid
+                if "package" in scopes:
+                    group = f"airflow-{needing_airflow.setdefault(group, len(needing_airflow)) % airflows}"
+                if scopes & {"module", "package"}:
+                    item.add_marker(pytest.mark.xdist_group(group))
     # Groups take longest, so they start first; single tests fill the gaps.
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-
-
-def _shares(item: pytest.Function) -> bool:
-    """Whether a test has a fixture that the others of its module have too."""
-    definitions = item._fixtureinfo.name2fixturedefs.values()
-    return any(overrides[-1].scope in ("module", "package") for overrides in definitions)
 
 
 def pytest_keyboard_interrupt() -> None:
