@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int | None:
     """Two for each core, since tests wait half of their time, unless the variable of pytest-xdist says otherwise.
 
-    Each has an Airflow of its own, of one to two gigabytes, so more than eight are only more to start.
+    Every second one has an Airflow of its own, of one to two gigabytes, so more than eight are only more to start.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
@@ -76,8 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     group = f"airflow-{needing_airflow.setdefault(group, len(needing_airflow)) % airflows}"
                 if scopes & {"module", "package"}:
                     item.add_marker(pytest.mark.xdist_group(group))
-    # Groups take longest, so they start first; single tests fill the gaps.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=_start)
+
+
+def _start(item: pytest.Item) -> int:
+    """What takes longest starts first; single tests fill the gaps."""
+    group = item.get_closest_marker("xdist_group")
+    return 2 if not group else 0 if group.args[0].startswith(("airflow-", "ray")) else 1
 
 
 def pytest_keyboard_interrupt() -> None:

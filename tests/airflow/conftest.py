@@ -1,4 +1,4 @@
-"""An Airflow and a training service for each process of the test run.
+"""An Airflow and a training service for each process that runs tests of this package.
 
 The Airflow ends with the last test of this package: when idle, it takes a tenth of a core.
 """
