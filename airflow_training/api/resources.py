@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,9 +15,6 @@ class Resources:
         cpus: CPUs.
         memory: MB.
         gpus: GPUs.
-
-    >>> str(Resources(2, 4096, 1))
-    '2 CPUs, 4096 MB of memory and 1 GPU'
     """
 
     cpus: int
@@ -30,9 +27,15 @@ class Resources:
 
     def fits_in(self, free: Resources) -> bool:
         """Whether enough is free of every resource that is needed; the others may be negative."""
-        return all(needed <= left or not needed for needed, left in zip(astuple(self), astuple(free), strict=True))
+        pairs = ((self.cpus, free.cpus), (self.memory, free.memory), (self.gpus, free.gpus))
+        return all(needed <= left or not needed for needed, left in pairs)
 
     def __str__(self) -> str:
+        """The amounts in words.
+
+        >>> str(Resources(2, 4096, 1))
+        '2 CPUs, 4096 MB of memory and 1 GPU'
+        """
         gpus = f" and {_count(self.gpus, 'GPU')}" if self.gpus else ""
         return f"{_count(self.cpus, 'CPU')}{',' if gpus else ' and'} {self.memory} MB of memory{gpus}"
 

@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def try_lock_file(path: Path) -> Iterator[bool]:
-    """Lock a file, which is created if need be; yields False if another process has locked it."""
+    """Lock a file, which is created if need be; yields False if it is locked already."""
     free = False
     with path.open("w") as lock:
         with suppress(BlockingIOError):

@@ -256,7 +256,9 @@ def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files below a folder that nothing changes now; folders with too long paths stand for their content."""
     waiting = [folder]
     while waiting:
-        for path in _entries(waiting.pop()):
+        parent = waiting.pop()
+        for name in _names(parent):
+            path = parent / name
             facts = path.lstat()
             if stat.S_ISDIR(facts.st_mode) and len(os.fsencode(path.relative_to(folder))) <= MAX_NAME:
                 waiting.append(path)
@@ -284,13 +286,14 @@ def remove_folder(folder: Path) -> bool:
     return not folder.exists()
 
 
-def _entries(folder: Path) -> list[Path]:
+def _names(folder: Path) -> list[str]:
+    # Not paths, which take several times the memory: a job may leave millions.
     try:
-        return sorted(folder.iterdir())
+        return sorted(path.name for path in folder.iterdir())
     except PermissionError:
         # A job can remove the read permission of its own user, which may be ours.
         folder.chmod(0o700)
-        return sorted(folder.iterdir())
+        return sorted(path.name for path in folder.iterdir())
 
 
 def _printable(files: Iterable[JobFile]) -> list[JobFile]:

@@ -68,7 +68,7 @@ def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 @dataclass(frozen=True)
 class Program:
-    """A program that the supervisor runs.
+    """A program to run.
 
     Attributes:
         command: The program and its arguments.
