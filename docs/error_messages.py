@@ -55,9 +55,11 @@ def messages() -> Iterator[Message]:
         }
         for call in ast.walk(tree):
             if isinstance(call, ast.Call) and isinstance(code := code_of(call), ast.Constant):
+                if not isinstance(code.value, str):
+                    continue  # the exit code of a command
                 # The first argument of an OAuth2 error is its OAuth2 code.
                 texts = [text for argument in call.args if (text := _text(argument, returned))]
-                yield Message(f"{file}:{call.lineno}", str(code.value), texts[-1].split("\n")[0] if texts else "")
+                yield Message(f"{file}:{call.lineno}", code.value, texts[-1].split("\n")[0] if texts else "")
 
 
 def updated(page: str) -> str:
@@ -65,11 +67,13 @@ def updated(page: str) -> str:
     parts = [part.strip() for part in re.split(r"^(?=##)", page, flags=re.MULTILINE)]
     for code, text in sorted({message.code: message.text for message in messages()}.items()):
         heading = f"### {code}"
-        lines = textwrap.wrap(text, _WIDTH - len("> "), break_long_words=False, break_on_hyphens=False)
-        entry = "\n> ".join([f"{heading}\n", *lines])
+        # A name in braces stays on one line.
+        words = re.sub(r"\{.*?\}", lambda name: name[0].replace(" ", "\0"), text)
+        lines = textwrap.wrap(words, _WIDTH - len("> "), break_long_words=False, break_on_hyphens=False)
+        entry = "\n> ".join([f"{heading}\n", *lines]).replace("\0", " ")
         *_, at = (at for at, part in enumerate(parts) if part.startswith("###") and part[: len(heading)] <= heading)
         if parts[at].startswith(heading):
-            parts[at] = entry + re.sub(r"^###.*\n(\n>.*)*", "", parts[at])
+            parts[at] = f"{entry}\n\n" + re.sub(r"^###.*\n+(>.*\n+)*", "", parts[at])
         else:
             parts.insert(at + 1, f"{entry}\n\n- **Cause:**\n- **Fix:**")
     return "\n\n".join(parts) + "\n"

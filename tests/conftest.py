@@ -48,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int | None:
     """Two for each core, since tests wait half of their time, unless the variable of pytest-xdist says otherwise.
 
-    Every second one has an Airflow of its own, of one to two gigabytes, so more than eight are only more to start.
+    Every second one has an Airflow of its own, which takes half a minute to start and one to two gigabytes: there is
+    one for two gigabytes, and eight at most.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None

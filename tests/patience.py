@@ -43,8 +43,8 @@ PATIENCE = 1200 * SLOWNESS
 def wait_for(look: Callable[[], T | None], what: str) -> T:
     """Look until there is something to see, and return it.
 
-    Each look is a little later than the one before. On a busy machine, looks take a fifth of the time at most: they
-    would delay what they wait for.
+    Each look is a little later than the one before. On a busy machine looks would delay what they wait for, so they
+    take a fifth of the time; more only if one takes most of a second.
     """
     began, interval = time.monotonic(), 0.02
     while True:

@@ -71,8 +71,9 @@ def _of_airflow(connection: str | None, policy: RetryPolicy | None) -> TrainingC
     except InvalidConnection as error:
         if connection or error.code != "AT-101":
             raise
+        file = profiles_file()
         raise InvalidConnection(
-            f"No training service is named: use --connection or --profile, set TRAINING_URL, add a profile [default]"
-            f" to {profiles_file()}, or create the Airflow connection training_default.",
+            "No training service is named: use --connection or --profile, set TRAINING_URL, add a profile [default]"
+            f" to {file}, or create the Airflow connection training_default.",
             code="AT-128",
         ) from error

@@ -158,14 +158,14 @@ class TrainingHook(HttpHook):
             InvalidConnection: The connection does not exist, or its `job_page_url` is not a URL.
             ServiceUnavailable: Airflow cannot read it at the moment.
         """
-        pattern = _read_extra(self.connection())[0].job_page_url
-        if pattern and not pattern.startswith(("http://", "https://")):
+        page = _read_extra(self.connection())[0].job_page_url
+        if page and not page.startswith(("http://", "https://")):
             raise InvalidConnection(
                 f"job_page_url of the connection {self.training_conn_id!r} must begin with http:// or https://, not"
-                f" {pattern!r}.",
+                f" {page!r}.",
                 code="AT-105",
             )
-        return pattern.replace("{job_id}", job_id) or None
+        return page.replace("{job_id}", job_id) or None
 
     @contextmanager
     def _read(self, known: bool) -> Iterator[None]:

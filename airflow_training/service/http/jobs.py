@@ -197,11 +197,11 @@ def _runnable(description: JobDescription, service: ServiceParts) -> Resources:
         InvalidDescription: It can never run here.
     """
     requested = requested_resources(description.execution, service.plans, service.capacity.total)
-    gpus = service.capacity.total.gpus
-    if requested.gpus > gpus:
+    available = service.capacity.total.gpus
+    if requested.gpus > available:
         raise InvalidDescription(
-            f"The job requests {requested.gpus} GPUs, but this service has {gpus}: request fewer, or start the service"
-            f" with --gpus {requested.gpus} on a machine that has them.",
+            f"The job requests {requested.gpus} GPUs, but this service has {available}: request fewer, or start the"
+            f" service with --gpus {requested.gpus} on a machine that has them.",
             status=422,
             code="AT-626",
         )
