@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from pydantic_core import from_json
-
 NDJSON = "application/x-ndjson"
 
 LONGEST_LINE = 16 * 1024
@@ -129,6 +127,9 @@ class LogDecoder:
 
 
 def _read(record: bytes) -> Any:
+    # Supervisors and nodes of Ray use this module too, but read no records.
+    from pydantic_core import from_json  # noqa: PLC0415
+
     try:
         return from_json(record)
     except ValueError:

@@ -13,7 +13,8 @@ from airflow_training.serving import versions
 from tests.airflow.support import ServiceUnderTest
 from tests.patience import PATIENCE, wait_for
 
-pytestmark = pytest.mark.slow
+# They have an Airflow of their own.
+pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.slow]
 
 DAGS = Path(__file__).parents[2] / "dags"
 

@@ -9,14 +9,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from airflow_training.api.resources import Resources
 from airflow_training.service.errors import RayRefused, RayUnavailable
-from airflow_training.service.runners.ray.api import Node, RayApi
 from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.settings import RaySettings
+
+if TYPE_CHECKING:
+    from airflow_training.service.runners.ray.api import Node
 
 _logger = logging.getLogger(__name__)
 
@@ -149,6 +152,9 @@ class RayCapacity(Capacity):
         return super().allocate(key, resources, gpus or [str(index) for index in range(resources.gpus)])
 
     async def _read_nodes(self) -> list[Node]:
+        # Its HTTP client takes a tenth of the start of a service, most of which have no cluster.
+        from airflow_training.service.runners.ray.api import RayApi  # noqa: PLC0415
+
         async with RayApi(self._ray.address, self._ray.headers) as ray:
             return await ray.nodes()
 
