@@ -18,7 +18,7 @@ from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.process import LocalProcess, LocalProcessError, free_port
 from airflow_training.local.service import Credentials, LocalService
 from tests.airflow.proxy import Proxy
-from tests.airflow.support import Counts, ServiceUnderTest, Training
+from tests.airflow.support import READ_DAGS_ONCE, Counts, ServiceUnderTest, Training
 from tests.patience import PATIENCE
 
 HERE = Path(__file__).parent
@@ -43,8 +43,7 @@ def airflow(
     # Tests mostly wait, so they share this Airflow: more tasks run in parallel than there are cores.
     settings = {
         "AIRFLOW__CORE__PARALLELISM": "12",
-        # Seconds. No test changes a Dag file; reading all of them twice a minute takes a fifteenth of the run.
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
+        **READ_DAGS_ONCE,
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(counts.port),

@@ -32,6 +32,9 @@ SAVE = "from pathlib import Path\nPath('model/1').mkdir(parents=True)\nPath('mod
 WAIT = "scripts/wait_then_save.py"
 """A script that prints lines until its job folder has a file `go`."""
 
+READ_DAGS_ONCE = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400"}
+"""Seconds. No test changes a Dag file, and reading all of them twice a minute takes a fifteenth of a run."""
+
 TIME_OF_LATER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}Z ")
 
 # A job is followed by one function in both.

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.serving import versions
-from tests.airflow.support import ServiceUnderTest
+from tests.airflow.support import READ_DAGS_ONCE, ServiceUnderTest
 from tests.patience import PATIENCE, wait_for
 
 # They have an Airflow of their own.
@@ -63,7 +63,7 @@ class Examples:
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory, under_test: ServiceUnderTest) -> Iterator[Examples]:
     models = tmp_path_factory.mktemp("models")
-    settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(models)}
+    settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(models), **READ_DAGS_ONCE}
     airflow = LocalAirflow(tmp_path_factory.mktemp("examples"), DAGS, settings)
     airflow.patience = PATIENCE
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
@@ -152,8 +153,7 @@ class _Job:
         noted = ""
         while True:
             try:
-                engine = docker.from_env()
-                engine.ping()
+                engine = _connect()
             except (DockerException, *_ENGINE_ERRORS) as error:  # noqa: PERF203 - it sleeps anyway
                 if noted != (reason := _reason(error)):
                     note_waiting(self._state, f"waiting for the container engine, which is unreachable: {reason}")
@@ -283,6 +283,17 @@ class _Job:
                 time.sleep(_RETRY_INTERVAL)
             engine = self._engine()
             attempts += 1
+
+
+def _connect() -> docker.DockerClient:
+    """Connect to the engine, with its API version from a header of `/_ping`.
+
+    By default the client reads it from `/version`, for which Podman runs half a dozen programs.
+    """
+    with contextlib.closing(docker.from_env(version=MINIMUM_DOCKER_API_VERSION)) as probe:
+        reply = probe.api.get(f"{probe.api.base_url}/_ping", timeout=probe.api.timeout)
+        reply.raise_for_status()
+    return docker.from_env(version=reply.headers.get("Api-Version"))
 
 
 def _attach(container: Container) -> Iterator[bytes]:
