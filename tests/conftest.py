@@ -60,7 +60,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave what needs an engine to `make test-all`, and have tests that share something slow run on one worker."""
-    # An Airflow takes a third of a core, so only every second worker has one.
+    # Airflows compete with the tests for the CPUs even when they wait, so only every second worker has one.
     airflows = max(1, getattr(config, "workerinput", {}).get("workercount", 1) // 2)
     needing_airflow: dict[str, int] = {}
     for item in items:

@@ -33,7 +33,7 @@ WAIT = "scripts/wait_then_save.py"
 """A script that prints lines until its job folder has a file `go`."""
 
 READ_DAGS_ONCE = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400"}
-"""Seconds. No test changes a Dag file, and reading all of them twice a minute takes a fifteenth of a run."""
+"""Seconds. No test changes a Dag file, and reading all of them twice a minute takes a twentieth of a run."""
 
 TIME_OF_LATER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}Z ")
 
@@ -179,12 +179,11 @@ class Training:
 
     def failure(self, try_number: int = 1) -> tuple[str, str]:
         """Type and text of the exception that ended a try."""
-        # Airflow may log exceptions of its own beside it, such as a locked database when it saves rendered fields.
-        errors = [(entry["event"], entry.get("error_detail")) for entry in self.log(try_number)]
-        details = [detail for event, detail in errors if detail and event == "Task failed with exception"]
-        # Not the whole log: the report of a failed test is cut in the middle.
-        assert len(details) == 1, [(event, detail[0]["exc_value"]) for event, detail in errors if detail]
-        return details[0][0]["exc_type"], details[0][0]["exc_value"]
+        errors = [entry for entry in self.log(try_number) if entry.get("error_detail")]
+        # Before the whole log, of whose middle the report of a failed test may lack a part.
+        assert len(errors) == 1, f"{errors}\n{self.describe()}"
+        detail = errors[0]["error_detail"][0]
+        return detail["exc_type"], detail["exc_value"]
 
     def xcom(self, key: str = "return_value") -> Any:
         return self.airflow.xcom(self.dag_id, self.run, "train", key)

@@ -152,7 +152,7 @@ class RayCapacity(Capacity):
         return super().allocate(key, resources, gpus or [str(index) for index in range(resources.gpus)])
 
     async def _read_nodes(self) -> list[Node]:
-        # Its HTTP client takes a tenth of the start of a service, most of which have no cluster.
+        # Its HTTP client is slow to import, and most services have no cluster.
         from airflow_training.service.runners.ray.api import RayApi  # noqa: PLC0415
 
         async with RayApi(self._ray.address, self._ray.headers) as ray:
