@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-all test-matrix bench docs messages pictures vendor stack lint format \
-	constraints clean
+.PHONY: help install engines demo test test-all test-slow test-matrix bench docs messages pictures vendor stack \
+	stack-images lint format constraints clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,9 +44,13 @@ demo: install ## Train a model with a real Airflow on this machine; ARGS=--keep 
 test: lint ## Run all checks and the fast tests; ARGS are pytest's
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-test-all: lint ## Run all tests, including the slow ones and make stack (Debian, as root)
+# Making the images of the stack is mostly waiting for downloads, so it is done beside the other tests.
+test-all: lint engines ## Run all tests, including the slow ones and make stack (Debian, as root)
+	@$(MAKE) --jobs 2 stack-images test-slow
+	$(BIN)/python -m pytest -m stack tests/stack
+
+test-slow: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder -m "not stack" $(ARGS)
-	@$(MAKE) stack
 
 test-matrix: install ## Run the unit tests on each supported Python (or ARGS=3.12), and with the oldest dependencies
 	@tests/matrix $(ARGS)
@@ -92,8 +96,10 @@ docs: .docs/installed ## Build the documentation in site/
 messages: install ## Quote the package's error messages in docs/troubleshooting.md
 	$(BIN)/python -m docs.error_messages
 
-stack: engines ## Start docker-compose.yaml with Podman and train in it (Debian, as root)
+stack-images: engines
 	@tests/stack/images
+
+stack: stack-images ## Start docker-compose.yaml with Podman and train in it (Debian, as root)
 	$(BIN)/python -m pytest -m stack tests/stack
 
 lint: install ## Check format, code, types and import contracts

@@ -54,7 +54,8 @@ class ServiceUnderTest:
 
         async def ask() -> Sequence[JobStatus]:
             async with TrainingClient(self._settings) as client:
-                return await client.jobs()
+                # By default only the newest of the jobs that have ended, and a hundred may be newer.
+                return await client.jobs(finished=10_000)
 
         found = [job for job in run_sync.run(ask()) if job.name == name]
         return sorted(found, key=lambda job: str(job.submission_time))

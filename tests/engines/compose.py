@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -113,13 +114,18 @@ class Stack:
 
     def _check_health(self) -> None:
         """Podman has its health checks made by timers of systemd, which is not there in a container or a small VM."""
+        due: dict[str, float] = {}
         with ThreadPoolExecutor(max_workers=3) as pool:
             while not self._ended.wait(3):
                 # Containers may go while they are listed.
                 with suppress(DockerException, RequestException, psutil.Error, subprocess.TimeoutExpired):
                     containers = self.containers()
                     self._keep_names(containers)
-                    list(pool.map(self._check, containers))
+                    starts = {_start(each): each for each in containers if each.attrs["State"]["Status"] == "running"}
+                    now = time.monotonic()
+                    waiting = [start for start in starts if due.get(start, now) <= now]
+                    pauses = pool.map(self._check, [starts[start] for start in waiting])
+                    due |= {start: time.monotonic() + pause for start, pause in zip(waiting, pauses, strict=True)}
 
     def _keep_names(self, containers: list[Container]) -> None:
         """Podman's name server may end where many containers start anew at once; a restart does not bring it back."""
@@ -130,11 +136,22 @@ class Stack:
             reload = ["podman", "network", "reload", running[0]]
             subprocess.run(reload, env=environment(), capture_output=True, check=False, timeout=45)
 
-    def _check(self, container: Container) -> None:
+    def _check(self, container: Container) -> float:
+        """Make the health check of a container, and return in how many seconds the next one is due."""
+        began = time.monotonic()
         # Of one that is restarted it may never end, and the others are to have theirs nevertheless.
         with suppress(subprocess.TimeoutExpired):
             check = ["podman", "healthcheck", "run", str(container.id)]
-            subprocess.run(check, env=environment(), capture_output=True, check=False, timeout=45)
+            done = subprocess.run(check, env=environment(), capture_output=True, check=False, timeout=45)
+            if done.returncode == 0:
+                return float(container.attrs["Config"]["Healthcheck"]["Interval"]) / 1e9
+        # Some checks start an Airflow: made one after the other, they would delay the start that they wait for.
+        return 3 * (time.monotonic() - began)
+
+
+def _start(container: Container) -> str:
+    """A container since its last start, after which it is checked anew."""
+    return f"{container.id} {container.attrs['State']['StartedAt']}"
 
 
 def processes(container: Container) -> dict[str, psutil.Process]:
