@@ -44,9 +44,9 @@ demo: install ## Train a model with a real Airflow on this machine; ARGS=--keep 
 test: lint ## Run all checks and the fast tests; ARGS are pytest's
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-# Making the images of the stack is mostly waiting for downloads, so it is done beside the other tests.
-test-all: lint engines ## Run all tests, including the slow ones and make stack (Debian, as root)
-	@$(MAKE) --jobs 2 stack-images test-slow
+# Linting and making the images of the stack leave the processors idle in part, so both are done beside the tests.
+test-all: engines ## Run all tests, including the slow ones and make stack (Debian, as root)
+	@$(MAKE) --jobs 3 lint stack-images test-slow
 	$(BIN)/python -m pytest -m stack tests/stack
 
 test-slow: install

@@ -11,17 +11,18 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, Route, expect
+from playwright.sync_api import Browser, FrameLocator, Page, Route, TimeoutError, expect  # noqa: A004
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
 from tests.airflow.proxy import Proxy, reset
 from tests.airflow.support import Training
 from tests.engines.browser import hindrances, running_browser
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, SLOWNESS
 
 # Milliseconds.
 _PATIENCE = PATIENCE * 1000
+_MODULES_RUN = 30_000 * SLOWNESS
 DESKTOP, PHONE = (1440, 900), (390, 844)
 
 LEARNS = """
@@ -87,6 +88,11 @@ class Visitor:
     def open(self, name: str, **query: str) -> Page:
         """Open one of the three pages outside of Airflow's UI."""
         self.page.goto(f"{self.airflow.url}/training/{name}?{urlencode(query)}")
+        # Chromium (156) rarely loads the modules of a page and runs none, with one of them taken from the page before.
+        try:
+            self.page.locator("html[data-theme]").wait_for(state="attached", timeout=_MODULES_RUN)
+        except TimeoutError:
+            self.page.reload()
         expect(self.page.locator("#page")).to_have_attribute("aria-busy", "false")
         return self.page
 
