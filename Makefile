@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help install engines demo test test-all test-slow test-matrix bench docs messages pictures vendor stack \
-	stack-images lint format constraints clean
+.PHONY: help install engines demo test test-all beside-tests test-slow test-matrix bench docs messages pictures vendor \
+	stack stack-images lint format constraints clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,8 +46,12 @@ test: lint ## Run all checks and the fast tests; ARGS are pytest's
 
 # Linting and making the images of the stack leave the processors idle in part, so both are done beside the tests.
 test-all: engines ## Run all tests, including the slow ones and make stack (Debian, as root)
-	@$(MAKE) --jobs 3 lint stack-images test-slow
+	@$(MAKE) --no-print-directory --jobs 2 beside-tests test-slow
 	$(BIN)/python -m pytest -m stack tests/stack
+
+# With a low priority: the tests measure how slow the machine is.
+beside-tests: install
+	@nice $(MAKE) --no-print-directory lint stack-images
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder -m "not stack" $(ARGS)
