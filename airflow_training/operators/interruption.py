@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,26 +32,17 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._alarm_handler: Callable[[int, FrameType | None], Any] | None = None
         self._alarmed = False
         self.interrupted = False
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end.
-
-        Raises:
-            asyncio.CancelledError: It was interrupted and has cleaned up. An interruption before its start interrupts
-                it at its first wait.
-            AirflowTaskTimeout: The task's `execution_timeout` passed, which interrupts it in the same way.
-        """
-        with self._alarm_as_interruption():
-            return asyncio.run(self._cancelable(work))
-
     @contextmanager
-    def _alarm_as_interruption(self) -> Iterator[None]:
-        """Make the alarm of an `execution_timeout` interrupt the work too, and raise its error afterwards.
+    def between_requests(self) -> Iterator[None]:
+        """Make the alarm of an `execution_timeout` interrupt only what is run here, now or next.
 
-        Airflow raises it wherever the task is at that moment. During a request to its supervisor, as most calls of
-        Airflow's API in a task are, the response stays unread and is taken for that of the next request.
+        Airflow raises its error wherever the task is at that moment. During a request to its supervisor, as most calls
+        of Airflow's API in a task are, the response stays unread and is taken for that of the next request. An alarm
+        after the last run has no effect: the task ends in any case.
         """
         handler = signal.getsignal(signal.SIGALRM)
         if not callable(handler) or threading.current_thread() is not threading.main_thread():
@@ -61,14 +53,27 @@ class Interruptible:
             self._alarmed = True
             self._cancel()
 
+        self._alarm_handler = handler
         signal.signal(signal.SIGALRM, alarm)
         try:
             yield
         finally:
             signal.signal(signal.SIGALRM, handler)
-            if self._alarmed:
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end.
+
+        Raises:
+            asyncio.CancelledError: It was interrupted and has cleaned up. An interruption before its start interrupts
+                it at its first wait.
+            AirflowTaskTimeout: The task's `execution_timeout` passed, which interrupts it in the same way.
+        """
+        try:
+            return asyncio.run(self._cancelable(work))
+        finally:
+            if self._alarmed and self._alarm_handler:
                 self._alarmed = False
-                handler(signal.SIGALRM, None)
+                self._alarm_handler(signal.SIGALRM, None)
 
     async def _cancelable(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()

@@ -97,7 +97,7 @@ class TaskRun:
 
     def execute(self) -> str:
         """Submit the job or continue an earlier one, then defer or follow it here."""
-        with _ErrorsForAirflow():
+        with _ErrorsForAirflow(), self._work.between_requests():
             self._begin()
             self._store_link()
             # Under `airflow dags test` a trigger would not get its connection (Airflow 3.3).
@@ -114,14 +114,14 @@ class TaskRun:
             # SQLite reuses the id of a deleted trigger: Airflow then takes the event of an earlier try's trigger for
             # that of this try's, which it never starts.
             self._defer()
-        with _ErrorsForAirflow(), self._mark_over():
+        with _ErrorsForAirflow(), self._work.between_requests(), self._mark_over():
             if "error" in event:
                 raise self._not_followed(error_of(event))
             return self._return(Outcome.from_dict(event))
 
     def without_trigger(self, reason: str) -> NoReturn:
         """Handle the job whose trigger died, and raise the error that reports it."""
-        with _ErrorsForAirflow():
+        with _ErrorsForAirflow(), self._work.between_requests():
             error = FollowingFailed(f"The trigger that followed the training job died ({reason}).", code="AT-436")
             self.claim = self._store.read()
             raise self._not_followed(error) if self.claim and not self.claim.over else error
