@@ -6,9 +6,9 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,17 +25,11 @@ from airflow_training.cli.output import (
 from airflow_training.exceptions import JobLost
 
 if TYPE_CHECKING:
-    from airflow_training.api.description import JobDescription
     from airflow_training.api.log import LogRecord
     from airflow_training.api.status import JobStatus
     from airflow_training.client.client import TrainingClient
     from airflow_training.client.follow.update import Update
     from airflow_training.client.retry import RetryPolicy
-
-# The file that a command installs: the quotes of a shell are no part of its name.
-_REQUIREMENTS = re.compile(r"\binstall\b[^&|;\n]{0,500}?\s(?:-r|--requirement)[\s=]?['\"]?([^\s'\"]+)")
-# Characters of a command or of variables; `--json` prints all.
-_LONGEST_FACT = 500
 
 # Seconds without an answer until that is reported.
 _SILENCE = 10.0
@@ -61,14 +55,10 @@ def jobs(connection: ConnectionOption = None, profile: ProfileOption = None, as_
 def status(
     job_id: JobId, connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show the status of a job, and what was submitted, with *** for each secret."""
+    """Show the status of a job."""
     with print_errors():
-        found, description = asyncio.run(_find(connect(connection, profile), job_id))
-    submitted = _submitted(description) if description else {}
-    if as_json:
-        show_one({**found.to_wire(), **submitted}, as_json=True)
-    else:
-        show_one({**_facts(found), **_in_words(submitted)}, as_json=False)
+        found = asyncio.run(_find(connect(connection, profile), job_id))
+    show_one(found.to_wire() if as_json else _facts(found), as_json=as_json)
 
 
 def logs(
@@ -122,9 +112,9 @@ async def _list(client: TrainingClient) -> list[JobStatus]:
     return sorted(statuses, key=lambda status: status.submission_time or never, reverse=True)
 
 
-async def _find(client: TrainingClient, job_id: str) -> tuple[JobStatus, JobDescription | None]:
+async def _find(client: TrainingClient, job_id: str) -> JobStatus:
     async with client:
-        return await find(client, job_id), await client.description(job_id)
+        return await find(client, job_id)
 
 
 async def _cancel_all(client: TrainingClient, job_ids: list[str]) -> None:
@@ -172,46 +162,6 @@ def _facts(status: JobStatus) -> dict[str, str]:
         "container_id": status.container_id,
     }
     return {name: value for name, value in facts.items() if value}
-
-
-def _submitted(description: JobDescription) -> dict[str, Any]:
-    """The description of a job as `status --json` prints it."""
-    execution = description.execution
-    requirements = _REQUIREMENTS.search(execution.command)
-    return {
-        "image": execution.image,
-        "command": execution.command,
-        "environment": {variable.name: variable.text for variable in description.env},
-        "resources": execution.resources.model_dump() if execution.resources else None,
-        "resourcePlanId": execution.resource_plan_id,
-        "completionTime": execution.completion_time,
-        "pythonVersion": str(execution.python_version or execution.python_major_version or "") or None,
-        "requirementsFile": requirements[1] if requirements else None,
-        "rerunOf": description.rerun_of,
-    }
-
-
-def _in_words(submitted: Mapping[str, Any]) -> dict[str, str]:
-    """The same for a terminal, without what was not given."""
-    environment = submitted.get("environment") or {}
-    resources = submitted.get("resources") or {}
-    facts = {
-        "image": submitted.get("image"),
-        "command": submitted.get("command"),
-        "environment": ", ".join(f"{name}={value}" for name, value in environment.items()),
-        "resources": ", ".join(f"{name} {value}" for name, value in resources.items() if value),
-        "plan": submitted.get("resourcePlanId"),
-        "time_limit": submitted.get("completionTime"),
-        "python": submitted.get("pythonVersion"),
-        "requirements": submitted.get("requirementsFile"),
-        "rerun_of": submitted.get("rerunOf"),
-    }
-    return {name: _shortened(str(value)) for name, value in facts.items() if value}
-
-
-def _shortened(text: str) -> str:
-    text = text.replace("\n", " ")
-    return text if len(text) <= _LONGEST_FACT else f"{text[: _LONGEST_FACT - 1]}…"
 
 
 def _local(time: datetime | None) -> str:

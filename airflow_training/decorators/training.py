@@ -22,8 +22,6 @@ from airflow_training.operators.training import TrainingOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_training.operators.dry_run import DryRun
-
 _MAIN = """
 
 if __name__ == "__main__":
@@ -77,31 +75,21 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
 
     def execute(self, context: Context) -> Any:
         """Make the script from the function, and train with it."""
-        self._make_script_or_fail()
+        self._make_script()
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
         """Return the result of a job that a trigger followed to its end."""
-        self._make_script_or_fail()
-        return super().execute_complete(context, event, claim)
-
-    def _dry_run(self) -> DryRun:
-        from airflow_training.operators.dry_run import as_text  # noqa: PLC0415 - as in _run_of
-
-        self.op_args, self.op_kwargs = as_text(self.op_args), as_text(self.op_kwargs)
         self._make_script()
-        return super()._dry_run()
-
-    def _make_script_or_fail(self) -> None:
-        try:
-            self._make_script()
-        except InvalidParameters as error:
-            raise AirflowFailException(str(error)) from None
+        return super().execute_complete(context, event, claim)
 
     def _make_script(self) -> None:
         bound = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
         bound.apply_defaults()
-        values = {name: _plain(value) for name, value in bound.arguments.items()}
+        try:
+            values = {name: _plain(value) for name, value in bound.arguments.items()}
+        except InvalidParameters as error:
+            raise AirflowFailException(str(error)) from None
         self.script = script_of(self.python_callable, values)
         # A number stays a number, which is never masked, whatever its name.
         arguments = [

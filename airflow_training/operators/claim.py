@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_training.api.naming import job_folder, job_id
-from airflow_training.api.parameters import SAVED_MODEL
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.following import stats
@@ -35,10 +34,6 @@ class Claim:
         version: The version of the job API, if it is not the connection's.
         completion_time: The time allotted to it, as the Dag has it.
         inputs: The names of the data in its folder: a model among them is not the one that it trained.
-        code: The names of its other files before it ran: the script, the requirements and the `source_dir`, unless
-            these are very many.
-        model: What it hands on, as its task had it at the claim.
-        parameters: Its variables and arguments, without secrets.
         submitted: When the service accepted it, as ISO 8601; None as long as that is not known.
         over: Whether it can have no result any more.
     """
@@ -51,9 +46,6 @@ class Claim:
     version: str | None
     completion_time: str | int
     inputs: Sequence[str] = ()
-    code: Sequence[str] = ()
-    model: str | None = SAVED_MODEL
-    parameters: Mapping[str, Any] = field(default_factory=dict)
     submitted: str | None = None
     over: bool = False
 

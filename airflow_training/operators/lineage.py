@@ -55,9 +55,7 @@ def lineage(
 
 def _read_by(task: TrainingOperator) -> list[str]:
     try:
-        # Requirements are no input of the training, and their file need not be read.
-        parameters = TrainingParameters.read(files.given(task) | {"requirements": None})
-        return files.locations(parameters, files.dag_folder(task))
+        return files.locations(TrainingParameters.read(files.given(task)), files.dag_folder(task))
     except InvalidParameters:
         return []  # the task fails before it reads them
 

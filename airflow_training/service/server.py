@@ -26,7 +26,6 @@ from airflow_training.service.http.app import create_app
 from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
-from airflow_training.service.reruns.input_copies import InputCopies
 from airflow_training.service.runners.container.runner import ContainerRunner
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.process.runner import ProcessRunner
@@ -92,7 +91,6 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
     jobs = JobTable(sessions, capacity)
     runner = _runner(settings, data, buckets, storage)
     metrics = ServiceMetrics(jobs)
-    scheduler = Scheduler(jobs, runner, capacity, metrics, data=data, free_disk=settings.free_disk)
     return ServiceParts(
         data=data,
         database_lock=DatabaseLock(sessions),
@@ -103,11 +101,10 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
         jobs=jobs,
         statuses=StatusCache(jobs, capacity),
         runner=runner,
-        scheduler=scheduler,
+        scheduler=Scheduler(jobs, runner, capacity, metrics, data=data, free_disk=settings.free_disk),
         storage=storage,
         metrics=metrics,
         programs=ReaderPrograms(),
-        reruns=InputCopies(data, buckets, jobs, scheduler, free_disk=settings.free_disk),
     )
 
 

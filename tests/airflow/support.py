@@ -17,7 +17,6 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from airflow_training.api.insights import ModelSummary
 from airflow_training.api.status import JobStatus
 from airflow_training.client import run_sync
 from airflow_training.client.client import TrainingClient
@@ -67,21 +66,6 @@ class ServiceUnderTest:
                 await client.cancel(job.job_id)
 
         run_sync.run(ask())
-
-    def model(self, job: JobStatus) -> ModelSummary:
-        """What the service tells of the model of a job, once its signatures have been read."""
-
-        async def ask() -> ModelSummary | None:
-            async with TrainingClient(self._settings) as client:
-                return await client.model(job.job_id)
-
-        def read() -> ModelSummary | None:
-            model = run_sync.run(ask())
-            return model if model and not model.reason.endswith("try again.") else None
-
-        model = wait_for(read, f"The model of {job.name}")
-        assert model
-        return model
 
     def work(self, job: JobStatus) -> Path:
         """The working directory of a job; created before its start if needed."""

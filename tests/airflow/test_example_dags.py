@@ -1,4 +1,4 @@
-"""The example Dags, on a real Airflow with the real libraries."""
+"""The example Dags, on a real Airflow with the real TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.serving import versions
 from tests.airflow.support import READ_DAGS_ONCE, ServiceUnderTest
-from tests.engines.mlflow_server import running_mlflow
 from tests.patience import PATIENCE, wait_for
 
 # They have an Airflow of their own.
@@ -152,67 +151,10 @@ def test_the_values_of_the_form_are_the_parameters_of_the_training(examples: Exa
     assert result["metrics"]["epochs"] == 1
 
 
-def test_many_models_are_trained_and_the_best_is_found_though_one_failed(
-    examples: Examples, under_test: ServiceUnderTest
-) -> None:
+def test_many_models_are_trained_and_the_best_is_found(examples: Examples) -> None:
     run = examples.start("train_many", {"models": 3})
-    wait_for(lambda: bool(under_test.jobs("train-many")), "The first training")
-    under_test.cancel(under_test.jobs("train-many")[0])
 
     examples.end("train_many", run)
     tasks = [task for task in examples.airflow.tasks("train_many", run) if task["task_id"] == "train"]
     assert sorted(task["rendered_map_index"] for task in tasks) == ["seed 1", "seed 2", "seed 3"]
-    assert sorted(task["state"] for task in tasks) == ["failed", "success", "success"]
-    best = examples.airflow.xcom("train_many", run, "best")
-    assert best["metrics"]["accuracy"] > 0.8
-    assert best["parameters"]["env"] == {"SEED": best["map_index"] + 1, "EPOCHS": 4}
-
-
-def test_a_model_of_scikit_learn_is_validated_and_predicts(examples: Examples) -> None:
-    examples.airflow.unpause("predict_census")
-    run = examples.start("train_sklearn")
-
-    examples.end("train_sklearn", run)
-    trained = examples.airflow.xcom("train_sklearn", run, "train", "training_job")
-    assert trained["location"].endswith("/model.joblib")
-    assert trained["metrics"]["accuracy"] > 0.86
-
-    wait_for(lambda: bool(examples.runs("predict_census")), "The run for the new model")
-    (prediction,) = examples.runs("predict_census")
-    examples.end("predict_census", prediction)
-    validated = examples.airflow.xcom("predict_census", prediction, "validate", "training_job")
-    assert validated["metrics"] == trained["metrics"], "it is the same model"
-    assert 3_000 < examples.airflow.xcom("predict_census", prediction, "count") < 4_000
-
-
-def test_torchrun_trains_a_model_of_pytorch_in_two_processes(examples: Examples) -> None:
-    run = examples.start("train_pytorch")
-
-    examples.end("train_pytorch", run)
-    trained = examples.airflow.xcom("train_pytorch", run, "train", "training_job")
-    assert trained["location"].endswith("/model.pt")
-    assert trained["metrics"]["accuracy"] > 0.84
-    log = "\n".join(str(line["event"]) for line in examples.airflow.log("train_pytorch", run, "train"))
-    assert "rank 0 of 2: 16281 rows" in log
-    assert "rank 1 of 2: 16281 rows" in log
-
-
-def test_a_training_is_tracked_and_its_model_registered_in_mlflow(examples: Examples, tmp_path: Path) -> None:
-    with running_mlflow(tmp_path) as mlflow:
-        variable = {"key": "mlflow_tracking_uri", "value": mlflow.url}
-        examples.airflow.api("POST", "/variables", body=variable)
-        run = examples.start("train_mlflow")
-        examples.end("train_mlflow", run)
-
-        experiment = mlflow.ask("GET", "experiments/get-by-name", experiment_name="census")["experiment"]
-        (tracked,) = mlflow.ask("POST", "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
-        (registered,) = mlflow.ask("GET", "model-versions/search", filter="name='census'")["model_versions"]
-
-    trained = examples.airflow.xcom("train_mlflow", run, "train", "training_job")
-    assert trained["location"].endswith("/model")
-    tags = {tag["key"]: tag["value"] for tag in tracked["data"]["tags"]}
-    task = {"AIRFLOW_CTX_DAG_ID": "train_mlflow", "AIRFLOW_CTX_TASK_ID": "train", "AIRFLOW_CTX_DAG_RUN_ID": run}
-    assert task.items() <= tags.items()
-    metrics = {metric["key"]: metric["value"] for metric in tracked["data"]["metrics"]}
-    assert metrics == trained["metrics"]
-    assert (registered["run_id"], registered["status"]) == (tracked["info"]["run_id"], "READY")
+    assert examples.airflow.xcom("train_many", run, "best")["metrics"]["accuracy"] > 0.8

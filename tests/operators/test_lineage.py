@@ -51,8 +51,8 @@ def test_script_and_data_are_known_from_the_start() -> None:
         "again.csv": "/data/there.csv",
     }
 
-    assert read_by(script="support.py", data=data) == [
-        ("file", f"{FOLDER}/support.py"),
+    assert read_by(script="census/train.py", data=data) == [
+        ("file", f"{FOLDER}/census/train.py"),
         ("file", f"{FOLDER}/here.csv"),
         ("file", "/data/there.csv"),
         ("file", "/data/uri.csv"),

@@ -21,7 +21,6 @@ from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
-from airflow_training.service.reruns.input_copies import InputCopies
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.scheduler import Runner, Scheduler
@@ -50,7 +49,6 @@ class ServiceParts:
     storage: StorageEndpoint
     metrics: ServiceMetrics
     programs: ReaderPrograms
-    reruns: InputCopies
 
 
 _oauth2 = OAuth2(

@@ -1,31 +1,19 @@
-"""The runner that starts jobs as processes of this machine; it refuses a job for a Python that the machine lacks."""
+"""The runner that starts jobs as processes of this machine; it refuses a job that needs another Python."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
+import sys
 from dataclasses import replace
 from shutil import which
-from threading import Lock
-
-from cachetools import TTLCache, cached
-from uv import find_uv_bin
 
 from airflow_training.api.description import Execution, JobDescription
 from airflow_training.service.errors import InvalidDescription
 from airflow_training.service.runners.run_folder import Spec
 from airflow_training.service.runners.service import SupervisedRunner
-from airflow_training.service.runners.supervisor.environment import (
-    OWN_PYTHON,
-    clean_environment,
-    find_python,
-    installed_pythons,
-)
 from airflow_training.service.scheduling.job import Order
 
-# Seconds for which a search for Pythons is reused: an administrator may install another one.
-_SEARCHED = 60
 _PROGRAM = re.compile(r"(?:python|pip)(\d+(?:\.\d+)?)")
 _SEPARATOR = re.compile(r"[;&|()]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
@@ -42,9 +30,9 @@ class ProcessRunner(SupervisedRunner):
         if not (version := missing_python(description.execution)):
             return None
         return InvalidDescription(
-            f"The job needs Python {version}, but this service runs jobs as processes of a machine with Python"
-            f" {_installed()}: request a version that it has, or ask the administrator of the service to install"
-            " another or to use the container runner, where the image has its own Python.",
+            f"The job needs Python {version}, but this service runs jobs as processes, with Python"
+            f" {sys.version_info.major}.{sys.version_info.minor}: port the script, or ask the administrator of the"
+            " service to use the container runner, where the image has its own Python.",
             status=422,
             code="AT-629",
         )
@@ -59,32 +47,22 @@ class ProcessRunner(SupervisedRunner):
 def missing_python(execution: Execution) -> str | None:
     """The version of Python that a job needs and this machine does not have; None if there is none.
 
-    It is requested by `pythonVersion`, by `pythonMajorVersion`, or by a program in the command.
+    It is requested by `pythonMajorVersion`, or by a program in the command.
 
     >>> missing_python(Execution(command="pip2 install six && python2 train.py", completion_time=60))
     '2'
     """
-    own = execution.python_version or OWN_PYTHON
-    if not _is_found(own):
-        return own
     requested = [str(execution.python_major_version)] if execution.python_major_version else []
     requested += [found[1] for program in _programs(execution.command) if (found := _PROGRAM.fullmatch(program))]
-    return next((version for version in requested if not _is_installed(version, own)), None)
+    return next((version for version in requested if not _is_installed(version)), None)
 
 
-def _is_installed(version: str, own: str) -> bool:
-    """Whether it is the Python of the job's environment, or one of the machine, which a command may also name."""
-    return version in ("3", own) or (version.startswith("3.") and which(f"python{version}") is not None)
-
-
-@cached(TTLCache[str, bool](32, _SEARCHED), lock=Lock())
-def _is_found(version: str) -> bool:
-    return bool(find_python(find_uv_bin(), version, clean_environment(os.environ)))
-
-
-@cached(TTLCache[str, str](1, _SEARCHED), lock=Lock())
-def _installed() -> str:
-    return ", ".join(installed_pythons(find_uv_bin(), clean_environment(os.environ)))
+def _is_installed(version: str) -> bool:
+    """A job's environment has the Python of the service; a command may also name a Python 3 of the machine."""
+    major, minor = str(sys.version_info.major), str(sys.version_info.minor)
+    return version in (major, f"{major}.{minor}") or (
+        version.startswith(f"{major}.") and which(f"python{version}") is not None
+    )
 
 
 def _programs(command: str) -> list[str]:

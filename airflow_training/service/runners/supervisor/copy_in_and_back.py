@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_training.service.atomic_files import read_json, write_json
-from airflow_training.service.runners.run_folder import record_inputs
 from airflow_training.service.storage.job_files import NAME_TOO_LONG, JobFiles, NotCopied, open_location, walk
 
-FETCHED = "fetched.json"
-"""The files that a job had when it started, in its run folder: name → version."""
-
+_FETCHED = "fetched.json"
 _MEGABYTE = 1024 * 1024
 # The number of files named in the message about files that are not copied back.
 _MAX_NAMED = 20
@@ -35,13 +32,13 @@ def fetch(files: JobFiles, work: Path, state: Path, owner: int) -> None:
         state: The job's run folder, which records what was copied.
         owner: The user that the job runs as.
     """
-    if (state / FETCHED).exists():
+    if (state / _FETCHED).exists():
         return
-    record_inputs(state, files.fetch(work))
+    files.fetch(work)
     if os.getuid() == 0:
         for path in (work, *work.rglob("*")):
             os.chown(path, owner, owner, follow_symlinks=False)
-    write_json(state / FETCHED, {str(file.relative_to(work)): _version(facts) for file, facts in walk(work)})
+    write_json(state / _FETCHED, {str(file.relative_to(work)): _version(facts) for file, facts in walk(work)})
 
 
 def send(work: Path, files: JobFiles, state: Path, most: int) -> list[str]:
@@ -56,7 +53,7 @@ def send(work: Path, files: JobFiles, state: Path, most: int) -> list[str]:
     Returns:
         For each file that was not copied, a line with the reason.
     """
-    fetched: dict[str, Any] | None = read_json(state / FETCHED)
+    fetched: dict[str, Any] | None = read_json(state / _FETCHED)
     if fetched is None or not work.is_dir():
         # Never fetched, or already copied back and removed.
         return []
