@@ -16,7 +16,7 @@ VENDOR := airflow_training/plugins/static/vendor
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help install engines demo test test-all beside-tests test-slow test-matrix bench docs messages pictures vendor \
-	stack stack-images lint format constraints clean
+	stack lint format constraints clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,7 +51,8 @@ test-all: engines ## Run all tests, including the slow ones and make stack (Debi
 
 # With a low priority: the tests measure how slow the machine is.
 beside-tests: install
-	@nice $(MAKE) --no-print-directory lint stack-images
+	@nice $(MAKE) --no-print-directory lint
+	@nice tests/stack/images
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder -m "not stack" $(ARGS)
@@ -100,10 +101,8 @@ docs: .docs/installed ## Build the documentation in site/
 messages: install ## Quote the package's error messages in docs/troubleshooting.md
 	$(BIN)/python -m docs.error_messages
 
-stack-images: engines
+stack: engines ## Start docker-compose.yaml with Podman and train in it (Debian, as root)
 	@tests/stack/images
-
-stack: stack-images ## Start docker-compose.yaml with Podman and train in it (Debian, as root)
 	$(BIN)/python -m pytest -m stack tests/stack
 
 lint: install ## Check format, code, types and import contracts

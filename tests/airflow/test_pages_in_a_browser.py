@@ -11,7 +11,8 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, Route, TimeoutError, expect  # noqa: A004
+from playwright.sync_api import Browser, FrameLocator, Page, Route, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.local.airflow_api import USER
@@ -91,7 +92,7 @@ class Visitor:
         # Chromium (156) rarely loads the modules of a page and runs none, with one of them taken from the page before.
         try:
             self.page.locator("html[data-theme]").wait_for(state="attached", timeout=_MODULES_RUN)
-        except TimeoutError:
+        except PlaywrightTimeout:
             self.page.reload()
         expect(self.page.locator("#page")).to_have_attribute("aria-busy", "false")
         return self.page

@@ -128,7 +128,7 @@ class Stack:
                     due |= {start: time.monotonic() + pause for start, pause in zip(waiting, pauses, strict=True)}
 
     def _keep_names(self, containers: list[Container]) -> None:
-        """Podman's name server may end where many containers start anew at once; a restart does not bring it back."""
+        """Podman's name server may end where many containers restart at once; a restart does not bring it back."""
         if any(process.name() == "aardvark-dns" for process in psutil.process_iter()):
             return
         running = [str(container.id) for container in containers if container.attrs["State"]["Status"] == "running"]
@@ -150,7 +150,7 @@ class Stack:
 
 
 def _start(container: Container) -> str:
-    """A container since its last start, after which it is checked anew."""
+    """A container and its last start: after a restart it is checked at once."""
     return f"{container.id} {container.attrs['State']['StartedAt']}"
 
 
