@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,8 +22,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from airflow_training.service.runners.process.cgroup import Cgroup
-from airflow_training.service.runners.run_folder import Spec, unique_name
-from airflow_training.service.runners.supervisor.time_and_disk_limits import PROCESSES
+from airflow_training.service.runners.run_folder import JobLimits, Spec, unique_name
+from airflow_training.service.runners.supervisor.time_and_disk_limits import PROCESSES, Limiter
 from airflow_training.service.runners.supervisor.usage import Sample
 from tests.patience import PATIENCE, SLOWNESS, wait_for
 from tests.service.support import RunningService, Tenant
@@ -152,6 +153,27 @@ def test_a_job_that_ignores_the_end_is_ended_by_force(service: RunningService, t
         tenant.http.delete(f"jobs/{job_id}")
         assert tenant.wait(job_id)["status"] == "CANCELED"
     assert "up" in tenant.log(job_id), "what it had written can be read"
+
+
+def test_nothing_of_a_job_reports_that_the_rest_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = os.killpg
+
+    def kill_slowly(group: int, number: int) -> None:
+        kill(group, number)
+        time.sleep(0.1)  # the processes of other groups run meanwhile
+
+    monkeypatch.setattr(os, "killpg", kill_slowly)
+    many = "for i in 1 2 3 4 5 6 7 8; do (setsid --wait sleep 600; echo killed) & done; wait"
+    with subprocess.Popen(["/bin/sh", "-c", many], start_new_session=True, stdout=subprocess.PIPE) as job:
+
+        def processes() -> list[psutil.Process]:
+            return [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+
+        wait_for(lambda: sum(process.name() == "sleep" for process in processes()) == 8, "all of the job to run")
+        limits = JobLimits(seconds=None, cpus=1, memory=100, disk=100, log=1)
+        Limiter(limits, tmp_path).kill(processes)
+        assert job.stdout is not None
+        assert job.stdout.read() == b""
 
 
 @pytest.mark.parametrize("target", ["{other}", "{state}", "/etc"])

@@ -148,7 +148,7 @@ def test_a_canceled_job_gets_sigterm_and_leaves_what_it_wrote(tenant: Tenant) ->
 
 
 def test_a_canceled_job_that_does_not_listen_is_ended_by_force(tenant: Tenant) -> None:
-    job_id = submit(tenant, "trap '' TERM; echo up; echo 1 > file; while :; do sleep 0.05; done")
+    job_id = submit(tenant, "trap '' TERM; echo up; echo 1 > file; while :; do setsid --wait sleep 0.01; done")
     wait_for(lambda: "up" in tenant.log(job_id), "the job to run")
     tenant.http.delete(f"jobs/{job_id}")
     assert tenant.wait(job_id)["status"] == "CANCELED"

@@ -60,9 +60,9 @@ class ProcessLimiter(Limiter):
 
     def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
         """End the job by force, every process of it."""
-        if self._group:
-            self._group.kill()
         super().kill(processes)
+        if self._group:  # has also what escaped from its parent, or was started meanwhile
+            self._group.kill()
 
     def close(self) -> None:
         """Nothing of the attempt runs any more."""

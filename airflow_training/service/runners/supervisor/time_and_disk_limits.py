@@ -69,13 +69,15 @@ class Limiter:
     def kill(self, processes: Callable[[], list[psutil.Process]]) -> None:
         """End the job by force, every process of it."""
         found = processes()
-        # A whole group of processes ends at once, however fast it forks: one by one, it could outrun us.
-        for group in _process_groups(found):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        # Stopped first: no shell lives on for a moment to report in the log that a program of it was killed.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            # A whole group of processes ends at once, however fast it forks: one by one, it could outrun us.
+            for group in _process_groups(found):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, number)
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
 
     def close(self) -> None:
         """Nothing of the attempt runs any more."""
