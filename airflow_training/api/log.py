@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 NDJSON = "application/x-ndjson"
 
@@ -20,8 +22,9 @@ _TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x
 _CONTROL = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 
 
-@dataclass(frozen=True)
-class LogRecord:
+# Here and in the classes of updates: thousands of objects a second that Python's garbage collector need not look at. It
+# would look at all of Airflow's as well, for a quarter of a second each time, while nothing else in the triggerer runs.
+class LogRecord(Struct, frozen=True, gc=False):
     """A line of a job's log, or a piece of a long one.
 
     Attributes:

@@ -7,8 +7,9 @@ followed by as many bytes of its log as that line states.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
@@ -48,7 +49,7 @@ class WatchRequest(BaseModel):
     )
 
 
-class WatchEvent(NamedTuple):
+class WatchEvent(Struct, frozen=True, gc=False):
     """What is new about one job.
 
     Attributes:

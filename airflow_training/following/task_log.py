@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from airflow_training.api.log import LONGEST_LINE, LogRecord
 from airflow_training.api.metrics import merge_metrics, metrics_of_line
@@ -42,7 +44,7 @@ class TaskLog(Protocol):
         """Write a line."""
 
 
-class Written(NamedTuple):
+class Written(Struct, frozen=True, gc=False):
     """How far a job's log has been written.
 
     Attributes:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from airflow_training.api.log import LONGEST_LINE, LogRecord
 from airflow_training.api.status import JobStatus
@@ -111,7 +112,7 @@ class Subscription:
         records = self.tail.feed(content, ndjson=event.ndjson, size=event.size, more=left > 0, last=last)
         if last and event.log_error:
             records.append(LogRecord(f"The log of the job could not be read: {event.log_error}"))
-        return tuple(Update(self._read_status, records, self.tail.offset, len(content), last).pieces(begin))
+        return tuple(Update(self._read_status, tuple(records), self.tail.offset, len(content), last).pieces(begin))
 
     def queue(self, updates: Sequence[Update]) -> None:
         """Queue updates for delivery."""
@@ -140,8 +141,8 @@ class Subscription:
         while late and self._queue and update.length < LONGEST_LINE:
             more = self._queue.popleft()
             self._pending -= 1
-            update = replace(more, records=[*update.records, *more.records], size=update.size + more.size)
-        return replace(update, batched=late)
+            update = replace(more, records=(*update.records, *more.records), size=update.size + more.size)
+        return replace(update, batched=True) if late else update
 
     def delivered(self, update: Update) -> None:
         """Note that an update is delivered."""

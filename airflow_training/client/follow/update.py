@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from airflow_training.api.log import LogRecord
 from airflow_training.api.status import JobStatus
@@ -18,8 +20,7 @@ LATE = 5.0
 """Seconds that updates of a job may be queued before its lines are batched into one log record."""
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(Struct, frozen=True, gc=False):
     """An update of a job.
 
     Attributes:
@@ -32,7 +33,7 @@ class Update:
     """
 
     status: JobStatus
-    records: list[LogRecord]
+    records: tuple[LogRecord, ...]
     offset: int
     size: int = 0
     last: bool = False
