@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -33,7 +33,7 @@ class Update(Struct, frozen=True, gc=False):
     """
 
     status: JobStatus
-    records: tuple[LogRecord, ...]
+    records: Sequence[LogRecord]
     offset: int
     size: int = 0
     last: bool = False
