@@ -34,7 +34,7 @@ install: .venv/installed ## Install the package and its tools into .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-engines: install ## Install PostgreSQL, Chromium, Podman and Ray for the tests that need them (Debian, as root)
+engines: install ## Install PostgreSQL, Chromium, PyTorch, Podman and Ray for the tests that need them (Debian, as root)
 	@tests/engines/install
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[ray]'
 

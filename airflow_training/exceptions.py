@@ -17,7 +17,7 @@ TrainingError
     ├── JobCanceled        the job was canceled
     ├── JobTimedOut        the job exceeded its time limit and is canceled
     ├── JobLost            the service does not know the job any more
-    └── SavedModelMissing  the job succeeded without a SavedModel
+    └── ModelMissing       the job succeeded without what it was to hand on
 ```
 
 Every message has one or two sentences: the cause and the fix; none has a secret in it. Its first line ends with a
@@ -163,5 +163,7 @@ class JobLost(JobError):
     """The service does not know the job any more."""
 
 
-class SavedModelMissing(JobError):
-    """The job succeeded without a SavedModel."""
+class ModelMissing(JobError):
+    """The job succeeded without what it was to hand on; the same script would leave none again."""
+
+    retryable = False

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from airflow.sdk import get_current_context
 
 from airflow_training.exceptions import StorageError
-from airflow_training.operators.files import copy_model
+from airflow_training.operators.destination import copy_model
 from airflow_training.xcom_keys import DEPLOYED_KEY
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def publish(location: str, model: str | Path, *, keep: int) -> int:
     concurrent tasks publish two versions.
 
     Args:
-        location: The folder of the SavedModel, as a training returns it.
+        location: The model, as a training returns it: a folder, or a file, which is then the content of the version.
         model: The model's folder.
         keep: How many versions to keep, this one included.
 

@@ -170,7 +170,7 @@ def first_line(folder: Path) -> Iterator[Figure]:
             jobs.append(time.perf_counter() - began)
             connection.wait(job, JobState.SUCCEEDED)
             python.append(run(sys.executable, "-c", "pass"))
-            uv.append(run(*create_commands(find_uv_bin(), folder / f"env{number}")[0]))
+            uv.append(run(*create_commands(find_uv_bin(), folder / f"env{number}", sys.executable)[0]))
     for what, pick in (("median", median), ("greatest", max)):
         for beside, other in (("python -c pass", python), ("uv venv --seed --offline", uv)):
             yield (f"first line of a job, {what}", pick(jobs), "s", beside, pick(other))

@@ -49,6 +49,7 @@ def deployment(location: Any) -> None:
         script="census/validate.py",
         data=validation_data(location),
         env={"LEAST_ACCURACY": "{{ params.get('least_accuracy', 0.8) }}"},
+        model=None,
         **TENSORFLOW,
     )
 
@@ -72,13 +73,14 @@ def deployment(location: Any) -> None:
 
         return publish(location, MODEL, keep=KEEP)
 
-    version = deploy(validate.output)
+    version = deploy(location)
 
     smoke_test = TrainingOperator(
         task_id="smoke_test",
         job_name="smoke-test-census",
         script="census/smoke_test.py",
         data={"train.py": "census/train.py", "deployed": f"{MODEL}/{{{{ ti.xcom_pull('deployment.deploy') }}}}"},
+        model=None,
         **TENSORFLOW,
     )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_training.operators.training import TrainingOperator
 
@@ -41,10 +42,13 @@ with DAG(
         map_index_template="seed {{ task.env['SEED'] }}",
     ).expand(env=variants())
 
-    @task
-    def best() -> dict[str, Any]:
-        """The result of the most accurate model."""
-        results: Iterable[dict[str, Any]] = get_current_context()["ti"].xcom_pull("train", key="training_job")
-        return max(results, key=lambda result: result["metrics"]["accuracy"])
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def best(results: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """The result of the most accurate model, with the variables that it was trained with."""
+        # A training that failed has no result.
+        succeeded = list(results)
+        if not succeeded:
+            raise AirflowFailException("No training has succeeded: the log of each says why.")
+        return max(succeeded, key=lambda result: result["metrics"]["accuracy"])
 
-    train >> best()
+    best(train.output["training_job"])

@@ -49,6 +49,9 @@ def check_python(block: Block, folder: Path) -> None:
     if "from airflow.sdk import" in block.text or block.text.startswith("TrainingOperator(\n"):
         file = folder / "dag.py"
         file.write_text(block.text)
+        # A script that is not beside the file is an error when the Dag is read.
+        for name in re.findall(r'script="(\w+\.py)"', block.text):
+            (folder / name).touch()
         runpy.run_path(str(file), {"TrainingOperator": TrainingOperator})
 
 
@@ -241,8 +244,9 @@ def test_the_page_of_trainingclient_names_every_parameter() -> None:
     page = (DOCS / "trainingclient.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    # trainingClient receives data at a port.
-    assert named == CONNECTION_PARAMETERS | {to_camel(name) for name in TrainingParameters.model_fields} - {"data"}
+    (configured,) = [json.loads(block.text) for block in blocks(DOCS / "trainingclient.md") if block.language == "json"]
+    assert named == set(configured)
+    assert named - CONNECTION_PARAMETERS <= {to_camel(name) for name in TrainingParameters.model_fields}
 
 
 def test_what_trainingclient_was_configured_with_is_what_the_task_of_the_page_says(tmp_path: Path) -> None:

@@ -111,14 +111,13 @@ def project(tmp_path: Path) -> UserProject:
     project = UserProject(tmp_path)
     project.write("pytest.ini", "[pytest]\npythonpath = dags\naddopts = --strict-config --strict-markers\n")
     project.write("dags/mine.py", DAG)
+    project.write("dags/train.py", SAVES)
     project.write("tests/test_mine.py", TEST)
     return project
 
 
 @pytest.mark.slow
 def test_a_users_dag_trains_in_a_test(project: UserProject) -> None:
-    project.write("dags/train.py", SAVES)
-
     done = project.pytest()
 
     assert done.returncode == 0, done.stdout
@@ -144,7 +143,6 @@ def test_the_example_of_the_page_is_a_project_whose_test_passes(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_tests_that_run_side_by_side_have_a_service_each(project: UserProject) -> None:
-    project.write("dags/train.py", SAVES)
     project.write("tests/test_mine_too.py", TEST)
 
     done = project.pytest("-n", "2", "--dist", "loadfile", "-k", "my_dag")
@@ -168,7 +166,6 @@ def test_a_training_that_fails_fails_the_test_with_the_jobs_reason(project: User
 @pytest.mark.slow
 def test_dags_elsewhere_are_named_in_pytests_settings(project: UserProject) -> None:
     (project.folder / "dags").rename(project.folder / "pipelines")
-    project.write("pipelines/train.py", SAVES)
 
     unnamed = project.pytest("-o", "pythonpath=pipelines", "-k", "my_dag")
     named = project.pytest("-o", "pythonpath=pipelines", "-o", "training_dags=pipelines/mine.py", "-k", "my_dag")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -25,7 +25,14 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from airflow_training.api.durations import check_duration
-from airflow_training.api.parameters import EnvironmentVariable, TrainingParameters, script_file
+from airflow_training.api.naming import JOB_ID
+from airflow_training.api.parameters import (
+    SAVED_MODEL,
+    EnvironmentVariable,
+    TrainingParameters,
+    check_model,
+    script_module,
+)
 from airflow_training.api.requirements import REQUIREMENTS_FILE
 from airflow_training.api.resources import RequestedResources
 
@@ -37,6 +44,10 @@ def _check_length(command: str) -> str:
     if len(command.encode(errors="surrogatepass")) > LONGEST_COMMAND:
         raise ValueError(f"has more than {LONGEST_COMMAND} bytes: put it into a script")
     return command
+
+
+def _check_model(model: str) -> str:
+    return check_model(model) if model else model
 
 
 class _Wire(BaseModel):
@@ -61,6 +72,7 @@ class Execution(_Wire):
         resource_plan_id: The name of a resource plan, instead of `resources`.
         retries: How often the service retries a failed job.
         python_major_version: The Python version that the command needs.
+        python_version: The same, such as `3.12`; in a container the image decides.
     """
 
     image: str | None = Field(None, max_length=512)
@@ -70,6 +82,7 @@ class Execution(_Wire):
     resource_plan_id: str | None = Field(None, max_length=64)
     retries: int = Field(0, ge=0, le=100)
     python_major_version: Literal[2, 3] | None = None
+    python_version: str | None = Field(None, pattern=r"^3\.[0-9]{1,2}$")
 
     @field_validator("completion_time")
     @classmethod
@@ -90,10 +103,15 @@ class JobDescription(_Wire):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     env: tuple[Variable, ...] = Field((), max_length=1_000)
     execution: Execution
+    model: Annotated[str, Field(max_length=512), AfterValidator(_check_model)] | None = Field(
+        None,
+        description="What the job hands on: a path or glob in its folder. Empty: nothing. By default its SavedModel.",
+    )
     # None and not empty: an older service gets the field only if there are secrets.
     masks: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None, max_length=1_000, description="Secrets: the job's log shows `***` in place of each."
     )
+    rerun_of: str | None = Field(None, pattern=JOB_ID, description="The job of which this one is a rerun.")
 
     @model_validator(mode="before")
     @classmethod
@@ -106,17 +124,21 @@ class JobDescription(_Wire):
         return cls.model_validate(document)
 
     @classmethod
-    def of(cls, parameters: TrainingParameters, masks: Sequence[str] = ()) -> JobDescription:
+    def of(
+        cls, parameters: TrainingParameters, masks: Sequence[str] = (), task: Mapping[str, str] | None = None
+    ) -> JobDescription:
         """Make the description of a job from its parameters.
 
         Args:
             parameters: The parameters.
             masks: Secrets in them, which are masked in the job's log.
+            task: Variables that name the task of the job; one of the parameters with the same name wins.
         """
+        env = {**(task or {}), **{each.name: each.text for each in (*parameters.env, *parameters.environment)}}
         return cls.model_validate(
             {
                 "name": parameters.job_name,
-                "env": [{"name": variable.name, "value": variable.text} for variable in parameters.env],
+                "env": [{"name": name, "value": value} for name, value in env.items()],
                 "execution": {
                     "image": parameters.image,
                     "command": command_line(parameters),
@@ -124,7 +146,9 @@ class JobDescription(_Wire):
                     "resources": parameters.resources.model_dump(exclude_none=True),
                     # Not a field of the old service; a command for Python 3 has `python3` in it.
                     "python_major_version": 2 if parameters.python_major_version == 2 else None,
+                    "python_version": parameters.python_version,
                 },
+                "model": None if parameters.model == SAVED_MODEL else parameters.model or "",
                 "masks": tuple(masks) or None,
             }
         )
@@ -137,7 +161,7 @@ class JobDescription(_Wire):
 def command_line(parameters: TrainingParameters) -> str:
     """Return the command that installs the requirements and runs the script.
 
-    Every variable of `env` becomes an argument, quoted for the shell.
+    Every variable of `env` becomes an argument, followed by `args`; all are quoted for the shell.
 
     Example:
         >>> command_line(TrainingParameters.read({
@@ -146,9 +170,11 @@ def command_line(parameters: TrainingParameters) -> str:
         "pip3 install -r requirements.txt && python3 train.py '--train_data=adult data'"
     """
     pip, python = {2: ("pip", "python"), 3: ("pip3", "python3")}[parameters.python_major_version]
+    module = script_module(parameters.script)
+    script = ["-m", module] if module else [parameters.script_file]
     arguments = [f"{variable.argument}={variable.text}" for variable in parameters.env]
-    run = shlex.join([python, script_file(parameters.script), *arguments])
-    if REQUIREMENTS_FILE in parameters.folder_files:
+    run = shlex.join([*(parameters.launcher or [python]), *script, *arguments, *parameters.args])
+    if parameters.has_requirements:
         return f"{shlex.join([pip, 'install', '-r', REQUIREMENTS_FILE])} && {run}"
     return run
 

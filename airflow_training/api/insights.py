@@ -1,7 +1,8 @@
-"""What is known about a job besides its status and log: the curves of its metrics, its usage and its SavedModel."""
+"""What is known about a job besides its status and log: metrics, usage, installed packages and its model."""
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -120,11 +121,38 @@ class JobUsage(BaseModel):
     samples: list[UsageSample]
 
 
-class ModelFile(BaseModel):
-    """A file of a SavedModel.
+class JobEnvironment(BaseModel):
+    """The Python environment of a job, from the file with its installed packages.
 
     Attributes:
-        name: Its path below the model's folder.
+        python: The version of Python; empty if unknown.
+        packages: The installed packages, each as a requirement.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"python": "3.12.1", "packages": ["numpy==2.3.0", "./wheels/mine-1.0.whl"]}]}
+    )
+
+    python: str
+    packages: list[str]
+
+    @classmethod
+    def of(cls, text: str) -> JobEnvironment:
+        """Read the file.
+
+        >>> JobEnvironment.of("# Python 3.12.1\\nnumpy==2.3.0\\n")
+        JobEnvironment(python='3.12.1', packages=['numpy==2.3.0'])
+        """
+        python = re.match(r"# Python (\S+)", text)
+        packages = [line for line in text.splitlines() if line and not line.startswith("#")]
+        return cls(python=python[1] if python else "", packages=packages)
+
+
+class ModelFile(BaseModel):
+    """A file of a model.
+
+    Attributes:
+        name: Its path below the model's folder; its name if it is the model.
         size: Bytes.
     """
 
@@ -155,20 +183,23 @@ class Signature(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """A SavedModel.
+    """What a job hands on: its model, or its folder.
 
     Attributes:
-        folder: Its folder in the job folder; "." if the job folder itself is the model.
+        path: Its path in the job folder; "." for the job folder itself.
+        format: What it is, if it is known: "SavedModel", "ONNX" or "MLflow".
         files: Its files.
-        signatures: Its signatures; None if they cannot be read.
+        signatures: Its signatures; None if the format has none or they cannot be read.
         reason: Why they cannot be read.
+        choice: Which of several models it is, in a sentence; empty if there is only one.
     """
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
-                    "folder": "model/1",
+                    "path": "model/1",
+                    "format": "SavedModel",
                     "files": [
                         {"name": "saved_model.pb", "size": 84123},
                         {"name": "variables/variables.data-00000-of-00001", "size": 10240},
@@ -182,12 +213,15 @@ class ModelSummary(BaseModel):
                         }
                     ],
                     "reason": "",
+                    "choice": "",
                 }
             ]
         }
     )
 
-    folder: str
+    path: str
+    format: Literal["SavedModel", "ONNX", "MLflow", ""] = ""
     files: list[ModelFile]
     signatures: list[Signature] | None = None
     reason: str = ""
+    choice: str = ""

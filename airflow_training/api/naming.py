@@ -1,4 +1,4 @@
-"""The id of a job and its folder."""
+"""The id of a job, its folder, and a file in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from uuid import UUID, uuid5
 
 JOB_ID = r"^[A-Za-z0-9-]{1,64}$"
 """The pattern of a job's id."""
+
+INSTALLED_FILE = "requirements.installed.txt"
+"""The file in the folder of a job with the packages that it ran with: requirements that make the same environment."""
 
 _NAMESPACE = UUID("6f1d1d4e-9f0a-5c39-9c3c-4a9f6ad6f1a7")
 

@@ -7,9 +7,13 @@ reports all errors at once, with the user's names.
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
@@ -37,8 +41,14 @@ from airflow_training.exceptions import InvalidParameters
 
 INLINE_SCRIPT_FILE = "train.py"
 
+SAVED_MODEL = "SavedModel"
+"""The `model` of a job that leaves a SavedModel, wherever it is in the job folder."""
+
 LONGEST_VALUE = 32_768
 """Bytes of the value of an environment variable: an argument, which it becomes as well, may have 128 KiB."""
+
+# Of many, each of a job's files would take the service milliseconds.
+_MOST_FOLDER_GLOBS = 10
 
 # Parameters of trainingClient that belong in the connection, where Airflow encrypts and masks secrets.
 CONNECTION_PARAMETERS = frozenset({"oauthClientId", "oauthClientSecret", "oauthTokenUrl", "jobAPI"})
@@ -49,9 +59,26 @@ def script_is_text(script: str) -> bool:
     return "\n" in script
 
 
-def script_file(script: str) -> str:
-    """The name of the script in the job folder."""
-    return INLINE_SCRIPT_FILE if script_is_text(script) else PurePosixPath(script).name
+def script_module(script: str) -> str:
+    """The module that a script names as Python's command line does, `-m package.module`; empty for other scripts."""
+    found = re.fullmatch(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", script.strip())
+    return found[1] if found else ""
+
+
+def script_is_path(script: str) -> bool:
+    """Whether a script is a path or URI, and neither the text of a program nor a module."""
+    return not script_is_text(script) and not script_module(script)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether a value is known when a Dag is parsed: no template, and nothing else that Airflow resolves later."""
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return all(is_literal(part) for entry in value.items() for part in entry)
+    if isinstance(value, (list, tuple)):
+        return all(map(is_literal, value))
+    return value is None or isinstance(value, (bool, int, float, bytes, timedelta, os.PathLike))
 
 
 def _from_text(value: Any) -> Any:
@@ -76,6 +103,52 @@ def variables(value: Any) -> Any:
     return value
 
 
+def _words(value: Any) -> Any:
+    """Split a command line into its words, as a shell does; a list has the words already."""
+    if not isinstance(value, str) or value.lstrip()[:1] in ("[", "{"):
+        return _from_text(value)
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words: {error}") from None
+
+
+def arguments(value: Any) -> Any:
+    """Convert arguments to the words of a command line.
+
+    >>> arguments({"learning-rate": 0.1, "layers": [64, 32], "verbose": True, "seed": None, "-v": False})
+    ['--learning-rate=0.1', '--layers', '64', '32', '--verbose']
+    """
+    value = _words(value)
+    if isinstance(value, Mapping):
+        return [word for name, entry in value.items() for word in _option(str(name), entry)]
+    return [_word(entry) for entry in value if entry is not None] if isinstance(value, (list, tuple)) else value
+
+
+def _option(name: str, value: Any) -> list[str]:
+    option = name if name.startswith("-") else f"--{name}"
+    if not re.fullmatch(r"--?[^\W_][\w.:-]*", option):
+        raise ValueError(f"has {name!r}, which is not the name of an option")
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [option]
+    if isinstance(value, (list, tuple)):
+        return [option, *map(_word, value)]
+    return [f"{option}={_word(value)}"] if option.startswith("--") else [option, _word(value)]
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, (str, bool, int, float)):
+        raise ValueError(f"has {_shortened(value)}: each argument must be a string, a number or a boolean")
+    return _text(_check_value(value))
+
+
+def _text(value: str | float) -> str:
+    """A value in the job: booleans as `true` and `false`, as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _requirement_lines(value: Any) -> Any:
     return "\n".join(value) if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value) else value
 
@@ -92,17 +165,24 @@ def check_file_name(name: str) -> str:
     return str(path)
 
 
+def check_model(model: str) -> str:
+    """Return the name of a model in the job folder; raises ValueError for one that leads out of it."""
+    path = PurePosixPath(model)
+    if not path.parts or path.is_absolute() or ".." in path.parts or not model.isprintable():
+        raise ValueError(
+            f"must be a path or glob in the job folder, 'SavedModel', or None for the folder itself, not {model!r}"
+        )
+    if path.parts.count("**") > _MOST_FOLDER_GLOBS:
+        raise ValueError(f"must have '**' at most {_MOST_FOLDER_GLOBS} times")
+    return model
+
+
 def _check_script(script: str) -> str:
-    if "\0" in script or not script_file(script) or script_file(script).startswith("-"):
-        raise ValueError(f"must be a path, a URI or the text of a program, not {_shortened(script)}")
+    if "\0" in script or (script_is_path(script) and (PurePosixPath(script).name or "-").startswith("-")):
+        raise ValueError(
+            f"must be a path, a URI, the text of a program or '-m package.module', not {_shortened(script)}"
+        )
     return script
-
-
-def _check_data(data: dict[str, Any]) -> dict[str, Any]:
-    for name, value in data.items():
-        if value is None or isinstance(value, (bool, int, float, list, tuple, dict)) or value == "":
-            raise ValueError(f"{name!r} must be a path, a URI, a directory or bytes, not {_shortened(value)}")
-    return data
 
 
 def _check_variables(variables: tuple[EnvironmentVariable, ...]) -> tuple[EnvironmentVariable, ...]:
@@ -112,15 +192,12 @@ def _check_variables(variables: tuple[EnvironmentVariable, ...]) -> tuple[Enviro
     return variables
 
 
-def _no_nul(value: Any) -> Any:
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("contains a NUL character, which no environment variable can contain")
-    return value
-
-
-def _check_length(value: Any) -> Any:
-    if isinstance(value, str) and (size := len(value.encode(errors="surrogatepass"))) > LONGEST_VALUE:
-        raise ValueError(f"has {size} bytes; the limit is {LONGEST_VALUE}: put it into a file of `data`")
+def _check_value(value: Any) -> Any:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("contains a NUL character, which no variable or argument can contain")
+        if (size := len(value.encode(errors="surrogatepass"))) > LONGEST_VALUE:
+            raise ValueError(f"has {size} bytes; the limit is {LONGEST_VALUE}: put it into a file of `data`")
     return value
 
 
@@ -130,10 +207,9 @@ def _not_a_boolean(value: Any) -> Any:
     return value
 
 
-Scalar: TypeAlias = Annotated[
-    StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_no_nul), AfterValidator(_check_length)
-]
+Scalar: TypeAlias = Annotated[StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValidator(_check_value)]
 WholeNumber = Annotated[int, BeforeValidator(_not_a_boolean)]
+Word = Annotated[str, Field(min_length=1), BeforeValidator(_check_value)]
 FileName = Annotated[str, AfterValidator(check_file_name)]
 
 
@@ -143,9 +219,9 @@ class _Schema(BaseModel):
 
 
 class EnvironmentVariable(_Schema):
-    """An environment variable of the job, which is an argument of the script as well.
+    """An environment variable of the job.
 
-    The script gets `TEST_DATA` as the variable `TEST_DATA` and as `--test_data=…`.
+    In `env`, it is an argument of the script as well: `TEST_DATA` is the variable `TEST_DATA` and `--test_data=…`.
     """
 
     name: str = Field(
@@ -155,12 +231,12 @@ class EnvironmentVariable(_Schema):
 
     @property
     def text(self) -> str:
-        """The value in the job: booleans as `true` and `false`, as in JSON."""
-        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+        """The value in the job."""
+        return _text(self.value)
 
     @property
     def argument(self) -> str:
-        """The name of the script's argument."""
+        """The name of the script's argument, if it is in `env`."""
         return f"--{self.name.lower()}"
 
 
@@ -173,20 +249,7 @@ class _StrictResources(RequestedResources):
 
 
 class TrainingParameters(_Schema):
-    """The parameters of a training.
-
-    Attributes:
-        job_name: Name of the job: letters, digits, `.`, `_`, `-`; at most 63 characters.
-        env: Environment variables, each also an argument of the script, `--lower_case=value`. A list of name/value
-            objects, a mapping, or either as JSON.
-        image: The container image. Runners without containers ignore it and note that in the job's log.
-        completion_time: The time limit of the job: "20h", "90m", 3600.
-        resources: cpus, gpus (whole numbers) and memory (MB); without `memory` the service decides.
-        requirements: Python requirements of the script, as in a requirements.txt.
-        python_major_version: 2 runs `pip` and `python`, 3 runs `pip3` and `python3`.
-        version: Version of the job API; by default that of the connection.
-        script: The training script: a path, a URI, or the text of the program, which has two lines or more.
-        data: The input of the script: file name in the job folder → path, URI, directory or bytes.
+    """The parameters of a training; `TrainingOperator` describes each.
 
     Example:
         >>> parameters = TrainingParameters.read(
@@ -217,45 +280,98 @@ class TrainingParameters(_Schema):
     )
     python_major_version: Annotated[Literal[2, 3], BeforeValidator(_number)] = Field(3, description="2 or 3")
     version: str | None = Field(None, pattern=r"^v[0-9]+$", description="a version of the job API such as 'v2'")
-    script: Annotated[str, AfterValidator(_check_script)] = Field(description="a path, a URI or the text of a program")
-    data: Annotated[dict[FileName, Any], BeforeValidator(_from_text), AfterValidator(_check_data)] = Field(
+    script: Annotated[str, AfterValidator(_check_script)] = Field(
+        description="a path, a URI, the text of a program or '-m package.module'"
+    )
+    source_dir: Any = None
+    launcher: Annotated[tuple[Word, ...], BeforeValidator(_words)] = Field(
+        (), description="a command such as 'torchrun --nproc-per-node 2': a string or a list"
+    )
+    args: Annotated[tuple[str, ...], BeforeValidator(arguments)] = Field(
+        (), description="a command line, a list of words or a mapping of options"
+    )
+    environment: Annotated[tuple[EnvironmentVariable, ...], BeforeValidator(variables)] = Field(
+        (), description="a list of name/value objects or a mapping"
+    )
+    python_version: str | None = Field(None, pattern=r"^3\.[0-9]{1,2}$", description="a version such as '3.12'")
+    model: Annotated[str, Field(max_length=512), AfterValidator(check_model)] | None = Field(
+        SAVED_MODEL, description="a path or glob in the job folder, 'SavedModel' or None"
+    )
+    data: Annotated[dict[FileName, Any], BeforeValidator(_from_text)] = Field(
         {}, validate_default=True, description="a mapping of file names to paths, URIs, directories or bytes"
     )
 
     @field_validator("completion_time")
     @classmethod
     def _is_a_time(cls, time: str | int, info: ValidationInfo) -> str | int:
-        # Parsing a Dag file does not need it.
+        limited = info.context and info.context.get("limited")
+        # Times like "30m" or 1800, as most in Dag files are, need no parser.
+        if limited or re.fullmatch(r"[1-9][0-9]{0,5}[dhms]?", str(time)):
+            return time
         from airflow_training.api.durations import check_duration  # noqa: PLC0415
 
         try:
             return check_duration(time)
         except ValueError as error:
-            if info.context and info.context.get("limited"):
-                return time
             raise ValueError(
                 f"{error} (sent unchanged if the task has an execution_timeout, for services with their own format)"
             ) from None
 
-    @field_validator("data")
+    @field_validator("source_dir")
     @classmethod
-    def _keeps_clear_of_the_job_files(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if taken := sorted({script_file(info.data.get("script", "")), REQUIREMENTS_FILE} & data.keys()):
-            raise ValueError(f"must not contain {', '.join(taken)}: that is the name of the job's own file")
-        return data
+    def _has_the_script(cls, folder: Any, info: ValidationInfo) -> Any:
+        if isinstance(folder, (bytes, bool, int, float, list, tuple, dict)) or folder == "":
+            raise ValueError(f"must be the path or URI of a folder, not {_shortened(folder)}")
+        script = info.data.get("script")
+        # An invalid script has an error of its own.
+        if script is not None and script_is_path(script):
+            try:
+                check_file_name(script)
+            except ValueError:
+                raise ValueError(f"requires a script in it, by its relative path, not {_shortened(script)}") from None
+        return folder
+
+    @field_validator("python_version")
+    @classmethod
+    def _is_no_python_2(cls, version: str | None, info: ValidationInfo) -> str | None:
+        if version and info.data.get("python_major_version") == 2:
+            raise ValueError(f"must not be {version!r} if python_major_version is 2")
+        return version
+
+    @field_validator("environment")
+    @classmethod
+    def _has_names_of_its_own(
+        cls, given: tuple[EnvironmentVariable, ...], info: ValidationInfo
+    ) -> tuple[EnvironmentVariable, ...]:
+        counts = Counter(variable.name for variable in (*info.data.get("env", ()), *given))
+        if repeated := sorted(name for name, count in counts.items() if count > 1):
+            raise ValueError(f"gives {', '.join(repeated)} more than once, or env does too")
+        return given
 
     @field_validator("data")
     @classmethod
-    def _holds_what_the_requirements_name(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if missing := missing_files(info.data.get("requirements", ""), data):
+    def _suits_the_other_files(cls, data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name, value in data.items():
+            if value is None or isinstance(value, (bool, int, float, list, tuple, dict)) or value == "":
+                raise ValueError(f"{name!r} must be a path, a URI, a directory or bytes, not {_shortened(value)}")
+        source_dir = info.data.get("source_dir")
+        own = {_file_of(info.data.get("script", ""), source_dir), REQUIREMENTS_FILE}
+        if taken := sorted(own & data.keys()):
+            raise ValueError(f"must not contain {', '.join(taken)}: that is the name of the job's own file")
+        # The files of a folder of code are not known before the upload.
+        if source_dir is None and (missing := missing_files(info.data.get("requirements", ""), data)):
             raise ValueError("; ".join(missing))
         return data
 
     @property
-    def folder_files(self) -> tuple[str, ...]:
-        """Names of the files in the job folder before the job starts."""
-        requirements = (REQUIREMENTS_FILE,) if self.requirements.strip() else ()
-        return (script_file(self.script), *requirements, *self.data)
+    def script_file(self) -> str:
+        """The script's name in the job folder; empty for a module."""
+        return _file_of(self.script, self.source_dir)
+
+    @property
+    def has_requirements(self) -> bool:
+        """Whether the job installs packages before its script starts."""
+        return bool(self.requirements.strip())
 
     @classmethod
     def read(cls, values: Mapping[str, Any], *, limited: bool = False) -> TrainingParameters:
@@ -270,10 +386,48 @@ class TrainingParameters(_Schema):
             InvalidParameters: Lists all errors.
         """
         try:
-            given = {name: value for name, value in values.items() if value is not None}
-            return cls.model_validate(given, context={"limited": limited})
+            return cls.model_validate(_given(values), context={"limited": limited})
         except ValidationError as error:
             raise InvalidParameters(_sentences(cls, error.errors(include_url=False))) from error
+
+    @classmethod
+    def certain_errors(cls, values: Mapping[str, Any], *, limited: bool = False) -> list[str]:
+        """List the errors that are certain before templates are rendered: those of literal values.
+
+        Args:
+            values: The parameters, in which some values may be known only when the task runs.
+            limited: As for `read`.
+
+        >>> TrainingParameters.certain_errors(
+        ...     {"job_name": "train {{ ds }}", "image": "i", "completion_time": "1h", "script": "train.py",
+        ...      "resources": {"cpus": "{{ params.cpus }}", "gpus": -1}})
+        ['resources.gpus must be a whole number, 0 or more, not -1']
+        """
+        # Requirements take longest to check, and may name files that are known only at run time.
+        given = _given({**values, "requirements": None})
+        try:
+            cls.model_validate(given, context={"limited": limited})
+        except ValidationError as error:
+            return _sentences(cls, [each for each in error.errors(include_url=False) if _is_certain(each)])
+        return []
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    # The model may be None: then the job leaves none.
+    return {name: value for name, value in values.items() if value is not None or name == "model"}
+
+
+def _is_certain(error: ErrorDetails) -> bool:
+    """Whether nothing that Airflow resolves at run time can correct an error. Names are not rendered."""
+    return is_literal(error["loc"]) and (error["type"] in ("missing", "extra_forbidden") or is_literal(error["input"]))
+
+
+def _file_of(script: str, source_dir: Any) -> str:
+    if script_module(script):
+        return ""
+    if script_is_text(script):
+        return INLINE_SCRIPT_FILE
+    return PurePosixPath(script).name if source_dir is None else str(PurePosixPath(script))
 
 
 def overridden(parameters: Mapping[str, Any], config: Mapping[str, Any] | str | None) -> dict[str, Any]:

@@ -26,8 +26,8 @@ _FILE_OPTION = re.compile(
     r"(-[rcef]\s*|--(requirement|constraint|editable|find-links)(\s*=\s*|\s+))"
     r"(?P<quote>['\"]?)(?P<place>[^\s'\"]+)(?P=quote)"
 )
-# No package on PyPI has such a name, but requirements files do.
-_NAME_OF_A_FILE = re.compile(r"\S+\.(txt|in|toml)", re.IGNORECASE)
+# No package on PyPI has such a name, but requirements files and locks do.
+_NAME_OF_A_FILE = re.compile(r"[^-#;\s][^#;\n]*\.(txt|in|toml|lock)", re.IGNORECASE)
 
 
 class _Line(NamedTuple):
@@ -41,6 +41,15 @@ class _Line(NamedTuple):
         return f"line {self.number}, {text!r},"
 
 
+def is_name_of_a_file(requirements: str) -> bool:
+    """Whether requirements are the path or URI of a file that contains them, and not their text.
+
+    >>> is_name_of_a_file("deps/requirements.txt"), is_name_of_a_file("numpy"), is_name_of_a_file("-r more.txt")
+    (True, False, False)
+    """
+    return _NAME_OF_A_FILE.fullmatch(requirements.strip()) is not None
+
+
 def check_requirements(text: str) -> str:
     """Return requirements without a byte order mark; raises ValueError for an invalid one.
 
@@ -49,10 +58,10 @@ def check_requirements(text: str) -> str:
     """
     text = text.removeprefix("\ufeff")
     for line in _lines(text):
-        if _is_name_of_a_file(line.text):
+        if _names_itself(line.text) or (is_name_of_a_file(line.text) and not _URL.match(line.text)):
             raise ValueError(
-                f"{line} is the name of a file: give the text of that file instead, such as"
-                " Path(__file__).with_name('requirements.txt').read_text()"
+                f"{line} is the name of a file: give the name alone, such as requirements='requirements.txt', and the"
+                " task reads that file"
             )
         requirement = _without_options(line.text)
         if not requirement or _URL.match(requirement) or _VARIABLE.search(requirement) or _local(requirement):
@@ -106,11 +115,10 @@ def _without_options(line: str) -> str:
     return re.split(r"(?:^|\s+)-", line, maxsplit=1)[0].strip()
 
 
-def _is_name_of_a_file(line: str) -> bool:
-    if option := _FILE_OPTION.match(line):
-        # The text of the requirements itself becomes the file of that name.
-        return posixpath.normpath(option["place"]) == REQUIREMENTS_FILE
-    return not _URL.match(line) and _NAME_OF_A_FILE.fullmatch(line) is not None
+def _names_itself(line: str) -> bool:
+    # The text of the requirements itself becomes the file of that name.
+    option = _FILE_OPTION.match(line)
+    return option is not None and posixpath.normpath(option["place"]) == REQUIREMENTS_FILE
 
 
 def _local(requirement: str) -> str:

@@ -153,7 +153,7 @@ def _result(airflow: LocalAirflow, run: str, data: Path) -> str:
     location = airflow.xcom(_DAG, run, "train")
     accuracy = airflow.xcom(_DAG, run, "evaluate")
     (on_disk,) = data.glob(f"tenants/*/data/{location.partition('@data/')[2]}")
-    return f"SavedModel  {location}\nOn disk     {_relative(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
+    return f"Model       {location}\nOn disk     {_relative(on_disk)}\nAccuracy    {accuracy:.2%} on the test set"
 
 
 def _show_result(console: Console, result: str) -> None:

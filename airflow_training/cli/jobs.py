@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from airflow_training.cli.output import (
 from airflow_training.exceptions import JobLost
 
 if TYPE_CHECKING:
+    from airflow_training.api.description import JobDescription
     from airflow_training.api.log import LogRecord
     from airflow_training.api.status import JobStatus
     from airflow_training.client.client import TrainingClient
@@ -55,10 +56,10 @@ def jobs(connection: ConnectionOption = None, profile: ProfileOption = None, as_
 def status(
     job_id: JobId, connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show the status of a job."""
+    """Show the status of a job; with --json also what was submitted, with *** for each secret."""
     with print_errors():
-        found = asyncio.run(_find(connect(connection, profile), job_id))
-    show_one(found.to_wire() if as_json else _facts(found), as_json=as_json)
+        shown = asyncio.run(_status(connect(connection, profile), job_id, as_json=as_json))
+    show_one(shown, as_json=as_json)
 
 
 def logs(
@@ -112,9 +113,13 @@ async def _list(client: TrainingClient) -> list[JobStatus]:
     return sorted(statuses, key=lambda status: status.submission_time or never, reverse=True)
 
 
-async def _find(client: TrainingClient, job_id: str) -> JobStatus:
+async def _status(client: TrainingClient, job_id: str, *, as_json: bool) -> dict[str, Any]:
     async with client:
-        return await find(client, job_id)
+        found = await find(client, job_id)
+        if not as_json:
+            return _facts(found)
+        description = await client.description(job_id)
+    return {**found.to_wire(), **(_submitted(description) if description else {})}
 
 
 async def _cancel_all(client: TrainingClient, job_ids: list[str]) -> None:
@@ -162,6 +167,15 @@ def _facts(status: JobStatus) -> dict[str, str]:
         "container_id": status.container_id,
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _submitted(description: JobDescription) -> dict[str, Any]:
+    """The description of a job as `status --json` prints it."""
+    return {
+        **description.execution.model_dump(by_alias=True),
+        "environment": {variable.name: variable.text for variable in description.env},
+        "rerunOf": description.rerun_of,
+    }
 
 
 def _local(time: datetime | None) -> str:

@@ -15,8 +15,10 @@ from airflow_training.cli.demo import demo
 from airflow_training.cli.download import download
 from airflow_training.cli.jobs import cancel, jobs, logs, status
 from airflow_training.cli.maintenance import prune, revoke_tokens
+from airflow_training.cli.rerun import rerun
 from airflow_training.cli.serve import serve
 from airflow_training.cli.submit import submit
+from airflow_training.cli.validate import validate
 
 app = typer.Typer(
     help="Train models on a remote training service from Apache Airflow.",
@@ -37,7 +39,9 @@ def _replace_unencodable_output() -> None:
 
 app.command()(demo)
 app.command()(check)
+app.command()(validate)
 app.command(rich_help_panel=_JOBS)(submit)
+app.command(rich_help_panel=_JOBS)(rerun)
 app.command(rich_help_panel=_JOBS)(jobs)
 app.command(rich_help_panel=_JOBS)(status)
 app.command(rich_help_panel=_JOBS)(logs)

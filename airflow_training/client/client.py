@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from airflow_training.api.description import JobDescription
-from airflow_training.api.insights import JobMetrics, JobUsage, ModelSummary
+from airflow_training.api.insights import JobEnvironment, JobMetrics, JobUsage, ModelSummary
 from airflow_training.api.log import NDJSON
-from airflow_training.api.status import JobList, JobStatus
+from airflow_training.api.rerun import JobChanges, RerunRequest
+from airflow_training.api.status import JobList, JobState, JobStatus
 from airflow_training.api.storage import StorageAccess
 from airflow_training.api.watch import WatchCursor, WatchEvent, WatchRequest, read_events
 from airflow_training.client.retry import RetryPolicy
@@ -133,6 +134,52 @@ class TrainingClient:
                 raise
             return found
 
+    async def description(self, job_id: str) -> JobDescription | None:
+        """Return the description of a job as it was submitted, with `***` for each secret.
+
+        An extension of the job API; None if the service does not have it, or does not know the job.
+        """
+        return await self._extension(JobDescription, f"/jobs/{job_id}/description")
+
+    async def rerun(self, job_id: str, new_id: str, changes: JobChanges | None = None) -> JobStatus:
+        """Run a job again under an id of the caller's choice, with the files that it began with; safe to repeat.
+
+        The service copies the files, so the job may have been submitted from anywhere.
+
+        Args:
+            job_id: The job.
+            new_id: The id of the new job.
+            changes: What differs; nothing by default.
+
+        Raises:
+            RequestRejected: The job cannot run again, or the service does not have this extension of the job API.
+        """
+        request = RerunRequest(job_id=new_id, changes=changes or JobChanges())
+
+        def read(reply: Reply) -> JobStatus | None:
+            # A service without the extension.
+            return None if reply.status in _NO_SUCH_PATH else _read(JobStatus, reply, reply.json())
+
+        while True:
+            status = await self._transport.request(
+                "POST",
+                f"/jobs/{job_id}/rerun",
+                read=read,
+                body=json.dumps(request.to_wire()).encode(),
+                headers={"Content-Type": "application/json"},
+                expect=(200, 202, *_NO_SUCH_PATH),
+            )
+            if status is None:
+                await self.status(job_id)
+                raise RequestRejected(
+                    f"{self.settings.base_url} cannot run a job again: it does not have this extension of the job API."
+                    " Submit the job with its files.",
+                    status=_NOT_FOUND,
+                    code="AT-234",
+                )
+            if status.submission_time or status.state is not JobState.PENDING:
+                return status
+
     async def find(self, job_id: str) -> JobStatus | None:
         """Return the status of a job; None if the service does not know it."""
 
@@ -213,8 +260,12 @@ class TrainingClient:
         """
         return await self._extension(JobUsage, f"/jobs/{job_id}/usage?points={points}")
 
+    async def environment(self, job_id: str) -> JobEnvironment | None:
+        """Return what a job ran with, an extension of the job API; None without a list of it or the extension."""
+        return await self._extension(JobEnvironment, f"/jobs/{job_id}/environment")
+
     async def model(self, job_id: str) -> ModelSummary | None:
-        """Describe the SavedModel of a job, an extension of the job API; None without one or without the extension."""
+        """Describe what a job hands on, an extension of the job API; None without it or without the extension."""
         return await self._extension(ModelSummary, f"/jobs/{job_id}/model")
 
     async def _extension(self, model: type[Model], path: str) -> Model | None:

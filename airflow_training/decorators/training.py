@@ -22,6 +22,8 @@ from airflow_training.operators.training import TrainingOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_training.operators.run import TaskRun
+
 _MAIN = """
 
 if __name__ == "__main__":
@@ -73,23 +75,17 @@ class DecoratedTrainingOperator(DecoratedOperator, TrainingOperator):
             **{"job_name": python_callable.__name__, **kwargs},
         )
 
-    def execute(self, context: Context) -> Any:
-        """Make the script from the function, and train with it."""
-        self._make_script()
-        return super().execute(context)
-
-    def execute_complete(self, context: Context, event: dict[str, Any], claim: dict[str, Any]) -> str:
-        """Return the result of a job that a trigger followed to its end."""
-        self._make_script()
-        return super().execute_complete(context, event, claim)
+    def _run_of(self, context: Context) -> TaskRun:
+        try:
+            self._make_script()
+        except InvalidParameters as error:
+            raise AirflowFailException(str(error)) from None
+        return super()._run_of(context)
 
     def _make_script(self) -> None:
         bound = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
         bound.apply_defaults()
-        try:
-            values = {name: _plain(value) for name, value in bound.arguments.items()}
-        except InvalidParameters as error:
-            raise AirflowFailException(str(error)) from None
+        values = {name: _plain(value) for name, value in bound.arguments.items()}
         self.script = script_of(self.python_callable, values)
         # A number stays a number, which is never masked, whatever its name.
         arguments = [

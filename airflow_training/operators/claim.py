@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_training.api.naming import job_folder, job_id
+from airflow_training.api.parameters import SAVED_MODEL
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.retry import RetryPolicy
 from airflow_training.following import stats
@@ -34,6 +35,10 @@ class Claim:
         version: The version of the job API, if it is not the connection's.
         completion_time: The time allotted to it, as the Dag has it.
         inputs: The names of the data in its folder: a model among them is not the one that it trained.
+        code_files: The names of its other files before it ran: script, requirements and `source_dir`, unless these are
+            very many.
+        model: What it hands on, as its task had it at the claim.
+        parameters: Its variables and arguments, without secrets.
         submitted: When the service accepted it, as ISO 8601; None as long as that is not known.
         over: Whether it can have no result any more.
     """
@@ -46,6 +51,9 @@ class Claim:
     version: str | None
     completion_time: str | int
     inputs: Sequence[str] = ()
+    code_files: Sequence[str] = ()
+    model: str | None = SAVED_MODEL
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     submitted: str | None = None
     over: bool = False
 
@@ -91,11 +99,16 @@ class ClaimStore:
         """The task's current `max_tries`."""
         return int(self._context["ti"].max_tries)
 
+    @property
+    def map_index(self) -> int:
+        """The index of a mapped task; -1 for others, as in Airflow."""
+        map_index: int | None = self._context["ti"].map_index
+        return -1 if map_index is None else map_index
+
     def job_id(self, job_number: int) -> str:
         """The id of a job of this task instance."""
         ti = self._context["ti"]
-        map_index = ti.map_index if ti.map_index is not None else -1
-        return job_id(ti.dag_id, ti.run_id, ti.task_id, map_index, job_number)
+        return job_id(ti.dag_id, ti.run_id, ti.task_id, self.map_index, job_number)
 
     def read(self) -> Claim | None:
         """The claim of this try or of an earlier one."""

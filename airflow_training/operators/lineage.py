@@ -55,7 +55,9 @@ def lineage(
 
 def _read_by(task: TrainingOperator) -> list[str]:
     try:
-        return files.locations(TrainingParameters.read(files.given(task)), files.dag_folder(task))
+        # Requirements are no input of the training, and their file need not be read.
+        parameters = TrainingParameters.read(files.given(task) | {"requirements": None})
+        return files.locations(parameters, files.dag_folder(task))
     except InvalidParameters:
         return []  # the task fails before it reads them
 

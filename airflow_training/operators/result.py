@@ -1,4 +1,4 @@
-"""The result of a job that ended: a SavedModel and its metrics, or the error that explains why there is none.
+"""The result of a job that ended: what it hands on and its metrics, or the error that explains why there is none.
 
 It goes to XCom and into the event of each asset among the task's outlets.
 """
@@ -15,11 +15,12 @@ from airflow.sdk import Asset
 from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_training.api.metrics import METRICS_FILE, merge_metrics, metrics_of_file
-from airflow_training.api.saved_model import find_saved_models
+from airflow_training.api.model import describe_missing, find_models
 from airflow_training.api.status import JobState
 from airflow_training.client.storage import JobStorage, Upload
-from airflow_training.exceptions import JobCanceled, JobFailed, SavedModelMissing
+from airflow_training.exceptions import JobCanceled, JobFailed, ModelMissing
 from airflow_training.following.follow_job import Outcome
+from airflow_training.operators.claim import Claim
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,9 +37,12 @@ class Result:
     Attributes:
         job_id: The job.
         status: Its final status, as the service reports it.
-        location: The folder of its SavedModel.
+        location: The file or folder that it hands on.
         duration: Seconds from the job's start to its end; None if the service does not report both.
         metrics: The metrics that the script reported: name → value.
+        parameters: What the task gave of `env`, `environment` and `args`, without secrets: name → value, or the words
+            of `args`.
+        map_index: The index of a mapped task; -1 for others.
     """
 
     job_id: str
@@ -46,6 +50,8 @@ class Result:
     location: str
     duration: float | None
     metrics: Mapping[str, float]
+    parameters: Mapping[str, Any]
+    map_index: int
 
 
 def check_success(outcome: Outcome) -> None:
@@ -68,28 +74,26 @@ def check_success(outcome: Outcome) -> None:
     )
 
 
-def saved_models(outcome: Outcome, keys: Sequence[str], folder: str, inputs: Sequence[str]) -> list[str]:
-    """Find the SavedModels in the folder of a job; the first is the result.
+def models_of(job: Claim, keys: Sequence[str]) -> list[str]:
+    """Find what a job that succeeded hands on, by its paths in the folder of the job; the first is the result.
 
     Args:
-        outcome: How the job ended.
+        job: The job.
         keys: The files in its folder.
-        folder: Its folder.
-        inputs: The names of its data there, which may contain a model too, to start from.
 
     Raises:
-        SavedModelMissing: There is none.
+        ModelMissing: There is none.
     """
-    status = outcome.status
-    input_folders = tuple(f"{folder}/{name}/" for name in inputs)
-    found = find_saved_models(key for key in keys if not f"{key}/".startswith(input_folders))
+    files = [key.removeprefix(f"{job.folder}/") for key in keys]
+    inputs = [*job.inputs, *job.code_files]
+    found = find_models(files, job.model, inputs)
     if not found:
-        raise SavedModelMissing(
-            f"The training job {status.name} ({status.job_id}) succeeded but left no SavedModel: there is no"
-            f" saved_model.pb below {folder}, apart from its input data. The script must save its model in its working"
-            " directory.",
+        missing = describe_missing(files, job.model, inputs)
+        raise ModelMissing(
+            f"The training job {job.name} ({job.job_id}) succeeded but left {missing}. Save the model in the"
+            " working directory, and set `model` to its path there, or to None for a job without one.",
             code="AT-403",
-            job_id=status.job_id,
+            job_id=job.job_id,
         )
     return found
 

@@ -12,16 +12,19 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.context import context_to_airflow_vars
 from anyio import fail_after
 
 from airflow_training.api.description import JobDescription
 from airflow_training.api.durations import read_duration
-from airflow_training.api.parameters import TrainingParameters
-from airflow_training.api.saved_model import describe_choice
+from airflow_training.api.model import describe_choice, without_inputs
+from airflow_training.api.parameters import SAVED_MODEL, TrainingParameters
 from airflow_training.client.cancel_after_exit import StandIn
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.follow.watcher import Watcher
@@ -33,6 +36,7 @@ from airflow_training.exceptions import (
     JobCanceled,
     JobError,
     JobTimedOut,
+    RequestRejected,
     ServiceUnavailable,
     StorageError,
     TaskInterrupted,
@@ -45,14 +49,15 @@ from airflow_training.following.follow_job import Outcome, report
 from airflow_training.hooks.training import TrainingHook
 from airflow_training.operators import files
 from airflow_training.operators.claim import Claim, ClaimStore
+from airflow_training.operators.destination import copy_model, destination_errors
 from airflow_training.operators.interruption import Interruptible
 from airflow_training.operators.links import TrainingJobLink
-from airflow_training.operators.masked_secrets import mask_variables, masks
+from airflow_training.operators.masked_secrets import mask_given, masks, unmasked
 from airflow_training.operators.result import (
     Result,
     check_success,
     kept_metrics,
-    saved_models,
+    models_of,
     update_asset_events,
 )
 from airflow_training.operators.retry_or_clear import job_of_earlier_try, unused_job_number
@@ -70,6 +75,9 @@ T = TypeVar("T")
 # Airflow kills a task five seconds after it asked it to end; what takes longer is left to the stand-in.
 _LAST_SECONDS = 2.0
 
+# A claim is a value in Airflow's database: of a folder of code, it has so many names.
+_MOST_CODE = 1_000
+
 
 class TaskRun:
     """A training task on a worker: once to start it, and once more for the result if a trigger followed the job.
@@ -80,7 +88,7 @@ class TaskRun:
 
     Attributes:
         claim: The job of the task; None until it has one.
-        location: The location of the model that the task returned.
+        location: The location that the task returned.
     """
 
     def __init__(self, task: TrainingOperator, context: Context) -> None:
@@ -152,7 +160,7 @@ class TaskRun:
         self._ti.xcom_push(JOB_ID_KEY, self._job.job_id)
 
     async def _start(self, job_number: int | None) -> None:
-        parameters, uploads = self._describe()
+        parameters, uploads = self.describe()
         conn_id = self._task.training_conn_id
         async with await TrainingHook(conn_id).connect(version=parameters.version) as client:
             job_number = job_number or await unused_job_number(self._store, client)
@@ -166,6 +174,9 @@ class TaskRun:
                     version=parameters.version,
                     completion_time=parameters.completion_time,
                     inputs=sorted(parameters.data),
+                    code_files=without_inputs((upload.name for upload in uploads), parameters.data)[:_MOST_CODE],
+                    model=parameters.model,
+                    parameters=unmasked(parameters, files.given(self._task)["args"]),
                 )
             )
             async with self._canceled_on_kill(lambda: client):
@@ -173,20 +184,20 @@ class TaskRun:
                 await self._submit(client, parameters)
         self.claim = self._store.write(self._job.accepted())
 
-    def _describe(self) -> tuple[TrainingParameters, list[Upload]]:
+    def describe(self) -> tuple[TrainingParameters, list[Upload]]:
         """Find all errors before the first byte is sent."""
         folder = files.dag_folder(self._task)
         parameters: TrainingParameters | None = None
         values: dict[str, Any] = {}
         errors: list[str] = []
         try:
-            values = files.given(self._task)
-            mask_variables(values.get("env"))
+            values, errors = files.with_requirements(files.given(self._task), folder)
+            mask_given(values)
             parameters = TrainingParameters.read(values, limited=self._task.execution_timeout is not None)
         except InvalidParameters as error:
             errors += error.errors
         errors += files.input_errors(values, folder)
-        errors += files.destination_errors(self._destination)
+        errors += destination_errors(self._destination, values.get("model", SAVED_MODEL))
         if errors or parameters is None:
             raise InvalidParameters(errors)
         return parameters, files.uploads(parameters, folder)
@@ -202,9 +213,15 @@ class TaskRun:
     async def _submit(self, client: TrainingClient, parameters: TrainingParameters) -> None:
         self._submitting = True
         job_id = self._job.job_id
-        submit = asyncio.ensure_future(client.submit(job_id, JobDescription.of(parameters, masks(parameters))))
+        description = JobDescription.of(parameters, masks(parameters), self._variables())
+        submit = asyncio.ensure_future(client.submit(job_id, description))
         try:
             status = await asyncio.shield(submit)
+        except RequestRejected as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            # A submit of an earlier try has arrived since, and its description names that try.
+            status = await client.status(job_id)
         except asyncio.CancelledError:
             # A submit in flight would arrive after the request that cancels its job.
             await asyncio.wait([submit], timeout=_LAST_SECONDS)
@@ -213,11 +230,16 @@ class TaskRun:
         stats.submitted()
         self._log.info("Submitted job %s (%s) to %s", job_id, status.state.value, client.settings.base_url)
 
+    def _variables(self) -> dict[str, str]:
+        """The variables by which Airflow's own tasks know who they are, and the map index."""
+        named = context_to_airflow_vars(self._context, in_env_var_format=True)
+        map_index = self._store.map_index
+        return named | ({"AIRFLOW_CTX_MAP_INDEX": str(map_index)} if map_index >= 0 else {})
+
     def _store_link(self) -> None:
         ti = self._ti
         try:
-            map_index = ti.map_index if ti.map_index is not None else -1
-            tab = f"{base_url()}{task_path(ti.dag_id, ti.run_id, ti.task_id, map_index)}/plugin/{TASK_TAB}"
+            tab = f"{base_url()}{task_path(ti.dag_id, ti.run_id, ti.task_id, self._store.map_index)}/plugin/{TASK_TAB}"
             page = TrainingHook(self._job.training_conn_id).job_page(self._job.job_id) or tab
             ti.xcom_push(TrainingJobLink().xcom_key, page)
         except Exception as error:  # noqa: BLE001 - the job has been submitted, and is followed without a link
@@ -279,8 +301,8 @@ class TaskRun:
         async with await job.connect() as client:
             storage = await client.storage()
             keys = await storage.keys(job.folder)
-            models = saved_models(outcome, keys, job.folder, job.inputs)
-            if choice := describe_choice(models):
+            models = models_of(job, keys)
+            if choice := describe_choice(models, job.model):
                 self._log.info("%s", choice)
             try:
                 metrics = await kept_metrics(storage, outcome, keys, job.folder, job.inputs)
@@ -288,19 +310,21 @@ class TaskRun:
                 # The model is there: a training does not fail for its metrics.
                 self._log.warning("The metrics beside the model could not be stored or read: %s", error)
                 metrics = dict(outcome.metrics)
-        location = f"training://{job.training_conn_id}@data/{models[0]}"
+        location = f"training://{job.training_conn_id}@data/{PurePosixPath(job.folder, models[0])}"
         if destination := self._destination:
             ended = threading.Event()
             try:
-                await asyncio.to_thread(files.copy_model, location, destination, job.job_id, ended)
+                location = await asyncio.to_thread(copy_model, location, destination, job.job_id, ended)
             finally:
                 # A thread cannot be interrupted: it checks this event.
                 ended.set()
-            location = destination
         duration = status.duration.total_seconds() if status.duration else None
-        result = Result(status.job_id, status.to_wire(), location, duration, metrics)
+        result = Result(
+            status.job_id, status.to_wire(), location, duration, metrics, self._job.parameters, self._store.map_index
+        )
         self._ti.xcom_push(RESULT_KEY, asdict(result))
-        self._log.info("The SavedModel is at %s", location)
+        handed_on = {SAVED_MODEL: "SavedModel is", None: "files of the job are"}.get(job.model, "model is")
+        self._log.info("The %s at %s", handed_on, location)
         return result
 
     @property

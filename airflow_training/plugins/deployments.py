@@ -22,7 +22,7 @@ _MAX_XCOMS = 500
 # Trainings in a row, each of which continues from the model of the one before.
 _MAX_CHAIN = 3
 _SCHEME = "training://"
-_JOB = re.compile(r"/jobs/[^/]+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+_JOB = re.compile(r"/jobs/[^/]+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)")
 
 
 @cached(TTLCache(1, 2.0), lock=Lock())

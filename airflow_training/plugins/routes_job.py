@@ -63,9 +63,16 @@ async def usage(viewed: ReadableJob, rights: RightsDep) -> Response:
     return await _document(viewed, rights, "usage", lambda client: client.usage(viewed.job_id), default)
 
 
+@router.get("/environment")
+async def environment(viewed: ReadableJob, rights: RightsDep) -> Response:
+    """The Python and the packages that the job ran with."""
+    default: dict[str, Any] = {"python": "", "packages": []}
+    return await _document(viewed, rights, "environment", lambda client: client.environment(viewed.job_id), default)
+
+
 @router.get("/model")
 async def model(viewed: ReadableJob, rights: RightsDep) -> Response:
-    """The SavedModel of the job."""
+    """What the job hands on: its model."""
     if not viewed.service:
         return _reply(b'{"model":null}', True, _NOT_ASKED)
     answer = await gateway.get().ask(

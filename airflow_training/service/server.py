@@ -26,6 +26,7 @@ from airflow_training.service.http.app import create_app
 from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
+from airflow_training.service.reruns import Reruns
 from airflow_training.service.runners.container.runner import ContainerRunner
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.process.runner import ProcessRunner
@@ -91,6 +92,7 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
     jobs = JobTable(sessions, capacity)
     runner = _runner(settings, data, buckets, storage)
     metrics = ServiceMetrics(jobs)
+    scheduler = Scheduler(jobs, runner, capacity, metrics, data=data, free_disk=settings.free_disk)
     return ServiceParts(
         data=data,
         database_lock=DatabaseLock(sessions),
@@ -101,10 +103,11 @@ def _service(settings: ServiceSettings, data: DataFolder, buckets: Buckets, stor
         jobs=jobs,
         statuses=StatusCache(jobs, capacity),
         runner=runner,
-        scheduler=Scheduler(jobs, runner, capacity, metrics, data=data, free_disk=settings.free_disk),
+        scheduler=scheduler,
         storage=storage,
         metrics=metrics,
         programs=ReaderPrograms(),
+        reruns=Reruns(data, buckets, jobs, scheduler, free_disk=settings.free_disk),
     )
 
 

@@ -38,9 +38,6 @@ def main() -> None:
     if label not in LABELS or not 0 <= probability <= 1:
         raise SystemExit("That is not a valid prediction.")
 
-    Path("model").mkdir()
-    deployed.rename("model/1")
-
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from airflow_training.api.insights import ModelSummary
 from airflow_training.api.status import JobStatus
 from airflow_training.client import run_sync
 from airflow_training.client.client import TrainingClient
@@ -66,6 +67,19 @@ class ServiceUnderTest:
                 await client.cancel(job.job_id)
 
         run_sync.run(ask())
+
+    def model(self, job: JobStatus) -> ModelSummary:
+        """The service's description of a job's model, once its signatures have been read."""
+
+        async def ask() -> ModelSummary | None:
+            async with TrainingClient(self._settings) as client:
+                return await client.model(job.job_id)
+
+        def read() -> ModelSummary | None:
+            model = run_sync.run(ask())
+            return model if model and not model.reason.endswith("try again.") else None
+
+        return wait_for(read, f"The model of {job.name}")
 
     def work(self, job: JobStatus) -> Path:
         """The working directory of a job; created before its start if needed."""

@@ -57,3 +57,16 @@ def announced(airflow: LocalAirflow) -> object:
     (run,) = runs()
     assert airflow.wait_for_run("consumer", run) == "success"
     return airflow.xcom("consumer", run, "deploy")
+
+
+def test_a_sweep_survives_a_member_that_failed_and_knows_the_parameters_of_the_best(airflow: LocalAirflow) -> None:
+    airflow.wait_for_dag("sweep")
+    run = airflow.trigger("sweep")
+
+    assert airflow.wait_for_run("sweep", run) == "success"
+    states = {one["map_index"]: one["state"] for one in airflow.tasks("sweep", run) if one["task_id"] == "train"}
+    assert states == {0: "failed", 1: "success", 2: "success"}
+    found = airflow.xcom("sweep", run, "best")
+    assert found["succeeded"] == [1, 2]
+    assert found["winner"]["parameters"] == {"env": {"RATE": 0.5}, "environment": {"LEVEL": "info"}}
+    assert "s3cret-of-the-sweep" not in str(found)

@@ -1,7 +1,8 @@
-"""The example Dags, on a real Airflow with the real TensorFlow."""
+"""The example Dags, on a real Airflow with the real libraries."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,20 @@ import pytest
 from airflow_training.local.airflow import LocalAirflow
 from airflow_training.serving import versions
 from tests.airflow.support import READ_DAGS_ONCE, ServiceUnderTest
+from tests.engines.mlflow_server import running_mlflow
+from tests.engines.pytorch import TORCHRUN, require_pytorch
 from tests.patience import PATIENCE, wait_for
 
 # They have an Airflow of their own.
 pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.slow]
 
 DAGS = Path(__file__).parents[2] / "dags"
+
+# In dags/train_pytorch.py: its wheels are replaced with Debian's packages.
+WHEELS = {
+    '"torchrun --standalone --nproc-per-node 2"': f'"{TORCHRUN} --standalone --nproc_per_node 2"',
+    '["torch==2.13.0", "pandas==2.3.3"]': "None",
+}
 
 
 class Examples:
@@ -64,7 +73,14 @@ class Examples:
 def examples(tmp_path_factory: pytest.TempPathFactory, under_test: ServiceUnderTest) -> Iterator[Examples]:
     models = tmp_path_factory.mktemp("models")
     settings = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "MODELS_FOLDER": str(models), **READ_DAGS_ONCE}
-    airflow = LocalAirflow(tmp_path_factory.mktemp("examples"), DAGS, settings)
+    dags = shutil.copytree(DAGS, tmp_path_factory.mktemp("dags") / "dags")
+    pytorch = dags / "train_pytorch.py"
+    text = pytorch.read_text()
+    for wheel, package in WHEELS.items():
+        assert wheel in text
+        text = text.replace(wheel, package)
+    pytorch.write_text(text)
+    airflow = LocalAirflow(tmp_path_factory.mktemp("examples"), dags, settings)
     airflow.patience = PATIENCE
     try:
         airflow.migrate()
@@ -151,10 +167,68 @@ def test_the_values_of_the_form_are_the_parameters_of_the_training(examples: Exa
     assert result["metrics"]["epochs"] == 1
 
 
-def test_many_models_are_trained_and_the_best_is_found(examples: Examples) -> None:
+def test_many_models_are_trained_and_the_best_is_found_though_one_failed(
+    examples: Examples, under_test: ServiceUnderTest
+) -> None:
     run = examples.start("train_many", {"models": 3})
+    wait_for(lambda: bool(under_test.jobs("train-many")), "The first training")
+    under_test.cancel(under_test.jobs("train-many")[0])
 
     examples.end("train_many", run)
     tasks = [task for task in examples.airflow.tasks("train_many", run) if task["task_id"] == "train"]
     assert sorted(task["rendered_map_index"] for task in tasks) == ["seed 1", "seed 2", "seed 3"]
-    assert examples.airflow.xcom("train_many", run, "best")["metrics"]["accuracy"] > 0.8
+    assert sorted(task["state"] for task in tasks) == ["failed", "success", "success"]
+    best = examples.airflow.xcom("train_many", run, "best")
+    assert best["metrics"]["accuracy"] > 0.8
+    assert best["parameters"]["env"] == {"SEED": best["map_index"] + 1, "EPOCHS": 4}
+
+
+def test_a_model_of_scikit_learn_is_validated_and_predicts(examples: Examples) -> None:
+    examples.airflow.unpause("predict_census")
+    run = examples.start("train_sklearn")
+
+    examples.end("train_sklearn", run)
+    trained = examples.airflow.xcom("train_sklearn", run, "train", "training_job")
+    assert trained["location"].endswith("/model.joblib")
+    assert trained["metrics"]["accuracy"] > 0.86
+
+    wait_for(lambda: bool(examples.runs("predict_census")), "The run for the new model")
+    (prediction,) = examples.runs("predict_census")
+    examples.end("predict_census", prediction)
+    validated = examples.airflow.xcom("predict_census", prediction, "validate", "training_job")
+    assert validated["metrics"] == trained["metrics"], "it is the same model"
+    assert 3_000 < examples.airflow.xcom("predict_census", prediction, "count") < 4_000
+
+
+def test_torchrun_trains_a_model_of_pytorch_in_two_processes(examples: Examples) -> None:
+    require_pytorch()
+    run = examples.start("train_pytorch")
+
+    examples.end("train_pytorch", run)
+    trained = examples.airflow.xcom("train_pytorch", run, "train", "training_job")
+    assert trained["location"].endswith("/model.pt")
+    assert trained["metrics"]["accuracy"] > 0.84
+    log = "\n".join(str(line["event"]) for line in examples.airflow.log("train_pytorch", run, "train"))
+    assert "rank 0 of 2: 16281 rows" in log
+    assert "rank 1 of 2: 16281 rows" in log
+
+
+def test_a_training_is_tracked_and_its_model_registered_in_mlflow(examples: Examples, tmp_path: Path) -> None:
+    with running_mlflow(tmp_path) as mlflow:
+        variable = {"key": "mlflow_tracking_uri", "value": mlflow.url}
+        examples.airflow.api("POST", "/variables", body=variable)
+        run = examples.start("train_mlflow")
+        examples.end("train_mlflow", run)
+
+        experiment = mlflow.ask("GET", "experiments/get-by-name", experiment_name="census")["experiment"]
+        (tracked,) = mlflow.ask("POST", "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
+        (registered,) = mlflow.ask("GET", "model-versions/search", filter="name='census'")["model_versions"]
+
+    trained = examples.airflow.xcom("train_mlflow", run, "train", "training_job")
+    assert trained["location"].endswith("/model")
+    tags = {tag["key"]: tag["value"] for tag in tracked["data"]["tags"]}
+    task = {"AIRFLOW_CTX_DAG_ID": "train_mlflow", "AIRFLOW_CTX_TASK_ID": "train", "AIRFLOW_CTX_DAG_RUN_ID": run}
+    assert task.items() <= tags.items()
+    metrics = {metric["key"]: metric["value"] for metric in tracked["data"]["metrics"]}
+    assert metrics == trained["metrics"]
+    assert (registered["run_id"], registered["status"]) == (tracked["info"]["run_id"], "READY")

@@ -25,7 +25,8 @@ SENTENCES = {
         r"The training job exits-3 .* failed: .* status 3 \[AT-451\]\. Fix .* clear the task .*\. \[AT-401\]\n"
         r"(.*\n)*the last line$"
     ),
-    "no-model": r"succeeded but left no SavedModel.*The script must save .* in its working directory\. \[AT-403\]$",
+    "no-model": r"succeeded but left no SavedModel .* and no other file\. Save the model in .*\. \[AT-403\]$",
+    "wrong-model": r"left no model\.joblib, only model/1/saved_model\.pb\. Save .* set `model` to its path .*",
     "no-model-in-the-worker": r"succeeded but left no SavedModel",
 }
 NEVER_SENT = ("wrong-secret", "no-service", "no-connection", "unknown-script", "many-mistakes")

@@ -140,7 +140,7 @@ def learning(airflow: LocalAirflow, chromium: Browser, under_test: Any) -> Itera
 @pytest.fixture(scope="module")
 def ended(airflow: LocalAirflow, chromium: Browser, under_test: Any) -> Training:
     """A successful training of the same task."""
-    training = Training(airflow, under_test, "once_deferred", script=LEARNS)
+    training = Training(airflow, under_test, "once_deferred", script=LEARNS, requirements="six>=1.16")
     training.wait_for_line("<img src=x onerror='document.title=1'> <script>alert(1)</script>")
     training.go_on()
     training.end()
@@ -209,6 +209,14 @@ def test_the_name_of_a_job_is_escaped(visitor: Visitor, learning: Training) -> N
     visitor.page.route("**/training/api/job?*", rename)
     page = visitor.open_job(learning)
     expect(page.get_by_role("heading", name=name).first).to_be_visible()
+
+
+def test_the_packages_of_a_training_are_listed_on_request(visitor: Visitor, ended: Training) -> None:
+    page = visitor.open_job(ended)
+    package = page.get_by_text(re.compile("^six=="))
+    expect(package).to_be_hidden()
+    page.get_by_text(re.compile("^Python 3.* packages$")).click()
+    expect(package).to_be_visible()
 
 
 def test_runs_of_a_task_are_compared(visitor: Visitor, learning: Training, ended: Training) -> None:

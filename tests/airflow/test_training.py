@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,25 @@ class WaitingTraining:
         assert waiting == [f"waiting {number}" for number in range(1, len(waiting) + 1)], "none lost, none twice"
 
 
+def variables_of_the_task(training: WaitingTraining) -> dict[str, str]:
+    """Those that the script printed; the logical date is that of the trigger, whose time varies."""
+    printed = dict(line.split("=", 1) for line in training.lines() if re.match(r"(AIRFLOW_CTX|TRAINING)_\w+=", line))
+    assert datetime.fromisoformat(printed.pop("AIRFLOW_CTX_LOGICAL_DATE"))
+    return printed
+
+
 def test_a_training_occupies_no_worker_and_returns_its_model(airflow: LocalAirflow, service: LocalService) -> None:
     training = WaitingTraining(airflow, service)
     training.wait_for_line("waiting 3")
     assert "arguments --train_data=data.csv" in training.lines()
+    assert variables_of_the_task(training) == {
+        "AIRFLOW_CTX_DAG_ID": "waiting",
+        "AIRFLOW_CTX_TASK_ID": "train",
+        "AIRFLOW_CTX_DAG_RUN_ID": training.run,
+        "AIRFLOW_CTX_TRY_NUMBER": "1",
+        "AIRFLOW_CTX_DAG_OWNER": "airflow",
+        "TRAINING_JOB_ID": training.xcom("train", "training_job_id"),
+    }
     training.wait_for_line("waiting 12")
     deferred = training.task()
     assert deferred["state"] == "deferred"

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE, wait_for
 Train = Callable[..., Training]
 Ref = dict[str, Any]
 
-OF_A_JOB = ("job", "metrics", "usage", "model", "log")
+OF_A_JOB = ("job", "metrics", "usage", "environment", "model", "log")
 
 
 class Browser:
@@ -95,7 +95,8 @@ def lines(log: Any) -> list[str]:
 
 
 def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin: Browser) -> None:
-    training = train("once_deferred", script=WAIT, env={"EPOCHS": 8, "API_TOKEN": "s3cr3t"})
+    env = {"EPOCHS": 8, "API_TOKEN": "s3cr3t"}
+    training = train("once_deferred", script=WAIT, requirements="six>=1.16", env=env)
     ref = ref_of(training)
 
     running = wait_for_status(admin, ref, "RUNNING")
@@ -130,6 +131,9 @@ def test_a_training_is_seen_while_it_runs_and_after_its_end(train: Train, admin:
     assert ended["location"] == training.xcom()
     assert ended["job"]["duration"] > 0
     assert not ended["may_cancel"]
+    environment = admin.read("environment", **ref)
+    assert environment["python"].startswith("3.")
+    assert [package for package in environment["packages"] if package.startswith("six==")]
     wait_for(lambda: admin.read("log", **ref)["ended"], "The end of the log")
     assert "saved" in lines(admin.read("log", **ref))
     trainings = admin.read("trainings", dag_id="once_deferred")["trainings"]
@@ -292,7 +296,7 @@ def test_a_lost_job_is_shown_as_lost(train: Train, proxy: Proxy, admin: Browser)
     ref = ref_of(training)
     wait_for_status(admin, ref, "RUNNING")
     lost = answers(404, '{"error": {"code": "404", "message": "No such job"}}')
-    proxy.inject("GET", ".*/jobs/[^/]+(/(metrics|usage|model|logs).*)?", lost, times=10**6)
+    proxy.inject("GET", ".*/jobs/[^/]+(/(metrics|usage|environment|model|logs).*)?", lost, times=10**6)
 
     seen = wait_for_status(admin, ref, "UNKNOWN")
 
@@ -300,7 +304,7 @@ def test_a_lost_job_is_shown_as_lost(train: Train, proxy: Proxy, admin: Browser)
     assert seen["service"]["reachable"]
     assert not seen["may_cancel"]
     wait_for(lambda: admin.read("log", **ref)["ended"], "The end of the log")
-    for path in ("metrics", "usage", "model"):
+    for path in ("metrics", "usage", "environment", "model"):
         assert admin.read(path, **ref)["supported"], path
     proxy.heal()
     wait_for_status(admin, ref, "RUNNING")

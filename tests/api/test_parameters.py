@@ -32,7 +32,7 @@ def test_the_least_that_can_be_asked_for_is_a_name_an_image_a_time_and_a_script(
 
     assert parameters.python_major_version == 3
     assert parameters.resources.model_dump() == {"cpus": 1, "gpus": 0, "memory": None}
-    assert parameters.folder_files == ("train.py",)
+    assert parameters.script_file == "train.py"
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
@@ -77,9 +77,26 @@ def test_what_is_missing_is_named_in_pythons_spelling(name: str) -> None:
         ({"completion_time": "0h"}, "completion_time is not a time such as"),
         ({"requirements": "numpy, scipy"}, "requirements line 1, 'numpy, scipy', is not a requirement"),
         ({"requirements": ["numpy", "=="]}, "requirements line 2, '==', is not a requirement"),
+        ({"python_version": "3.12.1"}, "python_version must be a version such as '3.12', not '3.12.1'"),
+        (
+            {"python_version": "3.12", "python_major_version": 2},
+            "python_version must not be '3.12' if python_major_version is 2",
+        ),
         ({"version": "2"}, "version must be a version of the job API such as 'v2', not '2'"),
-        ({"script": "/"}, "script must be a path, a URI or the text of a program"),
-        ({"script": "-c.py"}, "script must be a path, a URI or the text of a program"),
+        ({"script": "/"}, "script must be a path, a URI, the text of a program or '-m package.module'"),
+        ({"script": "-m a b"}, "script must be a path, a URI, the text of a program or '-m package.module'"),
+        ({"source_dir": "code", "script": "../train.py"}, "source_dir requires a script in it"),
+        ({"source_dir": 5}, "source_dir must be the path or URI of a folder, not 5"),
+        ({"launcher": "torchrun 'x"}, "launcher cannot be split into words: No closing quotation"),
+        ({"launcher": 5}, "launcher must be a command such as"),
+        ({"args": {"two words": 1}}, "args has 'two words', which is not the name of an option"),
+        ({"args": [["nested"]]}, "args has ['nested']: each argument must be"),
+        ({"args": ["a\0"]}, "args contains a NUL character"),
+        ({"environment": {"A": 1}, "env": {"A": 2}}, "environment gives A more than once, or env does"),
+        ({"python_version": 3.1}, "python_version must be a version such as '3.12', not 3.1"),
+        ({"model": ""}, "model must be a path or glob"),
+        ({"model": "**/a/" * 11 + "b"}, "model must have '**' at most 10 times"),
+        ({"script": "-c.py"}, "script must be a path, a URI, the text of a program or '-m package.module'"),
         ({"data": {"../a": "x"}}, "data '../a' is not a file name"),
         ({"data": {"/a": "x"}}, "data '/a' is not a file name"),
         ({"data": {"a": 3}}, "data 'a' must be a path, a URI, a directory or bytes, not 3"),
@@ -91,6 +108,18 @@ def test_a_mistake_is_told_with_its_place_and_what_must_be_there(values: dict[st
     (found,) = mistakes(**values)
 
     assert found.startswith(mistake)
+
+
+@pytest.mark.parametrize("model", ["/model.pt", "../model.pt", "a/../../b", "", ".", "./", "a\n", 5, "a" * 600])
+def test_a_model_outside_of_the_job_folder_is_a_mistake(model: Any) -> None:
+    (mistake,) = mistakes(model=model)
+
+    assert mistake.startswith("model must be a path or glob in the job folder, 'SavedModel'")
+
+
+@pytest.mark.parametrize("model", ["SavedModel", "./SavedModel", "out/**/*.pt", "[best]", "ä b", None])
+def test_a_model_is_a_path_or_glob(model: str | None) -> None:
+    assert TrainingParameters.read({**MINIMAL, "model": model}).model == model
 
 
 def test_templates_may_deliver_everything_as_text() -> None:
@@ -137,7 +166,7 @@ def test_options_and_comments_of_pip_are_left_to_pip() -> None:
 
 
 def test_a_program_text_is_a_script_too() -> None:
-    assert TrainingParameters.read({**MINIMAL, "script": "print(1)\n"}).folder_files == ("train.py",)
+    assert TrainingParameters.read({**MINIMAL, "script": "print(1)\n"}).script_file == "train.py"
 
 
 class TestConfig:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_training.api.parameters import TrainingParameters
+from airflow_training.api.requirements import is_name_of_a_file
 from airflow_training.exceptions import InvalidParameters
 
 HASH = "--hash=sha256:" + "a" * 64
 
 
-def read(requirements: Any, data: dict[str, Any] | None = None) -> str:
+def read(requirements: Any, data: dict[str, Any] | None = None, **more: Any) -> str:
     return TrainingParameters.read(
         {
             "job_name": "a",
@@ -24,6 +25,7 @@ def read(requirements: Any, data: dict[str, Any] | None = None) -> str:
             "script": "train.py",
             "requirements": requirements,
             "data": data,
+            **more,
         }
     ).requirements
 
@@ -63,11 +65,30 @@ def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
     assert read(["\ufeffsix", "numpy"]) == "six\nnumpy"
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "./reqs/dev.txt", "/dags/requirements.in", "pyproject.toml"])
-def test_who_names_a_file_is_asked_for_its_text(file: str) -> None:
-    (mistake,) = mistakes(file)
+@pytest.mark.parametrize("file", ["requirements.txt", "./reqs/dev.txt", "/dags/requirements.in", "uv.lock"])
+def test_a_file_among_other_requirements_is_refused(file: str) -> None:
+    (mistake,) = mistakes(["six", file])
 
-    assert mistake.startswith(f"requirements line 1, '{file}', is the name of a file: give the text of that file")
+    assert mistake.startswith(f"requirements line 2, '{file}', is the name of a file: give the name alone, such as")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "is_a_name"),
+    [
+        ("requirements.txt", True),
+        ("/my dags/Requirements.TXT\n", True),
+        ("s3://bucket/deps/pylock.gpu.toml", True),
+        ("uv.lock", True),
+        ("numpy", False),
+        ("numpy\nrequirements.txt", False),
+        ("-r requirements.txt", False),
+        ("six  # as in requirements.txt", False),
+        ("https://example.com/six-1.17.0.tar.gz", False),
+        ("", False),
+    ],
+)
+def test_one_line_that_ends_as_a_file_does_is_the_name_of_one(requirements: str, is_a_name: bool) -> None:
+    assert is_name_of_a_file(requirements) is is_a_name
 
 
 def test_requirements_that_name_their_own_file_are_refused() -> None:
@@ -119,6 +140,10 @@ def test_a_local_file_must_be_handed_over(requirements: str, place: str) -> None
     if "/" in place:
         assert read(requirements, {"wheels": "/the/folder"}) == requirements
     assert read(requirements, {f"{place}/setup.py": "s3://bucket/it"}) == requirements
+
+
+def test_a_local_file_may_be_in_the_folder_of_code() -> None:
+    assert read("./wheels/six.whl", source_dir="code") == "./wheels/six.whl"
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[-./\w=<>;\[\]@: #\\\n'\"]{0,40}"))

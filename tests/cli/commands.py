@@ -47,9 +47,12 @@ def connection_to(settings: ClientSettings, **changes: Any) -> str:
     return json.dumps({**connection, **changes})
 
 
-def job_file(folder: Path, command: str, files: dict[str, str] | None = None, **execution: Any) -> Path:
+def job_file(
+    folder: Path, command: str, files: dict[str, str] | None = None, *, model: str | None = None, **execution: Any
+) -> Path:
     """Write a job file."""
     execution = {"command": command, "completionTime": "10m", "resources": {"memory": 256}, **execution}
     file = folder / "job.yaml"
-    file.write_text(json.dumps({"job": {"name": "by-hand", "execution": execution}, "files": files or {}}))
+    job = {"name": "by-hand", "model": model, "execution": execution}
+    file.write_text(json.dumps({"job": job, "files": files or {}}))
     return file

@@ -83,7 +83,7 @@ def test_the_demo_trains_a_good_model_for_serving_and_leaves_nothing_running() -
 
         assert float(demo.found(r"Accuracy +([0-9.]+)%")) >= 84.5
         assert demo.printed.count('"epoch": 1,') == 1
-        location = demo.found(r"SavedModel +training://training_default@data/(\S+)")
+        location = demo.found(r"Model +training://training_default@data/(\S+)")
         model = CHECKOUT / demo.found(r"On disk +(\S+)")
         assert str(model).endswith(location)
         saved = (model / "saved_model.pb").read_bytes()

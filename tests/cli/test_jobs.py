@@ -72,7 +72,7 @@ def test_a_job_is_listed_shown_and_canceled(command: Command, tmp_path: Path) ->
     canceled = command("cancel", job_id)
 
     assert next(line for line in listed.out.splitlines() if job_id in line).split()[1:3] == ["by-hand", "RUNNING"]
-    assert "status        RUNNING" in shown_status.out
+    assert ["status", "RUNNING"] in [line.split() for line in shown_status.out.splitlines()]
     assert canceled.code == 0
     assert wait(command, job_id, "CANCELED")
     assert f"The job {job_id} has already ended: CANCELED." in command("cancel", job_id).out
@@ -146,7 +146,23 @@ def test_the_other_models_are_named(command: Command, tmp_path: Path) -> None:
     done = command("download", job_id, str(tmp_path / "here"), "--json")
 
     assert done.json["from"].endswith("/model/1")
-    assert "; ignored: jobs/by-hand-" in done.err
+    assert "using model/1; ignored: checkpoints/100" in done.err
+
+
+@pytest.mark.parametrize(
+    ("model", "copied"), [("out/*.txt", ["b.txt"]), ("out", ["b.txt", "c"]), ("", ["given.txt", "out/b.txt", "out/c"])]
+)
+def test_what_a_job_hands_on_is_downloaded(command: Command, tmp_path: Path, model: str, copied: list[str]) -> None:
+    (tmp_path / "given.txt").write_text("model")
+    file = job_file(tmp_path, "mkdir out; cp given.txt out/b.txt; touch out/c", {"given.txt": "given.txt"}, model=model)
+    job_id = submit(command, file)
+    wait(command, job_id, "SUCCEEDED")
+
+    here = tmp_path / "here"
+    done = command("download", job_id, str(here), "--json")
+
+    assert done.code == 0, done.err
+    assert sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()) == copied
 
 
 @pytest.mark.parametrize("job_id", ["flood-1", "N"])
@@ -211,7 +227,7 @@ def test_a_download_without_a_model_suggests_all_files(command: Command, tmp_pat
     done = command("download", job_id, str(tmp_path / "here"))
 
     assert done.code == 1
-    assert "has left no SavedModel" in done.err
+    assert "has left no model: neither what its description names nor, if that names none, a SavedModel" in done.err
     assert "`--all`" in done.err
     assert not (tmp_path / "here").exists()
 

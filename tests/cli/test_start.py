@@ -44,7 +44,7 @@ def test_the_commands_that_run_elsewhere_are_still_on_a_page() -> None:
     assert set(ELSEWHERE) <= lines([*README, *START])
 
 
-# Like the demo, it trains with TensorFlow.
+# It installs a library, as the demo does.
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_five_minutes_lead_from_nothing_to_a_model(tmp_path: Path) -> None:
             )
     by_command = {block.text.splitlines()[-1]: text for block, text in printed.items()}
     assert "state=success" in by_command["airflow dags test first_training"]
-    assert "step 500: price = 3.00 * size + 1.00" in by_command["airflow dags test first_training"]
+    assert "A house of 1.2 costs 4.6." in by_command["airflow dags test first_training"]
     assert not (tmp_path / "first-training").exists()
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
-from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_training.decorators.training import script_of
+from airflow_training.exceptions import InvalidParameters
 
 Function = Callable[..., Any]
 
@@ -118,7 +118,7 @@ def test_arguments_are_json_values() -> None:
         {"name": "SIZES", "value": "[3]"},
         {"name": "A", "value": 1},
     ]
-    with pytest.raises(AirflowFailException, match="an argument cannot be a bytes: it must be a JSON value"):
+    with pytest.raises(InvalidParameters, match="an argument cannot be a bytes: it must be a JSON value"):
         decorated(on_top, b"binary")
 
 

@@ -15,6 +15,6 @@ def resume(operator: TrainingOperator, status: str, claim: Claim, metrics: Mappi
     """Resume a task on a new worker, as Airflow does after the trigger's event; returns the result."""
     outcome = {"job_id": claim.job_id, "status": {"job_id": claim.job_id, "status": status}}
     event = {**outcome, "last_lines": [], "metrics": metrics or {}}
-    context: Any = {"ti": Mock(), "task_state_store": Mock()}
+    context: Any = {"ti": Mock(map_index=-1), "task_state_store": Mock()}
     operator.execute_complete(context, event, asdict(claim))
     return context["ti"].xcom_push.call_args_list[-1].args[1]

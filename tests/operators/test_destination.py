@@ -10,9 +10,11 @@ from uuid import uuid4
 import pytest
 from airflow.sdk import ObjectStoragePath
 
+from airflow_training.api.parameters import SAVED_MODEL
 from airflow_training.exceptions import StorageError
-from airflow_training.operators import files
-from airflow_training.operators.files import copy_model, destination_errors, files_below
+from airflow_training.operators import destination as module
+from airflow_training.operators.destination import RECORD, copy_model, destination_errors
+from airflow_training.operators.files import files_below
 
 FILES = {"saved_model.pb": b"graph", "assets/words.txt": b"a b c", "variables/variables.index": b"index"}
 
@@ -42,9 +44,77 @@ def read(folder: ObjectStoragePath) -> dict[str, bytes]:
 
 
 def test_a_model_is_copied_completely(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
-    copy_model(str(model), str(target), "job", Event())
+    assert copy_model(str(model), str(target), "job", Event()) == str(target)
 
     assert read(target) == FILES
+
+
+@pytest.fixture
+def other(model: ObjectStoragePath) -> ObjectStoragePath:
+    """A folder that is no SavedModel."""
+    return write(model.parent / "other", {"weights.pt": b"weights", "config/a.json": b"{}"})
+
+
+def test_a_folder_that_is_no_savedmodel_is_copied_and_replaced_by_the_next_copy(
+    other: ObjectStoragePath, target: ObjectStoragePath
+) -> None:
+    assert copy_model(str(other), str(target), "job", Event()) == str(target)
+    record = read(target).pop(RECORD)
+    assert read(target) == {"weights.pt": b"weights", "config/a.json": b"{}", RECORD: record}
+    assert destination_errors(str(target), "other") == []
+
+    (other / "config" / "a.json").unlink()
+    write(other, {"weights.pt": b"better", "b.json": b"[]"})
+    copy_model(str(other), str(target), "job", Event())
+
+    assert {name: content for name, content in read(target).items() if name != RECORD} == {
+        "weights.pt": b"better",
+        "b.json": b"[]",
+    }
+
+
+def test_a_file_is_copied_into_the_folder(other: ObjectStoragePath, target: ObjectStoragePath) -> None:
+    location = copy_model(str(other / "weights.pt"), f"{target}/", "job", Event())
+
+    assert location == f"{target}/weights.pt"
+    assert ObjectStoragePath(location).read_bytes() == b"weights"
+    (other / "weights.pt").write_bytes(b"better")
+    copy_model(str(other / "weights.pt"), str(target), "job", Event())
+    assert ObjectStoragePath(location).read_bytes() == b"better"
+
+
+def test_a_copy_of_another_kind_replaces_the_one_before(
+    model: ObjectStoragePath, other: ObjectStoragePath, target: ObjectStoragePath
+) -> None:
+    for source in (other, model, other / "weights.pt", model):
+        copy_model(str(source), str(target), "job", Event())
+
+    assert read(target) == FILES
+
+
+def test_a_file_of_which_a_part_was_read_does_not_appear(other: ObjectStoragePath, target: ObjectStoragePath) -> None:
+    with pytest.raises(StorageError, match="the task has ended"):
+        copy_model(str(other / "weights.pt"), str(target), "job", ended())
+
+    assert not (target / "weights.pt").exists()
+
+
+def test_a_copy_to_which_files_were_added_is_not_replaced(other: ObjectStoragePath, tmp_path: Path) -> None:
+    target = ObjectStoragePath(f"file://{tmp_path}/models/census")
+    copy_model(str(other), str(target), "job", Event())
+    (target / "notes.txt").write_text("mine")
+
+    assert "contains other files" in destination_errors(str(target), "other")[0]
+    with pytest.raises(StorageError, match="it contains other files"):
+        copy_model(str(other), str(target), "job", Event())
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_not_there_is_not_copied(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
+    with pytest.raises(StorageError, match="it has no files"):
+        copy_model(str(model / "nothing"), str(target), "job", Event())
+
+    assert read(target) == {}
 
 
 def test_an_existing_model_is_replaced(model: ObjectStoragePath, target: ObjectStoragePath) -> None:
@@ -64,7 +134,7 @@ def test_an_interrupted_copy_is_not_a_model_and_the_next_copy_is_complete(
         to.write_bytes(file.read_bytes())
 
     with monkeypatch.context() as fault:
-        fault.setattr(files, "_copy", full)
+        fault.setattr(module, "_copy", full)
         with pytest.raises(StorageError, match=r"could not be copied to .*: No space left on device\."):
             copy_model(str(model), str(target), "job", Event())
     assert "saved_model.pb" not in read(target)
@@ -83,7 +153,7 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_complete(
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(files, "_copy", full)
+    monkeypatch.setattr(module, "_copy", full)
     with pytest.raises(StorageError):
         copy_model(str(model), str(target), "job", Event())
 
@@ -101,25 +171,32 @@ def test_on_a_disk_the_old_model_stays_until_the_new_one_is_complete(
     ],
 )
 def test_an_invalid_destination_is_reported_before_the_training(destination: str, message: str) -> None:
-    (error,) = destination_errors(destination)
+    (error,) = destination_errors(destination, SAVED_MODEL)
 
     assert message in error
 
 
 def test_the_root_of_a_store_is_not_a_destination(training_connection: str) -> None:
-    (error,) = destination_errors(f"training://{training_connection}@data")
+    (error,) = destination_errors(f"training://{training_connection}@data", SAVED_MODEL)
 
     assert "must be a folder for this model alone" in error
 
 
 def test_a_valid_destination_has_no_errors() -> None:
-    assert destination_errors("/models/census") == destination_errors(None) == destination_errors("") == []
+    assert destination_errors("/models/census", SAVED_MODEL) == destination_errors("/models/census", "*.pt") == []
+    assert destination_errors(None, None) == destination_errors("", None) == []
+
+
+def test_a_job_without_a_model_has_no_destination() -> None:
+    assert destination_errors("/models", None) == [
+        "model_destination requires a model: model=None is a job without one"
+    ]
 
 
 def test_a_folder_with_other_models_is_not_replaced(model: ObjectStoragePath, tmp_path: Path) -> None:
     models = write(ObjectStoragePath(f"file://{tmp_path}/models"), {"other/1/saved_model.pb": b"other"})
 
-    assert destination_errors(str(models)) == [
+    assert destination_errors(str(models), SAVED_MODEL) == [
         f"model_destination must be a folder for this model alone: {models} contains other files"
     ]
     with pytest.raises(StorageError, match="it contains other files"):

@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from zipfile import ZipFile
 
 import pytest
 from airflow.sdk import Asset, ObjectStoragePath
@@ -22,8 +21,10 @@ from airflow_training.api.status import JobState
 from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
+from airflow_training.exceptions import InvalidParameters
 from airflow_training.operators.files import given, input_errors, uploads
 from airflow_training.operators.training import TrainingOperator
+from tests.wheels import wheel
 
 
 @pytest.fixture
@@ -68,11 +69,67 @@ def test_data_may_be_any_location_that_airflow_knows(folder: Path) -> None:
 def test_a_script_may_be_a_path_object(path: Any) -> None:
     task = TrainingOperator(task_id="train", job_name="a", image="i", completion_time=1, script=path)
 
-    assert TrainingParameters.read(given(task)).folder_files == ("train.py",)
+    assert TrainingParameters.read(given(task)).script_file == "train.py"
 
 
 def test_a_script_that_is_a_directory_is_refused(folder: Path) -> None:
-    assert input_errors({"script": "parts"}, folder) == [f"script must be a file: {folder / 'parts'} is a directory"]
+    assert input_errors({"script": "parts"}, folder) == [
+        f"script must be a file: {folder / 'parts'} is a directory; a folder of code is source_dir"
+    ]
+
+
+@pytest.fixture
+def code(folder: Path) -> Path:
+    code = folder / "code"
+    for file in ("train.py", "package/__init__.py", "package/model.py", "package/__pycache__/model.pyc", ".git/config"):
+        (code / file).parent.mkdir(parents=True, exist_ok=True)
+        (code / file).write_text(file)
+    return code
+
+
+@pytest.mark.parametrize("script", ["train.py", "package/model.py", "-m package.model"])
+def test_a_folder_of_code_is_the_content_of_the_job_folder(folder: Path, code: Path, script: str) -> None:
+    values = {"source_dir": "code", "script": script, "data": {"a.csv": "a.csv"}}
+
+    assert input_errors(values, folder) == []
+    assert sorted(contents(uploads(read(**values), folder))) == [
+        "a.csv",
+        "package/__init__.py",
+        "package/model.py",
+        "train.py",
+    ]
+
+
+def test_the_text_of_a_program_runs_beside_its_package(folder: Path, code: Path) -> None:
+    program = "from package import model\nmodel.fit()\n"
+
+    assert contents(uploads(read(source_dir="code", script=program), folder))["train.py"] == program.encode()
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"source_dir": "no-such"}, "source_dir does not exist: {folder}/no-such"),
+        ({"source_dir": "a.csv"}, "source_dir must be a folder: {folder}/a.csv is a file"),
+        ({"source_dir": "code/", "script": "other.py"}, "script does not exist: {folder}/code/other.py"),
+    ],
+)
+def test_a_mistake_in_a_folder_of_code_is_found_before_the_upload(
+    folder: Path, code: Path, values: dict[str, Any], error: str
+) -> None:
+    assert error.format(folder=folder) in input_errors({"script": "train.py"} | values, folder)
+
+
+def test_a_folder_of_code_that_no_provider_reads_is_a_mistake(folder: Path) -> None:
+    for error in input_errors({"script": "train.py", "source_dir": "no-such://code"}, folder):
+        assert "cannot be read from no-such://code" in error
+
+
+def test_data_and_code_must_not_have_the_same_name(folder: Path, code: Path) -> None:
+    (code / "package" / "1.csv").touch()
+
+    with pytest.raises(InvalidParameters, match=r"data must not contain 'package/1.csv': source_dir has a file"):
+        uploads(read(source_dir="code", data={"package": "parts"}), folder)
 
 
 def test_a_program_text_is_uploaded_unchanged(folder: Path) -> None:
@@ -186,21 +243,6 @@ def test_of_many_files_that_cannot_be_sent_the_first_are_named(folder: Path) -> 
 
     assert error.count("nowhere") == 3
     assert error.endswith("; and 6 more")
-
-
-def wheel(folder: Path) -> Path:
-    """A package that needs no index."""
-    file = folder / "handed_over-1.0-py3-none-any.whl"
-    with ZipFile(file, "w") as packed:
-        packed.writestr("handed_over.py", "print('handed over')")
-        packed.writestr(
-            "handed_over-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: handed-over\nVersion: 1.0\n"
-        )
-        packed.writestr(
-            "handed_over-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        packed.writestr("handed_over-1.0.dist-info/RECORD", "")
-    return file
 
 
 def test_a_wheel_among_the_data_is_installed_by_its_hash(tmp_path: Path, settings: ClientSettings) -> None:

@@ -15,10 +15,10 @@ from airflow.sdk.log import mask_secret
 from airflow_training.api.description import JobDescription
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.decorators.training import training_task
-from airflow_training.operators.masked_secrets import mask_variables, masks
+from airflow_training.operators.masked_secrets import mask_given, masks, unmasked
 from airflow_training.operators.training import TrainingOperator
 
-MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "train.py"}
+MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "print(1)\n"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _no_secrets_of_others() -> Iterator[None]:
 
 
 def masks_of(**parameters: Any) -> list[str]:
-    mask_variables(parameters.get("env"))
+    mask_given(parameters)
     return masks(TrainingParameters.read(MINIMAL | parameters))
 
 
@@ -38,6 +38,7 @@ def test_a_secret_that_a_template_read_from_a_connection_is_sent() -> None:
     mask_secret("another-5ecret")
 
     assert masks_of(env={"TRACKER": "wb-5ecret", "EPOCHS": 5}) == ["wb-5ecret"]
+    assert masks_of(launcher=["env", "KEY=wb-5ecret", "python3"]) == ["wb-5ecret"]
     assert masks_of(env={"URL": "https://user:wb-5ecret@host/"}) == ["wb-5ecret"]
     assert masks_of(script="key = 'wb-5ecret'\nprint(key)") == ["wb-5ecret"]
     assert masks_of(requirements="--index-url https://user:wb-5ecret@host/simple\nnumpy") == ["wb-5ecret"]
@@ -63,6 +64,24 @@ def test_of_two_secrets_one_inside_the_other_both_are_sent() -> None:
 def test_the_value_of_a_variable_with_a_sensitive_name_is_sent_and_masked_by_airflow_too(env: Any) -> None:
     assert masks_of(env=env) == ["pl4in-text"]
     assert redact("The log of a worker: pl4in-text") == "The log of a worker: ***"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"environment": {"API_KEY": "pl4in-text"}},
+        {"args": {"api-key": "pl4in-text", "epochs": 5}},
+        {"args": ["fit", "--api-key", "pl4in-text"]},
+        {"args": "fit --api_key=pl4in-text"},
+    ],
+)
+def test_the_value_of_an_option_with_a_sensitive_name_is_masked_too(given: dict[str, Any]) -> None:
+    assert masks_of(**given) == ["pl4in-text"]
+    assert redact("The log of a worker: pl4in-text") == "The log of a worker: ***"
+
+
+def test_a_short_secret_is_masked_where_it_is_an_option() -> None:
+    assert masks_of(args=["--password", "abc", "--epochs=5"]) == ["--password abc", "--password=abc"]
 
 
 def test_a_sensitive_value_that_contains_a_known_secret_is_masked_completely() -> None:
@@ -97,7 +116,7 @@ def test_a_number_is_no_secret_whatever_its_name(value: Any) -> None:
     "env", [None, "", "no JSON", "{[]: 1}", 5, ["x"], [{"name": 5}], [{"name": "API_KEY"}], {"API_KEY": None}]
 )
 def test_an_invalid_env_is_left_to_the_validation(env: Any) -> None:
-    mask_variables(env)
+    mask_given({"env": env})
 
 
 def test_a_description_without_secrets_is_unchanged() -> None:
@@ -127,3 +146,27 @@ def test_the_arguments_of_a_function_are_masked_by_their_names() -> None:
     task._make_script()
 
     assert masks_of(env=task.env, script=task.script) == ["pl4in-text"]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"env": {"RATE": 0.1, "API_KEY": "pl4in-text", "MAX_TOKENS": 5}}, {"env": {"RATE": 0.1, "MAX_TOKENS": 5}}),
+        ({"env": {"URL": "https://user:wb-5ecret@host"}, "environment": {"A": "b"}}, {"environment": {"A": "b"}}),
+        (
+            {"args": {"rate": 0.1, "api-key": ["a", "b"], "layers": [64, 32]}},
+            {"args": {"rate": 0.1, "layers": [64, 32]}},
+        ),
+        ({"args": "fit --api-key abc --rate=0.1 --password=x -v"}, {"args": ["fit", "--rate=0.1", "-v"]}),
+        ({"args": ["--of", "wb-5ecret"], "env": {"QUERY": "x" * 1001}}, {"args": ["--of"]}),
+        (
+            {"env": {"BEST": float("inf")}, "args": {"rates": [float("nan"), 1]}},
+            {"env": {"BEST": "Infinity"}, "args": {"rates": ["NaN", 1]}},
+        ),
+        ({}, {}),
+    ],
+)
+def test_a_result_has_the_parameters_without_secrets(values: dict[str, Any], shown: dict[str, Any]) -> None:
+    mask_secret("wb-5ecret")
+
+    assert unmasked(TrainingParameters.read(MINIMAL | values), values.get("args")) == shown

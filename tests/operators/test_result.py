@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import ObjectStoragePath
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_training.exceptions import StorageError
 from airflow_training.operators import run
@@ -62,5 +65,48 @@ def test_the_log_names_the_models_that_were_passed_over(
 
     assert location.endswith("/model/1")
     lines = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
-    model, passed_over = f"{claim.folder}/model/1", f"{claim.folder}/checkpoints/100"
-    assert f"Found several SavedModels, using {model}; ignored: {passed_over}" in lines
+    assert "Found several SavedModels, using model/1; ignored: checkpoints/100" in lines
+
+
+@pytest.mark.parametrize(
+    ("model", "location"),
+    [("out/*.onnx", "/out/b.onnx"), ("out", "/out"), ("./out/b.onnx", "/out/b.onnx"), (None, "")],
+)
+def test_a_job_hands_on_what_the_task_names(
+    task: TrainingOperator, claim: Claim, model: str | None, location: str
+) -> None:
+    folder = ObjectStoragePath(f"training://{claim.training_conn_id}@data/{claim.folder}")
+    for name in ("out/a.onnx", "out/b.onnx", "train.py"):
+        (folder / name).write_bytes(b"graph")
+    claim = replace(claim, model=model, inputs=["out/a.onnx"], code_files=["train.py"])
+
+    assert resume(task, "SUCCEEDED", claim)["location"] == f"{folder}{location}"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("model.joblib", r"succeeded but left no model\.joblib, only model/1/saved_model\.pb\. Save .* or to None for"),
+        ("m*.pt", r"succeeded but left no m\*\.pt, only model/1/saved_model\.pb\."),
+    ],
+)
+def test_a_job_without_its_model_fails_for_good_and_names_what_it_left(
+    task: TrainingOperator, claim: Claim, model: str, message: str
+) -> None:
+    context: Any = {"ti": Mock(map_index=-1), "task_state_store": Mock()}
+    event = {"job_id": claim.job_id, "status": {"job_id": claim.job_id, "status": "SUCCEEDED"}}
+
+    with pytest.raises(AirflowFailException, match=message):
+        task.execute_complete(context, {**event, "last_lines": [], "metrics": {}}, asdict(replace(claim, model=model)))
+
+    stored = context["task_state_store"].set.call_args.args[1]
+    assert stored["over"], "a cleared task starts a new job"
+
+
+def test_a_copied_file_is_at_the_returned_location(task: TrainingOperator, claim: Claim, tmp_path: Path) -> None:
+    task.model_destination = str(tmp_path / "models")
+
+    location = resume(task, "SUCCEEDED", replace(claim, model="model/1/saved_model.pb"))["location"]
+
+    assert location == str(tmp_path / "models" / "saved_model.pb")
+    assert Path(location).read_bytes() == b"graph"

@@ -14,10 +14,9 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.hooks.training import TrainingHook
-from airflow_training.operators.run import TaskRun
 from airflow_training.operators.training import TrainingOperator
 
-MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "train.py"}
+MINIMAL: dict[str, Any] = {"job_name": "a", "image": "i", "completion_time": "1h", "script": "print(1)\n"}
 
 
 def test_every_parameter_of_a_training_is_one_of_the_operator() -> None:
@@ -126,14 +125,12 @@ def test_airflow_shows_the_program_unchanged() -> None:
 @pytest.mark.parametrize("limit", [None, timedelta(hours=1)])
 def test_a_time_that_only_the_service_can_read_needs_an_execution_timeout(limit: timedelta | None) -> None:
     values = {**MINIMAL, "script": PROGRAM, "completion_time": "10 parsecs"}
-    task = TrainingOperator(task_id="train", execution_timeout=limit, **values)
-    context: Any = {"ti": Mock(), "task_state_store": Mock()}
 
-    def describe() -> Any:
-        return TaskRun(task, context)._describe()[0].completion_time
+    def sent() -> Any:
+        return TrainingOperator(task_id="train", execution_timeout=limit, **values).validate().description
 
     if limit:
-        assert describe() == "10 parsecs"
+        assert sent().execution.completion_time == "10 parsecs"
     else:
         with pytest.raises(InvalidParameters, match=r"completion_time is not a time such as .* an execution_timeout"):
-            describe()
+            sent()

@@ -135,7 +135,7 @@ class Tenant:
 
     def submit(self, command: str, job_id: str | None = None, name: str = "job", **execution: Any) -> str:
         job_id = job_id or str(uuid4())
-        beside: dict[str, Any] = {key: execution.pop(key) for key in ("env", "masks") if key in execution}
+        beside: dict[str, Any] = {key: execution.pop(key) for key in ("env", "masks", "model") if key in execution}
         job = {"name": name, **beside, "execution": {"command": command, "completionTime": "1h", **execution}}
         reply = self.http.post(f"jobs/{job_id}", content=json.dumps({"job": job}))
         assert reply.status_code == 202, reply.text

@@ -141,6 +141,12 @@ def test_a_job_installs_its_requirements(tenant: Tenant) -> None:
     assert tenant.log(job_id).splitlines()[-1] == "installed"
 
 
+def test_the_image_decides_which_python_a_job_has(tenant: Tenant) -> None:
+    job_id = submit(tenant, "true", pythonVersion="3.3")
+    assert tenant.wait(job_id)["status"] == "SUCCEEDED"
+    assert "with the Python of their image: pythonVersion 3.3 is ignored." in tenant.whole_log(job_id)
+
+
 def test_links_out_of_the_job_are_not_followed(service: RunningService, tenant: Tenant) -> None:
     outside = service.data / "outside"
     outside.mkdir()

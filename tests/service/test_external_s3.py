@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import obstore
 import pytest
 from obstore.exceptions import BaseError
@@ -57,7 +58,7 @@ def test_event_files_and_models_are_read_in_the_store(tenant: Tenant) -> None:
     curves = wait_for(lambda: tenant.curves(job_id), "the curves of the event file")
     assert [point[1:] for point in curves["logs/loss"]["points"]] == [[7, 0.5]]
     found = tenant.model(job_id)
-    assert (found["folder"], [file["name"] for file in found["files"]]) == ("model/1", ["saved_model.pb"])
+    assert (found["path"], [file["name"] for file in found["files"]]) == ("model/1", ["saved_model.pb"])
     assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
 
 
@@ -77,6 +78,25 @@ def test_the_files_of_a_job_are_copied_in_and_its_model_out_however_it_ends(
     assert keys(store, folder) == [f"{folder}/data.csv", f"{folder}/model/1/saved_model.pb"]
     assert bytes(obstore.get(store, f"{folder}/data.csv").bytes()) == b"1,2,3\nchanged\n"
     assert (s3.bucket / PREFIX / "tenants" / tenant.name / "data" / folder / "model/1/saved_model.pb").exists()
+
+
+def test_a_job_runs_again_with_copies_that_the_store_makes(tenant: Tenant) -> None:
+    store, job_id, new_id = tenant.storage(), "runs", "runs-again"
+    obstore.put(store, f"jobs/job-{job_id}/below/data.csv", b"1,2,3\n")
+    obstore.put(store, f"jobs/job-{job_id}/changed", b"1")
+    submit(tenant, "cat below/data.csv; echo 1 > model", job_id)
+    tenant.wait(job_id)
+
+    def again(job_id: str, new_id: str) -> httpx.Response:
+        return tenant.http.post(f"jobs/{job_id}/rerun", json={"job_id": new_id})
+
+    wait_for(lambda: again(job_id, new_id).json()["submissionTime"], "the copies")
+
+    assert tenant.wait(new_id)["status"] == "SUCCEEDED", tenant.whole_log(new_id)
+    assert tenant.log(new_id) == tenant.log(job_id) == "1,2,3\n"
+    obstore.put(store, f"jobs/job-{job_id}/changed", b"2")
+    refused = wait_for(lambda: reply if (reply := again(job_id, "refused")).is_error else None, "the refusal")
+    assert (refused.status_code, "'changed' was changed" in refused.text) == (409, True)
 
 
 def test_the_files_of_a_canceled_job_survive_a_restart_of_the_service(service: RunningService, tenant: Tenant) -> None:

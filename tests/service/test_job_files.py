@@ -9,7 +9,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from airflow_training.service.storage.job_files import JobFiles, LocalFiles, NotCopied, S3Files
+from airflow_training.service.storage.job_files import JobFiles, LocalFiles, NotCopied, S3Files, size_of
 
 CONTENT = {"a.csv": b"1,2", "model/1/m": b"model", "ünï/日本": b""}
 
@@ -57,6 +57,38 @@ def test_the_files_are_fetched_and_put_back(files: JobFiles, tmp_path: Path) -> 
     with pytest.raises(NotCopied, match="longer than S3 allows"):
         files.put(work / "a.csv", "/".join(["y" * 200] * 6), part)
     assert not part.exists()
+
+
+@pytest.mark.parametrize("largest", [S3Files.LARGEST_COPY, 0])
+def test_a_copy_has_the_content_and_a_changed_file_another_version(
+    files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(S3Files, "LARGEST_COPY", largest)
+    work = tmp_path / "work"
+    work.mkdir()
+    before = files.fetch(work)
+    assert {name: size_of(version) for name, version in before.items()} == {n: len(c) for n, c in CONTENT.items()}
+    assert files.versions() == before
+
+    target, copied = other_folder(files)
+    for name in before:
+        files.copy_to(target, name)
+    # Not of the same size: the clock of the file system may not have advanced.
+    (work / "a.csv").write_bytes(b"1,2,3")
+    files.put(work / "a.csv", "a.csv", tmp_path / "part")
+
+    assert {file.name: copied.read(file.name, 0, 9) for file in copied.all()} == CONTENT
+    assert {name for name, version in files.versions().items() if before[name] != version} == {"a.csv"}
+    with pytest.raises(OSError, match="missing"):
+        files.copy_to(target, "missing")
+
+
+def other_folder(files: JobFiles) -> tuple[str, JobFiles]:
+    if isinstance(files, LocalFiles):
+        target = str(files._folder.with_name("copy"))
+        return target, LocalFiles(Path(target))
+    assert isinstance(files, S3Files)
+    return "tenant/copy", S3Files(files._store, "tenant/copy")
 
 
 def test_the_files_are_removed(files: JobFiles) -> None:

@@ -108,6 +108,12 @@ def test_a_job_for_python_2_is_refused(tenant: Tenant) -> None:
     assert "use the container runner" in reply.json()["error"]["message"]
 
 
+def test_a_job_for_a_python_that_its_node_lacks_fails_with_those_that_the_node_has(tenant: Tenant) -> None:
+    job_id = tenant.submit("true", pythonVersion="3.3")
+    message = tenant.wait(job_id)["message"]
+    assert re.match(r"the job needs Python 3\.3, but the machine that runs it has only Python 3\.", message)
+
+
 def test_nothing_is_left_of_a_job_that_has_ended(service: RunningService, tenant: Tenant, ray: RayCluster) -> None:
     job_id = tenant.submit("echo up; sleep 602 & sleep 0.1")
     assert tenant.wait(job_id)["status"] == "SUCCEEDED"

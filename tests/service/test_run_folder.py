@@ -38,7 +38,19 @@ RAY = RaySpec("team", "1", "http://head:8265", {"Cookie": "x"}, "http://s3", "bu
 SUPERVISOR = SupervisorRecord(pid=1, number=1, attempt=1, boot_id=boot_id(), at=1795594084.81)
 RECORDS = [
     SPEC,
-    Spec("true", {}, [], {}, JobLimits(1, 1, 1, 1, None), [], 0, "container", container=CONTAINER, notes=["a note"]),
+    Spec(
+        "true",
+        {},
+        [],
+        {},
+        JobLimits(1, 1, 1, 1, None),
+        [],
+        0,
+        "container",
+        container=CONTAINER,
+        notes=["a note"],
+        model="*.pt",
+    ),
     Spec("true", {}, [], {}, LIMITS, [], 0, "ray", ray=RAY, supervisor=2, ended_early=1, attempt=3),
     SUPERVISOR,
     Started("process-1", NOW, attempt=1),

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.patience import wait_for
 from tests.service.event_files import NAME, graph, old_scalar, saved_model
 from tests.service.running_on import RAY, running_on
 from tests.service.support import RunningService, Tenant, keys
+from tests.wheels import wheel
 
 ENDS_WITH_ITS_SUPERVISOR = ("process", "container")
 RUNNERS = (*ENDS_WITH_ITS_SUPERVISOR, RAY)
@@ -25,6 +27,7 @@ RUNNERS = (*ENDS_WITH_ITS_SUPERVISOR, RAY)
 TRAIN = """
 python3 - --epochs=3 "two words" 'it'"'"'s' "$SETTING" <<'END'
 import json, os, pathlib, sys
+print("job", os.environ["TRAINING_JOB_ID"])
 print("arguments", json.dumps(sys.argv[1:]))
 print("data", pathlib.Path("data.csv").read_text())
 model = pathlib.Path("model/1")
@@ -90,7 +93,8 @@ def test_a_job_gets_its_files_and_arguments_and_leaves_its_model_in_the_bucket(t
     status = tenant.wait(job_id)
 
     assert (status["status"], status["message"]) == ("SUCCEEDED", ""), tenant.whole_log(job_id)
-    arguments, data = tenant.log(job_id).splitlines()[-2:]
+    job, arguments, data = tenant.log(job_id).splitlines()[-3:]
+    assert job == f"job {job_id}", "whoever submitted it"
     assert json.loads(arguments.removeprefix("arguments ")) == [
         "--epochs=3",
         "two words",
@@ -105,6 +109,19 @@ def test_a_job_gets_its_files_and_arguments_and_leaves_its_model_in_the_bucket(t
         f"{folder}/model/1/saved_model.pb",
         f"{folder}/model/1/variables with a space/ü%23.index",
     }
+
+
+def test_a_job_runs_again_with_the_files_that_it_began_with(tenant: Tenant) -> None:
+    store, job_id, new_id = tenant.storage(), "runs-again", "again"
+    store.put(f"jobs/job-{job_id}/data.csv", b"1,2,3\n")
+    submit(tenant, "cat data.csv; ls; echo 1 > model", job_id=job_id)
+    tenant.wait(job_id)
+    request = {"job_id": new_id}
+
+    wait_for(lambda: tenant.http.post(f"jobs/{job_id}/rerun", json=request).json()["submissionTime"], "the copy")
+
+    assert tenant.wait(new_id)["status"] == "SUCCEEDED", tenant.whole_log(new_id)
+    assert tenant.log(new_id) == tenant.log(job_id) == "1,2,3\ndata.csv\n"
 
 
 def test_a_log_shows_no_secret_that_its_client_names_and_all_else(tenant: Tenant) -> None:
@@ -270,8 +287,32 @@ def test_a_job_has_curves_and_a_model(tenant: Tenant) -> None:
         lambda: curves() == {"loss": [[1, 1], [2, 2]], "logs/loss": [[7, 0.5]]}, "the curves of log and event file"
     )
     found = tenant.model(job_id)
-    assert (found["folder"], found["reason"]) == ("model/1", "")
+    assert (found["path"], found["reason"]) == ("model/1", "")
     assert [signature["name"] for signature in found["signatures"]] == ["serving_default"]
+
+
+def test_a_job_leaves_a_list_of_its_packages_that_makes_the_same_environment_again(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    package = wheel(tmp_path)
+    store, requirements = tenant.storage(), f"./wheels/{package.name}\n"
+    lists = []
+    for job_id in ("with-packages", "again"):
+        folder = f"jobs/job-{job_id}"
+        store.put(f"{folder}/wheels/{package.name}", package.read_bytes())
+        store.put(f"{folder}/requirements.txt", requirements.encode())
+        submit(tenant, "pip3 install --no-index -r requirements.txt && python3 -c 'import handed_over'", job_id=job_id)
+        assert tenant.wait(job_id)["status"] == "SUCCEEDED", tenant.whole_log(job_id)
+        assert tenant.log(job_id).splitlines()[-1] == "handed over"
+        requirements = bytes(store.get(f"{folder}/requirements.installed.txt").bytes()).decode()
+        lists.append(requirements)
+    first, *packages = lists[0].splitlines()
+    assert f"./wheels/{package.name}" in packages
+    assert tenant.http.get("jobs/with-packages/environment").json() == {
+        "python": first.removeprefix("# Python "),
+        "packages": packages,
+    }
+    assert lists[0] == lists[1]
 
 
 def test_a_job_finds_none_of_the_services_secrets(service: RunningService, tenant: Tenant) -> None:

@@ -113,6 +113,8 @@ def job(**changes: object) -> bytes:
             "The job needs Python 2, but",
         ),
         (job(execution=EXECUTION | {"command": "exec python3.3 train.py"}), 422, "The job needs Python 3.3, but"),
+        (job(execution=EXECUTION | {"pythonVersion": "3.3"}), 422, "The job needs Python 3.3, but"),
+        (job(execution=EXECUTION | {"pythonVersion": "3.11.7"}), 422, "execution.pythonVersion"),
         (b"x" * (1024 * 1024 + 1), 413, "larger than"),
     ],
     ids=lambda value: repr(value)[:30],

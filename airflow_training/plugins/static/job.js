@@ -16,7 +16,7 @@ const RARELY = 15;
 const MAX_CHARTS = 24;
 
 const page = document.getElementById("page");
-const notLoaded = { metrics: null, usage: null, model: null, of: "", times: 0 };
+const notLoaded = { metrics: null, usage: null, model: null, environment: null, of: "", times: 0 };
 const state = { error: null, cancelFailed: "", canceling: false, job: null, loaded: { ...notLoaded }, all: false };
 const log = jobLog(draw);
 const metricCharts = new Charts();
@@ -49,7 +49,7 @@ async function loadDetails(job) {
   if (loaded.of !== job.status) Object.assign(loaded, { of: job.status, times: 0 });
   if (ended(job.status) && loaded.times >= 2) return;
   // One request that fails does not affect the others.
-  const requested = ended(job.status) ? ["metrics", "usage", "model"] : ["metrics", "usage"];
+  const requested = ended(job.status) ? ["metrics", "usage", "model", "environment"] : ["metrics", "usage"];
   const replies = await Promise.allSettled(requested.map((what) => ask(what, ref)));
   replies.forEach(({ value }, index) => {
     if (value) loaded[requested[index]] = value;
@@ -81,7 +81,7 @@ const details = (shown) => html`
   <h2>Resource usage</h2>
   ${usageNote()}
   <div class="charts" id="usage"></div>
-  ${model(shown)} ${parameters(shown)}
+  ${model(shown)} ${parameters(shown)} ${environment()}
   <h2>Log</h2>
   ${log.view(shown.task?.log_url)}
 `;
@@ -202,8 +202,9 @@ function model({ location }) {
   const { model: found, supported } = state.loaded.model ?? {};
   if (!found && !location) return nothing;
   return html`
-    <h2>SavedModel</h2>
-    ${location ? html`<p><code>${location}</code></p>` : nothing}
+    <h2>${found?.format || (found?.path === "." ? "Files" : "Model")}</h2>
+    <p><code>${location || found.path}</code></p>
+    ${found?.choice ? html`<p class="notice">${found.choice}</p>` : nothing}
     ${found ? signatures(found) : nothing} ${found ? files(found) : nothing}
     ${!found && supported === false ? html`<p class="weak">This training service does not describe models.</p>` : nothing}
   `;
@@ -228,13 +229,15 @@ const signatures = ({ signatures: found, reason }) =>
           ["Signature", "", "Name", "Type", "Shape"].map((name) => html`<th scope="col">${name || html`Input or output`}</th>`),
           found.map(({ name, inputs, outputs }) => [tensors(name, "input", inputs), tensors(name, "output", outputs)]),
         )}`
-    : html`<p class="weak">${reason}</p>`;
+    : reason
+      ? html`<p class="weak">${reason}</p>`
+      : nothing;
 
-const files = ({ files: found, folder }) => html`
+const files = ({ files: found }) => html`
   <h3>Files</h3>
   ${table(
     "Files of the model",
-    html`<th scope="col">File in ${folder === "." ? "the job's folder" : folder}</th><th scope="col" class="number">Size</th>`,
+    html`<th scope="col">File</th><th scope="col" class="number">Size</th>`,
     [
       found.map(({ name, size }) => html`<tr><td class="value">${name}</td><td class="number">${bytes(size)}</td></tr>`),
       html`<tr><td>${number(found.length)} files</td><td class="number">${bytes(found.reduce((sum, { size }) => sum + size, 0))}</td></tr>`,
@@ -253,5 +256,17 @@ const parameters = ({ parameters: shown, inputs }) => html`
     : nothing}
   ${inputs.length ? html`<h2>Inputs</h2><p>${inputs.map((name, index) => html`${index ? ", " : ""}<code>${name}</code>`)}</p>` : nothing}
 `;
+
+function environment() {
+  const { python, packages } = state.loaded.environment ?? {};
+  if (!packages?.length) return nothing;
+  return html`
+    <h2>Environment</h2>
+    <details>
+      <summary>${python ? `Python ${python}, ` : ""}${number(packages.length)} packages</summary>
+      ${packages.map((name) => html`<code class="package">${name}</code>`)}
+    </details>
+  `;
+}
 
 const reload = poll(load);

@@ -10,15 +10,16 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 import airflow_training
+from airflow_training.api.rerun import RerunRequest
 from airflow_training.api.watch import WatchRequest
-from airflow_training.service.http import insights, jobs, oauth, ops, storage, watch
+from airflow_training.service.http import insights, jobs, oauth, ops, reruns, storage, watch
 from airflow_training.service.http.access_log import AccessLog
 from airflow_training.service.http.auth import ServiceParts
 from airflow_training.service.http.errors import install_error_handlers
 
 _ABOUT = """
 Trains models: a client gets a token, uploads data and a script to the storage, submits a job, and follows its
-status and its log until the SavedModel is in the job's folder.
+status and its log until the model is in the job's folder.
 
 Errors have the form `{"error": {"code": "404", "message": "…"}}`, except those of the token endpoint, which follow
 OAuth2. Every reply has an `X-Request-ID`, which is in the access log of the service too.
@@ -43,6 +44,7 @@ def create_app(service: ServiceParts) -> FastAPI:
     api.include_router(storage.router)
     api.include_router(jobs.router)
     api.include_router(insights.router)
+    api.include_router(reruns.router)
     api.include_router(watch.router)
     app.include_router(api)
     app.include_router(oauth.router)
@@ -55,7 +57,7 @@ def create_app(service: ServiceParts) -> FastAPI:
 def _document(openapi: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The OpenAPI document, with the schemas of the bodies that FastAPI does not parse."""
     document = openapi()
-    for body in (jobs.JobDocument, WatchRequest):
+    for body in (jobs.JobDocument, RerunRequest, WatchRequest):
         schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
         document["components"]["schemas"] |= {**schema.pop("$defs"), body.__name__: schema}
     return document

@@ -21,6 +21,7 @@ from airflow_training.service.database.lock import DatabaseLock
 from airflow_training.service.errors import ApiError
 from airflow_training.service.http.prometheus import ServiceMetrics
 from airflow_training.service.insights.readers import ReaderPrograms
+from airflow_training.service.reruns import Reruns
 from airflow_training.service.scheduling.capacity import Capacity
 from airflow_training.service.scheduling.job_table import JobTable
 from airflow_training.service.scheduling.scheduler import Runner, Scheduler
@@ -49,6 +50,7 @@ class ServiceParts:
     storage: StorageEndpoint
     metrics: ServiceMetrics
     programs: ReaderPrograms
+    reruns: Reruns
 
 
 _oauth2 = OAuth2(

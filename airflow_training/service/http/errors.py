@@ -51,12 +51,13 @@ _DESCRIPTIONS = {
     401: "The access token is missing, invalid or expired.",
     403: "The access token lacks the required scope.",
     404: "The tenant has no such job.",
-    409: "The id is taken by a job with another description.",
+    409: "The id is taken by a job with another description, or the job cannot run again.",
     413: "The body is too large.",
     416: "There is nothing at that byte yet.",
     422: "The request is not valid; the message lists all validation errors.",
     429: "Too many jobs are waiting.",
     503: "The database is unavailable: try again.",
+    507: "There is not enough space on the disk.",
 }
 
 

@@ -1,17 +1,27 @@
-"""What a job's outputs show: the curves of its metrics, its SavedModel, and its resource usage."""
+"""What a job's outputs show: the curves of its metrics, its model, its resource usage and its packages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from airflow_training.api.insights import MAX_POINTS, JobMetrics, JobUsage, ModelFile, ModelSummary, UsageSample
+from airflow_training.api.insights import (
+    MAX_POINTS,
+    JobEnvironment,
+    JobMetrics,
+    JobUsage,
+    ModelFile,
+    ModelSummary,
+    UsageSample,
+)
+from airflow_training.api.naming import INSTALLED_FILE
 from airflow_training.api.resources import Resources
-from airflow_training.api.saved_model import MARKER, find_saved_model
 from airflow_training.service.errors import ApiError, StorageUnavailable
 from airflow_training.service.http.auth import Reader, ServiceDep, ServiceParts
 from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
@@ -19,12 +29,15 @@ from airflow_training.service.http.jobs import JobId
 from airflow_training.service.insights import event_files, signatures
 from airflow_training.service.insights.curves import read_curves
 from airflow_training.service.insights.downsampling import downsample_usage
+from airflow_training.service.insights.job_model import JobModel, find_model
 from airflow_training.service.insights.readers import TENSORBOARD_INSTALLED
 from airflow_training.service.insights.signatures import MAX_MODEL_BYTES, cached_signatures
 from airflow_training.service.runners.run_folder import Spec, UnreadableRecord
 from airflow_training.service.runners.supervisor.log_curves import CURVES_FILE
+from airflow_training.service.runners.supervisor.secret_masks import Masks
 from airflow_training.service.runners.supervisor.usage import read_usage
 from airflow_training.service.scheduling.job import JobKey
+from airflow_training.service.secrets_in_descriptions import without_passwords
 from airflow_training.service.storage.job_files import JobFile, files_of
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=COMMON_ERRORS)
@@ -37,6 +50,8 @@ _STORE_TIMEOUT = 3
 _SIGNATURES_TIMEOUT = 3.0
 
 _MAX_FILES = 10_000
+# Bytes of the list of installed packages.
+_MAX_LIST = 1024 * 1024
 _STILL_READING = "The signatures are still being read: try again."
 
 
@@ -104,63 +119,93 @@ def _allocated(state: Path) -> Resources | None:
     return Resources(spec.limits.cpus, spec.limits.memory, len(spec.gpus))
 
 
+@router.get("/{job_id}/environment", operation_id="get_environment", responses=error_responses(404, 422))
+def environment(job_id: JobId, client: Reader, service: ServiceDep) -> JobEnvironment:
+    """Get the Python and the packages that a job ran with; its folder has them as `requirements.installed.txt`.
+
+    The list is made at the end of each job with a `requirements.txt`. The reply is 404 if there is none (yet).
+    """
+    key = JobKey(client.tenant, job_id)
+    service.jobs.status(key)
+    state = service.data.job_state(*key)
+    with _store_errors():
+        files = files_of(state, _STORE_TIMEOUT)
+        content = files.read(INSTALLED_FILE, 0, _MAX_LIST) if files else b""
+    if not content:
+        raise ApiError(
+            404,
+            f"The job {job_id} has no list of installed packages: one is made at the end of a job with a"
+            " requirements.txt.",
+            code="AT-616",
+        )
+    # The URL of a package may contain a password.
+    text = Masks(Spec.read(state).masks).mask(content.decode(errors="replace"))
+    return JobEnvironment.of(without_passwords(text))
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except StorageUnavailable as error:
+        raise ApiError(503, f"The files of the job cannot be read now: try again. {error}", code="AT-646") from error
+
+
 @router.get("/{job_id}/model", operation_id="get_model", responses=error_responses(404, 422))
 async def model(job_id: JobId, client: Reader, service: ServiceDep) -> ModelSummary:
-    """Describe the SavedModel of a job, the newest of several versions: its files and its signatures.
+    """Describe what a job hands on, the newest of several versions: its files, and its signatures if it is a model.
 
-    At most 10,000 files are listed, by name. If the signatures cannot be read, `reason` explains why. The reply is 404
-    if there is no SavedModel (yet).
+    It is the SavedModel of the job, or what `model` in its description names. Signatures are those of a SavedModel, an
+    ONNX file or a folder of MLflow; if they cannot be read, `reason` explains why. At most 10,000 files are listed, by
+    name. The reply is 404 if there is nothing of that name (yet).
     """
     key = JobKey(client.tenant, job_id)
     await run_in_threadpool(service.jobs.status, key)
     state = service.data.job_state(*key)
-    found = await run_in_threadpool(_find_model, state)
-    if found is None:
-        raise ApiError(
-            404, f"The job {job_id} has left no SavedModel: none of its files is saved_model.pb.", code="AT-615"
-        )
-    summary, marker = found
-    reason = _why_unreadable(marker)
-    if not reason and not await _is_read(service, key, state, marker):
+    found = missing = await run_in_threadpool(_find_model, state)
+    if isinstance(found, str):
+        raise ApiError(404, f"The job {job_id} has left {missing}.", code="AT-615")
+    reason = _why_unreadable(found)
+    if found.described_by and not reason and not await _is_read(service, key, state, found.described_by):
         reason = _STILL_READING
-    return await run_in_threadpool(_with_signatures, summary, state, marker, reason)
+    return await run_in_threadpool(_summary, found, state, reason)
 
 
-async def _is_read(service: ServiceParts, key: JobKey, state: Path, marker: JobFile) -> bool:
+async def _is_read(service: ServiceParts, key: JobKey, state: Path, file: JobFile) -> bool:
     """Read the signatures unless they are cached; False if that takes longer than the timeout."""
     program = signatures.__name__
     # While the program runs, its file holds the result for the case that it is killed.
-    if not service.programs.is_running(program, state, marker):
-        cached = await run_in_threadpool(cached_signatures, state, marker)
+    if not service.programs.is_running(program, state, file):
+        cached = await run_in_threadpool(cached_signatures, state, file)
         if cached:
             return True
-    return await service.programs.run(program, key.tenant, state, marker, _SIGNATURES_TIMEOUT)
+    return await service.programs.run(program, key.tenant, state, file, _SIGNATURES_TIMEOUT)
 
 
-def _find_model(state: Path) -> tuple[ModelSummary, JobFile] | None:
-    """The model without its signatures, and the file to read these from."""
-    try:
-        files = files_of(state, _STORE_TIMEOUT)
-        found = {file.name: file for file in files.all()} if files else {}
-    except StorageUnavailable as error:
-        raise ApiError(503, f"The files of the job cannot be read now: try again. {error}", code="AT-646") from error
-    if (folder := find_saved_model(found)) is None:
-        return None
-    inside = "" if folder == "." else f"{folder}/"
-    listed = islice((file for name, file in found.items() if name.startswith(inside)), _MAX_FILES)
-    described = [ModelFile(name=file.name.removeprefix(inside), size=file.size) for file in listed]
-    return ModelSummary(folder=folder, files=described), found[f"{inside}{MARKER}"]
+def _find_model(state: Path) -> JobModel | str:
+    with _store_errors():
+        return find_model(state, _STORE_TIMEOUT)
 
 
-def _why_unreadable(marker: JobFile) -> str:
-    if not TENSORBOARD_INSTALLED:
+def _why_unreadable(model: JobModel) -> str:
+    if not model.described_by:
+        return ""
+    if not TENSORBOARD_INSTALLED and model.format != "MLflow":
         return "To read its signatures, the service needs the extra tensorboard."
-    if marker.size > MAX_MODEL_BYTES:
-        return f"{MARKER} is larger than {MAX_MODEL_BYTES // 1024**2} MiB and is not read."
+    if model.described_by.size > MAX_MODEL_BYTES:
+        name = PurePosixPath(model.described_by.name).name
+        return f"{name} is larger than {MAX_MODEL_BYTES // 1024**2} MiB and is not read."
     return ""
 
 
-def _with_signatures(summary: ModelSummary, state: Path, marker: JobFile, reason: str) -> ModelSummary:
-    if not reason and (cached := cached_signatures(state, marker)):
-        return summary.model_copy(update={"signatures": cached.signatures, "reason": cached.reason})
-    return summary.model_copy(update={"reason": reason or _STILL_READING})
+def _summary(model: JobModel, state: Path, reason: str) -> ModelSummary:
+    files = [ModelFile(name=name, size=file.size) for name, file in islice(model.files.items(), _MAX_FILES)]
+    cached = cached_signatures(state, model.described_by) if model.described_by and not reason else None
+    return ModelSummary(
+        path=model.path,
+        format=model.format,
+        files=files,
+        signatures=cached.signatures if cached else None,
+        reason=cached.reason if cached else reason or (_STILL_READING if model.described_by else ""),
+        choice=model.choice,
+    )

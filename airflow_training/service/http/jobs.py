@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.config import JsonDict
 
 from airflow_training.api.description import JobDescription, read_document, validation_errors
 from airflow_training.api.log import NDJSON
@@ -37,7 +38,7 @@ JobId = Annotated[
 
 _CHUNK = 256 * 1024
 
-_EXAMPLE = {
+_EXAMPLE: JsonDict = {
     "job": {
         "name": "train-census",
         "env": [{"name": "TRAIN_DATA", "value": "adult.data"}, {"name": "EPOCHS", "value": 50}],
@@ -76,6 +77,8 @@ _RANGE_PARAMETER = {
 class JobDocument(BaseModel):
     """The body of a submit."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
     job: JobDescription
 
 
@@ -95,7 +98,7 @@ def submit(job_id: JobId, body: Body, client: Writer, service: ServiceDep, respo
     A submit can be repeated: if a job has the same id and the same description, the reply is 200 with its status.
     """
     description = read_description(body)
-    requested = _runnable(description, service)
+    requested = runnable(description, service)
     status, new = service.jobs.submit(JobKey(client.tenant, job_id), description, requested)
     if new:
         service.scheduler.wake()
@@ -190,7 +193,7 @@ def read_description(body: bytes) -> JobDescription:
     return description
 
 
-def _runnable(description: JobDescription, service: ServiceParts) -> Resources:
+def runnable(description: JobDescription, service: ServiceParts) -> Resources:
     """The requested resources of a job.
 
     Raises:

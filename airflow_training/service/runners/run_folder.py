@@ -8,6 +8,7 @@ spec.json        `Spec`: the job, and the attempt to make; written by the servic
 lock             held by the supervisor for as long as it lives
 supervisor.json  `SupervisorRecord`: the supervisor that took up the job
 preparing.txt    what the job waits for before its command starts
+inputs.json      the files that the job began with, see `read_inputs`
 failure.txt      why a helper failed, or why the job was ended where it runs
 started.json     `Started`: the command runs
 cancel           written by the service: the next SIGTERM cancels the job
@@ -15,7 +16,7 @@ submission.json  `Submission`: the job in Ray
 log.txt, log.ndjson, and for a job that outlives its supervisor log.checkpoint: see job_log.py
 metrics.ndjson   the curves of the log: see log_curves.py
 scalars.ndjson   the curves of TensorBoard's event files, with scalars.json and scalars.lock: see event_files.py
-model.json       the signatures of the SavedModel: see signatures.py
+model.json       the signatures of the model: see signatures.py
 usage.ndjson     the resource usage: see usage.py
 outcome.json     `Outcome`: the command has ended; its files are still to be copied back
 exit.json        `Exit`: all is done, and the log is complete
@@ -42,7 +43,7 @@ import msgspec
 import psutil
 
 from airflow_training.exceptions import TrainingError
-from airflow_training.service.atomic_files import try_lock_file, write_atomic
+from airflow_training.service.atomic_files import read_json, try_lock_file, write_atomic, write_json
 
 VERSION = 1
 """The version of the records. A field that is removed, changes its meaning, or has no default needs another one."""
@@ -58,6 +59,7 @@ WORK = "files"
 _LOCK = "lock"
 _CANCEL = "cancel"
 _PREPARING = "preparing.txt"
+_INPUTS = "inputs.json"
 _FAILURE = "failure.txt"
 
 _R = TypeVar("_R", bound="_Record")
@@ -218,6 +220,8 @@ class Spec(_Record):
         ended_early: How many supervisors in a row, up to now, ended soon after their start.
         attempt: The number of the attempt to make, from 1.
         notes: Lines of the service for its log.
+        model: What it hands on, as its description has it.
+        python: The version of Python in its environment; empty for that of what runs it. A container has its image's.
         version: The version of the records.
     """
 
@@ -237,6 +241,8 @@ class Spec(_Record):
     ended_early: int = 0
     attempt: int = 1
     notes: list[str] = field(default_factory=list)
+    model: str | None = None
+    python: str = ""
     version: int = VERSION
 
     @property
@@ -376,6 +382,16 @@ def request_cancel(state: Path) -> None:
 def is_canceled(state: Path) -> bool:
     """Whether the job is to be canceled."""
     return (state / _CANCEL).exists()
+
+
+def record_inputs(state: Path, versions: dict[str, str]) -> None:
+    """Record the files that the job begins with, before its command starts."""
+    write_json(state / _INPUTS, versions)
+
+
+def read_inputs(state: Path) -> dict[str, str] | None:
+    """The files that the job began with: their names, and their versions in the bucket; None if it has not begun."""
+    return read_json(state / _INPUTS)
 
 
 def note_waiting(state: Path, what: str) -> None:

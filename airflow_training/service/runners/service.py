@@ -48,6 +48,8 @@ from airflow_training.service.storage.bucket import Buckets
 
 # Seconds between two supervisors of a job: one that cannot start must not keep the machine busy.
 _PAUSE = 3.0
+# The variable by which a job knows its id, whoever submitted it.
+_JOB_ID = "TRAINING_JOB_ID"
 # On the wire the completion time is free text, and early clients may have written anything. Such a job runs, but not
 # forever: a day is longer than the longest time known from those clients, 20 hours.
 _UNREAD_TIME = timedelta(days=1)
@@ -151,7 +153,7 @@ class SupervisedRunner(ABC):
             )
         return Spec(
             command=execution.command,
-            env={variable.name: variable.text for variable in order.description.env},
+            env={_JOB_ID: order.key.job_id, **{each.name: each.text for each in order.description.env}},
             masks=list(order.description.masks or ()),
             files=self._buckets.location(order.key.tenant, job_folder(order.description.name, order.key.job_id)),
             limits=JobLimits(
@@ -165,6 +167,8 @@ class SupervisedRunner(ABC):
             retries=execution.retries,
             runner=self.kind,
             notes=notes,
+            model=order.description.model,
+            python=execution.python_version or "",
         )
 
     def _launch(self, key: JobKey) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, delete, func, select, update
@@ -36,6 +37,20 @@ _WAITING = (Job.state == JobState.PENDING) & ~Job.claimed
 _CLAIMED = Job.claimed & Job.state.in_([JobState.PENDING, JobState.RUNNING])
 # The number of waiting jobs among which the scheduler looks for one that may start.
 _QUEUE_WINDOW = 100
+
+
+class StoredJob(NamedTuple):
+    """A job as it was submitted.
+
+    Attributes:
+        description: Its description, with its secrets.
+        requested: The resources that it requests.
+        began: Whether its command has started.
+    """
+
+    description: JobDescription
+    requested: Resources
+    began: bool
 
 
 class JobTable:
@@ -102,6 +117,30 @@ class JobTable:
         """The resources that a job requests; raises what `status` does."""
         with self._sessions() as session:
             return _found(session, key).requested
+
+    def stored(self, key: JobKey) -> StoredJob:
+        """A job as it was submitted.
+
+        Raises:
+            ApiError: The tenant has no such job, or this version does not accept the job's description.
+        """
+        with self._sessions() as session:
+            job = _found(session, key)
+        try:
+            description = JobDescription.from_wire(json.loads(job.description))
+        except ValidationError:
+            raise ApiError(
+                409,
+                f"This version of the service cannot read the description of the job {key.job_id}: submit it again.",
+                code="AT-670",
+            ) from None
+        return StoredJob(description, job.requested, job.started is not None)
+
+    def exists(self, key: JobKey) -> bool:
+        """Whether the tenant has a job."""
+        with self._sessions() as session:
+            mine = select(Job.id).where(Job.tenant == key.tenant, Job.id == key.job_id)
+            return session.scalar(mine) is not None
 
     def statuses(self, tenant: str, finished: int) -> list[JobStatus]:
         """The jobs of a tenant by submission time: all that have not ended, and the latest of the others.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
@@ -24,6 +24,9 @@ from airflow_training.service.errors import StorageUnavailable
 from airflow_training.service.runners.container.folders import work_folder
 from airflow_training.service.runners.run_folder import WORK, Exit, Spec, UnreadableRecord
 from airflow_training.service.storage.s3 import S3Settings, connect
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 _logger = logging.getLogger(__name__)
 
@@ -78,11 +81,29 @@ class JobFiles(Protocol):
             StorageUnavailable: The store does not respond.
         """
 
-    def fetch(self, work: Path) -> None:
-        """Copy all files to a folder.
+    def fetch(self, work: Path) -> dict[str, str]:
+        """Copy all files to a folder, and return their versions, as `versions` does.
 
         Raises:
             OSError, BaseError: The disk or the store fails.
+        """
+
+    def versions(self) -> dict[str, str]:
+        """The version of each file by its name: its bytes, and what else changes with its content, as one text.
+
+        Raises:
+            OSError, BaseError: The disk or the store fails.
+        """
+
+    def copy_to(self, folder: str, name: str) -> None:
+        """Copy a file to another folder of the same bucket, within the store and in constant memory.
+
+        Args:
+            folder: The other folder, as this one is given in a location.
+            name: The name of the file in both.
+
+        Raises:
+            OSError, BaseError: The file does not exist any more, or the disk or the store fails.
         """
 
     def put(self, file: Path, name: str, part: Path) -> None:
@@ -157,13 +178,26 @@ class LocalFiles(JobFiles):
             return _read(folder, PurePosixPath(name).parts, start, most)
         return b""
 
-    def fetch(self, work: Path) -> None:
+    def fetch(self, work: Path) -> dict[str, str]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file, _ in walk(self._folder):
-            target = work / file.relative_to(self._folder)
+        versions = self.versions()
+        for name in versions:
+            target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-            shutil.copymode(file, target)
+            shutil.copy(self._folder / name, target)
+        return versions
+
+    def versions(self) -> dict[str, str]:
+        if not self._folder.is_dir():
+            return {}
+        return {str(file.relative_to(self._folder)): _version(facts) for file, facts in walk(self._folder)}
+
+    def copy_to(self, folder: str, name: str) -> None:
+        target = Path(folder) / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A link there would be followed.
+        target.unlink(missing_ok=True)
+        shutil.copy(self._folder / name, target, follow_symlinks=False)
 
     def put(self, file: Path, name: str, part: Path) -> None:
         if len(os.fsencode(name)) > MAX_NAME:
@@ -191,6 +225,9 @@ class LocalFiles(JobFiles):
 class S3Files(JobFiles):
     """Files below a prefix of an S3 store."""
 
+    LARGEST_COPY = 5 * 1024**3
+    """Bytes that S3 copies in one request. Source: Amazon S3's API reference, "CopyObject"."""
+
     def __init__(self, store: S3Store, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
@@ -209,13 +246,29 @@ class S3Files(JobFiles):
                     break
         return bytes(content[start : start + most])
 
-    def fetch(self, work: Path) -> None:
-        for name, _, _ in self._list():
+    def fetch(self, work: Path) -> dict[str, str]:
+        versions = self.versions()
+        for name in versions:
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as copy:
                 for piece in obstore.get(self._store, f"{self._prefix}/{name}"):
                     copy.write(piece)
+        return versions
+
+    def versions(self) -> dict[str, str]:
+        return {self._name(object_): _object_version(object_) for object_ in self._objects()}
+
+    def copy_to(self, folder: str, name: str) -> None:
+        source, target = f"{self._prefix}/{name}", f"{folder}/{name}"
+        size = obstore.head(self._store, source)["size"]
+        if size <= self.LARGEST_COPY:
+            obstore.copy(self._store, source, target)
+        else:
+            chunk = max(_MIN_PART, size // _MAX_PARTS + 1)
+            with obstore.open_writer(self._store, target, buffer_size=chunk) as writer:
+                for piece in obstore.get(self._store, source).stream(min_chunk_size=_MIN_PART):
+                    writer.write(piece)
 
     def put(self, file: Path, name: str, part: Path) -> None:
         key = f"{self._prefix}/{name}"
@@ -245,11 +298,21 @@ class S3Files(JobFiles):
             obstore.put(self._store, key, content, chunk_size=max(_MIN_PART, size // _MAX_PARTS + 1))
 
     def _list(self) -> Iterator[JobFile]:
+        for object_ in self._objects():
+            version = f"{object_['e_tag']} {object_['last_modified'].isoformat()}"
+            yield JobFile(self._name(object_), object_["size"], version)
+
+    def _objects(self) -> Iterator[ObjectMeta]:
         for objects in obstore.list(self._store, self._prefix):
-            for object_ in objects:
-                name = object_["path"].removeprefix(self._prefix).lstrip("/")
-                version = f"{object_['e_tag']} {object_['last_modified'].isoformat()}"
-                yield JobFile(name, object_["size"], version)
+            yield from objects
+
+    def _name(self, object_: ObjectMeta) -> str:
+        return object_["path"].removeprefix(self._prefix).lstrip("/")
+
+
+def size_of(version: str) -> int:
+    """Bytes of a file with this version, one of `JobFiles.versions`."""
+    return int(version.partition(" ")[0])
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -284,6 +347,16 @@ def remove_folder(folder: Path) -> bool:
     if folder.exists():
         _logger.warning("%s cannot be removed; it will be retried.", folder)
     return not folder.exists()
+
+
+def _version(facts: os.stat_result) -> str:
+    # Without the inode, which a restored backup changes.
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _object_version(object_: ObjectMeta) -> str:
+    # Not every store has ETags.
+    return f"{object_['size']} {object_['e_tag'] or object_['last_modified'].isoformat()}"
 
 
 def _names(folder: Path) -> list[str]:

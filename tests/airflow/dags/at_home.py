@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Context, get_current_context, task
+from airflow.sdk import DAG, Asset, Context, TriggerRule, get_current_context, task
 
 from airflow_training.operators.training import TrainingOperator
 
@@ -42,6 +42,33 @@ with DAG("consumer", schedule=[model]):
         return dict(event.extra)
 
     deploy()
+
+with DAG("sweep", schedule=None):
+    SCORE = """import json, os, pathlib, sys
+rate = float(os.environ["RATE"])
+if rate == 0:
+    sys.exit("The rate is 0.")
+print(json.dumps({"metrics": {"accuracy": rate}}))
+pathlib.Path("model").mkdir()
+pathlib.Path("model/saved_model.pb").touch()
+"""
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def best(results: Any) -> Any:
+        """Return the result of the most accurate training, and the indexes of those that succeeded."""
+        succeeded = list(results)
+        winner = max(succeeded, key=lambda result: result["metrics"]["accuracy"], default=None)
+        return {"winner": winner, "succeeded": [result["map_index"] for result in succeeded]}
+
+    swept = TrainingOperator.partial(
+        task_id="train",
+        job_name="swept",
+        script=SCORE,
+        image="python:3",
+        completion_time="10m",
+        environment={"API_KEY": "s3cret-of-the-sweep", "LEVEL": "info"},
+    ).expand(env=[{"RATE": 0}, {"RATE": 0.5}, {"RATE": 0.25}])
+    best(swept.output["training_job"])  # type: ignore[index]
 
 with DAG("deployer", schedule=None):
     SAVE = "from pathlib import Path\nPath('model').mkdir()\nPath('model/saved_model.pb').touch()\n"

@@ -25,6 +25,7 @@ from docker.utils import parse_repository_tag
 from requests import RequestException
 from urllib3.exceptions import HTTPError
 
+from airflow_training.api.naming import INSTALLED_FILE
 from airflow_training.exceptions import coded
 from airflow_training.service.atomic_files import read_untrusted
 from airflow_training.service.runners.container.folders import (
@@ -65,8 +66,9 @@ _HOME_IN_CONTAINER = "/airflow-training"
 # The first process forwards SIGTERM to all others, which the kernel does not do, and records whether the kernel killed
 # a process for lack of memory. Source: cgroup v2's memory.events, cgroup v1's memory.oom_control. A `wait` that SIGTERM
 # interrupts is repeated, since its status is not the command's; 127 then means that the status was returned before.
-_FIRST_PROCESS = """
-trap 'signaled=1; kill -TERM -1' TERM
+# Afterwards it lists the packages of the image and of the job, since only the container has both.
+_FIRST_PROCESS = r"""
+trap 'signaled=1; stopped=1; kill -TERM -1' TERM
 /bin/sh -c "$1" &
 while
     signaled=
@@ -76,6 +78,12 @@ while
     [ -n "$signaled" ]
 do :; done
 cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control > "$2" 2> /dev/null
+if [ -z "$stopped" ] && [ -f requirements.txt ]; then
+    installed=$({ timeout 20 pip3 freeze || timeout 20 pip freeze; } 2> /dev/null |
+        sed "s|^[^ ]* @ file://$PWD/\([^#]*\).*|./\1|; s|^-e $PWD/|-e ./|")
+    version=$(python3 -V || python -V 2>&1)
+    [ -z "$installed" ] || printf '# %s\n%s\n' "$version" "$installed" > "$3"
+fi 2> /dev/null
 exit $status
 """
 _MEMORY_FILE = ".memory"
@@ -195,7 +203,7 @@ class _Job:
                 entrypoint="/bin/sh",
                 command=[
                     *("-c", _FIRST_PROCESS, "sh"),
-                    *(self._spec.command, f"{_HOME_IN_CONTAINER}/{_MEMORY_FILE}"),
+                    *(self._spec.command, f"{_HOME_IN_CONTAINER}/{_MEMORY_FILE}", INSTALLED_FILE),
                 ],
                 name=self._name,
                 labels=self._container.labels,

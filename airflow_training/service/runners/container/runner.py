@@ -44,4 +44,5 @@ class ContainerRunner(SupervisedRunner):
             engine={name: os.environ[name] for name in _ENGINE_VARIABLES if name in os.environ},
             labels={f"airflow-training.{name}": value for name, value in labels.items()},
         )
-        return replace(spec, container=container)
+        note = f"This service runs jobs with the Python of their image: pythonVersion {spec.python} is ignored."
+        return replace(spec, container=container, notes=[*([note] if spec.python else []), *spec.notes])

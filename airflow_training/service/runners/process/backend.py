@@ -11,11 +11,21 @@ from pathlib import Path
 import psutil
 from uv import find_uv_bin
 
+from airflow_training.api.naming import INSTALLED_FILE
+from airflow_training.service.atomic_files import write_atomic
 from airflow_training.service.runners.process.cgroup import Cgroup
 from airflow_training.service.runners.process.memory_and_process_limits import ProcessLimiter
 from airflow_training.service.runners.run_folder import JOB_VARIABLE, WORK, Spec, unique_name
-from airflow_training.service.runners.supervisor.backend import Backend
-from airflow_training.service.runners.supervisor.environment import create_commands, install_command, job_environment
+from airflow_training.service.runners.supervisor.backend import Backend, BackendFailed
+from airflow_training.service.runners.supervisor.environment import (
+    OWN_PYTHON,
+    create_commands,
+    find_python,
+    install_command,
+    installed_packages,
+    installed_pythons,
+    job_environment,
+)
 from airflow_training.service.runners.supervisor.process_tree import Ended, Program
 from airflow_training.service.runners.supervisor.time_and_disk_limits import Limiter
 from airflow_training.service.runners.supervisor.working_copy import WorkingCopy, remove_tree
@@ -37,6 +47,7 @@ class ProcessBackend(Backend):
     def __init__(self, state: Path, spec: Spec) -> None:
         self._state = state
         self._command = spec.command
+        self._version = spec.python or OWN_PYTHON
         # A job that requests no GPU sees none, rather than those of other jobs.
         self._variables = {**spec.env, "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}
         self._limits = spec.limits
@@ -58,7 +69,7 @@ class ProcessBackend(Backend):
             return fetched
         uv = find_uv_bin()
         if not self._python.exists():
-            for command in create_commands(uv, self._python):
+            for command in create_commands(uv, self._python, self._interpreter(uv)):
                 ended = run(self._tool(command))
                 if ended.exceeded or ended.stopped:
                     return ended
@@ -95,9 +106,29 @@ class ProcessBackend(Backend):
 
     def close(self, emit: Callable[[str], None]) -> None:
         """Remove the Python environment, and copy back what the job wrote."""
+        self._list_installed()
         shutil.rmtree(self._python, ignore_errors=True)
         self._files.send(emit)
         remove_tree(self._folder)
+
+    def _interpreter(self, uv: str) -> str:
+        if found := find_python(uv, self._version, os.environ):
+            return found
+        versions = ", ".join(installed_pythons(uv, os.environ))
+        raise BackendFailed(
+            f"the job needs Python {self._version}, but the machine that runs it has only Python {versions}",
+            code="AT-468",
+        )
+
+    def _list_installed(self) -> None:
+        """Leave a list of the installed packages in the job's folder; a job does not fail without it."""
+        if not (self._folder / _REQUIREMENTS).is_file():
+            return
+        if installed := installed_packages(find_uv_bin(), self._python, self._folder, os.environ):
+            with contextlib.suppress(OSError):
+                # Written elsewhere first: the job may have left a link of that name.
+                write_atomic(listed := self._state / INSTALLED_FILE, installed.encode())
+                listed.replace(self._folder / INSTALLED_FILE)
 
     def _tool(self, command: list[str]) -> Program:
         return Program(command, self._folder, {**os.environ, JOB_VARIABLE: str(self._state)})

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from obstore.exceptions import BaseError
+
 from airflow_training.exceptions import coded
 from airflow_training.service.atomic_files import PACKAGE_PARENT
 from airflow_training.service.errors import RayRefused, RayUnavailable
@@ -34,13 +36,18 @@ from airflow_training.service.runners.run_folder import (
     is_canceled,
     note_failure,
     note_waiting,
+    read_inputs,
+    record_inputs,
 )
 from airflow_training.service.runners.supervisor.job_log import read_checkpoint
+from airflow_training.service.storage.job_files import open_location
 from airflow_training.service.storage.keys import issue_temporary_key, revoke_temporary_key
 from airflow_training.service.storage.s3 import S3Settings
 
 _T = TypeVar("_T")
 
+# Seconds that a store may take to list the files of the job.
+_STORE_TIMEOUT = 15
 # Seconds between requests to Ray.
 _RETRY_INTERVAL = 1.0
 # Requirements of the program on the node; Ray caches them for the next job.
@@ -73,7 +80,9 @@ class _Job:
     async def start(self) -> int:
         """Submit the job, unless it is submitted, and return when its command starts."""
         self._handle_sigterm()
-        submission = await self._find_submission() or await self._submit()
+        if not (submission := await self._find_submission()):
+            await asyncio.to_thread(self._record_inputs)
+            submission = await self._submit()
         while (await self._wait_until_scheduled(submission)).error_type == _START_TIMEOUT:
             revoke_temporary_key(self._keys_file, submission.access_key)
             submission = await self._submit()
@@ -121,6 +130,13 @@ class _Job:
         revoke_temporary_key(self._keys_file, submission.access_key)
         Submission.remove(self._state)
         return 0
+
+    def _record_inputs(self) -> None:
+        """Record what the first attempt begins with: the node removes its own record."""
+        if SupervisorRecord.read(self._state).attempt == 1 and read_inputs(self._state) is None:
+            # Without it the job can run, but no other job can begin with the same files.
+            with contextlib.suppress(BaseError, OSError):
+                record_inputs(self._state, open_location(self._spec.files, _STORE_TIMEOUT).versions())
 
     def _handle_sigterm(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)

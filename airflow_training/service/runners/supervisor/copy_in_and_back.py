@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_training.service.atomic_files import read_json, write_json
+from airflow_training.service.runners.run_folder import record_inputs
 from airflow_training.service.storage.job_files import NAME_TOO_LONG, JobFiles, NotCopied, open_location, walk
 
 _FETCHED = "fetched.json"
@@ -34,7 +35,7 @@ def fetch(files: JobFiles, work: Path, state: Path, owner: int) -> None:
     """
     if (state / _FETCHED).exists():
         return
-    files.fetch(work)
+    record_inputs(state, files.fetch(work))
     if os.getuid() == 0:
         for path in (work, *work.rglob("*")):
             os.chown(path, owner, owner, follow_symlinks=False)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
+
+from airflow_training.service.atomic_files import read_untrusted
 
 # What a program needs to find its tools, a package index and a proxy. The rest of the service's environment, secrets
 # above all, is not for jobs.
@@ -19,6 +25,12 @@ _PASSED_ON = re.compile(
 
 # uv does not read pip's variables. If a machine has a mirror for pip, uv is to use it too.
 _UV_NAMES = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
+
+OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of this process's Python, which jobs get unless they request another."""
+
+# Seconds. A search runs each Python on PATH that uv has not seen before.
+_TIMEOUT = 60
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -51,16 +63,81 @@ def job_environment(
     }
 
 
-def create_commands(uv: str, python: Path) -> list[list[str]]:
-    """The commands that create a Python environment: that of the service, with only pip in it.
+def find_python(uv: str, version: str, base: Mapping[str, str]) -> str:
+    """Find a version of Python on this machine; nothing is downloaded.
+
+    Args:
+        uv: The program.
+        version: The version, such as `3.12`.
+        base: What `clean_environment` returned.
+
+    Returns:
+        The interpreter; empty if the machine has no such version.
+    """
+    if version == OWN_PYTHON:
+        return sys.executable
+    return _output([uv, "python", "find", "--no-project", "--system", version], base).strip()
+
+
+def installed_pythons(uv: str, base: Mapping[str, str]) -> list[str]:
+    """List the versions of Python on this machine, such as `3.12`, in their order."""
+    found = json.loads(_output([uv, "python", "list", "--only-installed", "--output-format", "json"], base) or "[]")
+    versions = {(each["version_parts"]["major"], each["version_parts"]["minor"]) for each in found}
+    return [f"{major}.{minor}" for major, minor in sorted(versions | {sys.version_info[:2]})]
+
+
+def create_commands(uv: str, python: Path, interpreter: str) -> list[list[str]]:
+    """The commands that create a Python environment: that of an interpreter, with only pip in it.
 
     Each is the fallback of the one before: with the pip in the cache, with one from the package index, and with `venv`,
     which is slower and needs no index.
     """
-    create = [uv, "venv", "--quiet", "--no-project", "--seed", "--clear", "--python", sys.executable, str(python)]
-    return [[*create, "--quiet", "--offline"], create, [sys.executable, "-m", "venv", "--clear", str(python)]]
+    create = [uv, "venv", "--quiet", "--no-project", "--seed", "--clear", "--python", interpreter, str(python)]
+    return [[*create, "--quiet", "--offline"], create, [interpreter, "-m", "venv", "--clear", str(python)]]
 
 
 def install_command(uv: str, python: Path, requirements: str) -> list[str]:
     """The command that installs requirements; packages come from a cache that all jobs share."""
     return [uv, "pip", "install", "--python", str(python / "bin" / "python"), "--requirement", requirements]
+
+
+def installed_packages(uv: str, python: Path, folder: Path, base: Mapping[str, str]) -> str:
+    """List the packages of a Python environment as requirements that make the same one again.
+
+    Args:
+        uv: The program.
+        python: The folder of the environment.
+        folder: The job's folder: packages that were installed from it are named by their relative paths.
+        base: What `clean_environment` returned.
+
+    Returns:
+        The requirements, below a comment with the version of Python; empty if there are no packages, or if the job has
+        damaged the environment.
+    """
+    # The job may have replaced its Python, and what that runs here has no limits.
+    places = [word for place in python.glob("lib/python3*/site-packages") for word in ("--path", str(place))]
+    frozen = _output([uv, "pip", "freeze", "--python", sys.executable, *places], base) if places else ""
+    # Each environment has a pip, without which nothing could be installed.
+    packages = [line for line in frozen.splitlines() if not line.startswith("pip==")]
+    header = f"# Python {_version(python)}"
+    local = re.compile(rf"(?:\S+ @ )?file://{re.escape(quote(str(folder.resolve())))}([^#]*).*")
+    return "\n".join([header, *(local.sub(r".\1", line) for line in packages), ""]) if packages else ""
+
+
+def _version(python: Path) -> str:
+    """The version of an environment's Python, by its record; empty if there is none."""
+    with suppress(OSError):
+        record = read_untrusted(python / "pyvenv.cfg", 4096).decode(errors="replace")
+        if found := re.search(r"^version(?:_info)? *= *([0-9]\S*)", record, re.MULTILINE):
+            return found[1]
+    return ""
+
+
+def _output(command: list[str], base: Mapping[str, str]) -> str:
+    """What a program prints; nothing if it fails."""
+    environment = {**base, "UV_PYTHON_DOWNLOADS": "never"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=_TIMEOUT, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")
