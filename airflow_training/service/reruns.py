@@ -166,7 +166,8 @@ class Reruns:
         try:
             self._copy(rerun, open_location(source, _TIMEOUT), target.get("folder") or target["prefix"])
         except (BaseError, OSError) as error:
-            reason, *_ = str(error).split("\n")
+            # Without the path, which is the service's own.
+            reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0]
             raise ApiError(
                 503,
                 f"The files of the job {rerun.job_id} cannot be copied now: try again. {reason}",

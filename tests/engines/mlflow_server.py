@@ -63,5 +63,6 @@ def running_mlflow(folder: Path) -> Iterator[MlflowServer]:
         wait_for(ready, "MLflow's server")
         yield MlflowServer(f"http://127.0.0.1:{port}")
     finally:
-        # The program has children, which it leaves behind.
+        server.stop()
+        # It leaves its children behind.
         end_processes_in(folder)
