@@ -88,7 +88,7 @@ async def _download(client: TrainingClient, job_id: str, target: Path, *, everyt
 
 
 async def _model(client: TrainingClient, job_id: str, files: Sequence[str]) -> tuple[str, str]:
-    """The path of what a job hands on, empty if there is none, and the sentence about a choice among several."""
+    """Return the path of a job's model, empty if it has none, and which of several it is, in a sentence."""
     from airflow_training.api.model import describe_choice, find_models
 
     if model := await client.model(job_id):

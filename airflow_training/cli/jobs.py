@@ -44,6 +44,10 @@ def _id(text: str) -> str:
 
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.", parser=_id, show_default=False)]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", "-f", help="Show the log until the job ends; exit with 3 unless it succeeds.")
+]
+"""The option of commands that submit a job."""
 
 
 def jobs(connection: ConnectionOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import typer
 
 from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.jobs import JobId, find, follow
+from airflow_training.cli.jobs import FollowOption, JobId, find, follow
 from airflow_training.cli.output import JsonOption, print_errors, show_one
 from airflow_training.exceptions import InvalidParameters
 
@@ -41,9 +41,7 @@ def rerun(
         ),
     ] = None,
     command: Annotated[str | None, typer.Option(help="Command.", rich_help_panel=_CHANGES)] = None,
-    followed: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show the log until the job ends; exit with 3 unless it succeeds.")
-    ] = False,
+    followed: FollowOption = False,
     connection: ConnectionOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import typer
 
 from airflow_training.cli.connection_options import ConnectionOption, ProfileOption, connect
-from airflow_training.cli.jobs import follow
+from airflow_training.cli.jobs import FollowOption, follow
 from airflow_training.cli.output import JsonOption, print_errors, show_one
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def submit(
             show_default=False,
         ),
     ],
-    followed: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show the log until the job ends; exit with 3 unless it succeeds.")
-    ] = False,
+    followed: FollowOption = False,
     connection: ConnectionOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,

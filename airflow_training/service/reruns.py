@@ -154,6 +154,8 @@ class Reruns:
         # If the job exists, its files are there, and may be in use.
         if self._jobs.exists(rerun.key):
             return
+        # Before gigabytes are copied in vain.
+        self._jobs.check_queue(rerun.key)
         source = self._source(rerun)
         target = self._buckets.location(rerun.key.tenant, job_folder(rerun.description.name, rerun.key.job_id))
         if source == target or source.keys() != target.keys() or source.get("store") != target.get("store"):

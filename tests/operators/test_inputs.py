@@ -9,21 +9,18 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from airflow.sdk import Asset, ObjectStoragePath
 
-from airflow_training.api.description import JobDescription
-from airflow_training.api.naming import job_folder
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.api.status import JobState
-from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.client.storage import Upload
 from airflow_training.exceptions import InvalidParameters
 from airflow_training.operators.files import given, input_errors, uploads
 from airflow_training.operators.training import TrainingOperator
+from tests.operators.support import train
 from tests.wheels import wheel
 
 
@@ -254,17 +251,7 @@ def test_a_wheel_among_the_data_is_installed_by_its_hash(tmp_path: Path, setting
         data={"wheels": str(tmp_path)},
         completion_time="5m",
     )
-    job_id = str(uuid4())
-
-    async def train() -> tuple[JobState, str]:
-        async with TrainingClient(settings) as client:
-            await (await client.storage()).upload(job_folder("a", job_id), uploads(parameters, tmp_path))
-            await client.submit(job_id, JobDescription.of(parameters))
-            while not (status := await client.status(job_id)).state.ended:  # noqa: ASYNC110 - the service is another process
-                await asyncio.sleep(0.1)
-            return status.state, (await client.log(job_id, 0)).content.decode()
-
-    state, log = asyncio.run(train())
+    state, log = asyncio.run(train(settings, parameters, tmp_path))
 
     assert state is JobState.SUCCEEDED, log
     assert "handed over" in log

@@ -22,15 +22,13 @@ from airflow.sdk import ObjectStoragePath
 from packaging.requirements import Requirement
 from uv import find_uv_bin
 
-from airflow_training.api.description import JobDescription
-from airflow_training.api.naming import job_folder
 from airflow_training.api.parameters import TrainingParameters
 from airflow_training.api.status import JobState
-from airflow_training.client.client import TrainingClient
 from airflow_training.client.settings import ClientSettings
 from airflow_training.operators import requirements_file
-from airflow_training.operators.files import given, uploads, with_requirements
+from airflow_training.operators.files import given, with_requirements
 from airflow_training.operators.training import TrainingOperator
+from tests.operators.support import train
 from tests.wheels import wheel
 
 COMMON: dict[str, Any] = {"job_name": "a", "script": "train.py", "image": "i", "completion_time": "5m"}
@@ -304,17 +302,7 @@ def test_a_package_of_a_lock_is_installed_by_its_hash(tmp_path: Path, settings: 
     described = {**COMMON, "script": "import handed_over\n", "data": {"wheels": "wheels"}}
     values, errors = with_requirements({**described, "requirements": "pylock.toml"}, tmp_path)
     parameters = TrainingParameters.read(values)
-    job_id = str(uuid4())
-
-    async def train() -> tuple[JobState, str]:
-        async with TrainingClient(settings) as client:
-            await (await client.storage()).upload(job_folder("a", job_id), uploads(parameters, tmp_path))
-            await client.submit(job_id, JobDescription.of(parameters))
-            while not (status := await client.status(job_id)).state.ended:  # noqa: ASYNC110 - the service is another process
-                await asyncio.sleep(0.1)
-            return status.state, (await client.log(job_id, 0)).content.decode()
-
-    state, log = asyncio.run(train())
+    state, log = asyncio.run(train(settings, parameters, tmp_path))
 
     assert errors == []
     assert state is JobState.SUCCEEDED, log

@@ -183,7 +183,9 @@ def test_the_number_of_waiting_jobs_is_limited(play: Play, monkeypatch: pytest.M
     with pytest.raises(ApiError, match="3 jobs are waiting already") as refused:
         play.submit("one too many")
     assert refused.value.status == 429
-    play.submit("2")
+    with pytest.raises(ApiError, match="3 jobs are waiting already"):
+        play.jobs.check_queue(JobKey("tenant", "one too many"))
+    play.jobs.check_queue(play.submit("2"))
 
 
 def test_a_job_that_is_too_big_runs_alone(play: Play) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,9 @@ from airflow_training.service.database.engine import DATABASE_UNAVAILABLE, reaso
 from airflow_training.service.errors import ApiError
 
 _logger = logging.getLogger(__name__)
+
+# Each of the ten thousand jobs of a request may have some.
+_MAX_ERRORS = 10
 
 
 class ErrorDetail(BaseModel):
@@ -75,6 +78,17 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     return JSONResponse({"error": {"code": str(status), "message": message}}, status, headers)
 
 
+def invalid_request(details: Sequence[Any]) -> ApiError:
+    """The error of a request with these validation errors, without its values, which may be secrets."""
+    errors = [
+        f"{'.'.join(str(part)[:64] for part in each['loc']) or 'the body'}: {each['msg']}"
+        for each in details[:_MAX_ERRORS]
+    ]
+    if len(details) > _MAX_ERRORS:
+        errors.append(f"and {len(details) - _MAX_ERRORS} more")
+    return ApiError(422, f"The request is not valid: {'; '.join(errors)}.", code="AT-633")
+
+
 def _allowed_methods(request: Request) -> str:
     """The methods of a path: Starlette's own Allow has those of its first route only."""
     methods = [
@@ -111,8 +125,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
-        return error_response(422, coded(f"The request is not valid: {errors}.", code="AT-633"))
+        # The rest of a location is the part of the request, such as the query.
+        refused = invalid_request([{**detail, "loc": detail["loc"][-1:]} for detail in error.errors()])
+        return error_response(refused.status, str(refused))
 
     def _database_unavailable(request: Request, error: Exception) -> JSONResponse:
         what = f"{request.method} {request.url.path}"

@@ -10,9 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_training.api.rerun import RerunRequest
 from airflow_training.api.status import JobState, JobStatus
-from airflow_training.service.errors import ApiError
 from airflow_training.service.http.auth import Body, Reader, ServiceDep, ServiceParts, Writer
-from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
+from airflow_training.service.http.errors import COMMON_ERRORS, error_responses, invalid_request
 from airflow_training.service.http.jobs import JobDocument, JobId, read_description, runnable
 from airflow_training.service.reruns import Rerun, changed
 from airflow_training.service.scheduling.job import JobKey
@@ -87,10 +86,7 @@ def _read(body: bytes, before: JobKey, service: ServiceParts) -> Rerun:
     try:
         request = RerunRequest.model_validate_json(body)
     except ValidationError as error:
-        # Without the values, which may be secrets.
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in details[:10]]
-        raise ApiError(422, f"The request is not valid: {'; '.join(errors)}.", code="AT-633") from None
+        raise invalid_request(error.errors()) from None
     stored = service.jobs.stored(before)
     document = changed(before.job_id, stored, request.changes)
     description = read_description(json.dumps({"job": document}).encode())

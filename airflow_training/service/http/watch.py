@@ -16,9 +16,8 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_training.api.log import NDJSON
 from airflow_training.api.watch import WatchCursor, WatchRequest, write_event, write_unknown
-from airflow_training.service.errors import ApiError
 from airflow_training.service.http.auth import Body, Reader, ServiceDep, recheck_access
-from airflow_training.service.http.errors import COMMON_ERRORS, error_responses
+from airflow_training.service.http.errors import COMMON_ERRORS, error_responses, invalid_request
 from airflow_training.service.runners.supervisor.job_log import RECORDS_FILE
 from airflow_training.service.scheduling.job import JobKey
 from airflow_training.service.scheduling.status_cache import CachedStatus, StatusCache
@@ -35,9 +34,6 @@ MAX_SHARE = 64 * 1024
 _INTERVAL = 0.2
 # A look at very many logs takes a while: the pause after it is ten times as long, but no longer than this.
 _PAUSE_FACTOR, _MAX_PAUSE = 10, 1.0
-
-# Each of ten thousand jobs may have some.
-_MAX_ERRORS = 10
 
 _MAX_RECORD = 1024 * 1024
 # Most records are shorter, so that one read is enough.
@@ -106,15 +102,7 @@ def _read(body: bytes) -> WatchRequest:
     try:
         return WatchRequest.model_validate_json(body)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = [f"{_location(each['loc'])}: {each['msg']}" for each in details[:_MAX_ERRORS]]
-        if len(details) > _MAX_ERRORS:
-            errors.append(f"and {len(details) - _MAX_ERRORS} more")
-        raise ApiError(422, f"The request is not valid: {'; '.join(errors)}.", code="AT-633") from None
-
-
-def _location(parts: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:64] for part in parts) or "the body"
+        raise invalid_request(error.errors()) from None
 
 
 class Events(NamedTuple):

@@ -82,13 +82,7 @@ class JobTable:
         job = Job(tenant=key.tenant, id=key.job_id, name=description.name, description=document, **asdict(requested))
         try:
             with self._changing(key) as session:
-                mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
-                if (session.scalar(mine) or 0) >= MAX_QUEUE and not session.get(Job, key):
-                    raise ApiError(
-                        429,
-                        f"{MAX_QUEUE} jobs are waiting already: submit again when some have started.",
-                        code="AT-613",
-                    )
+                _check_queue(session, key)
                 session.add(job)
         except IntegrityError:
             with self._sessions() as session:
@@ -141,6 +135,11 @@ class JobTable:
         with self._sessions() as session:
             mine = select(Job.id).where(Job.tenant == key.tenant, Job.id == key.job_id)
             return session.scalar(mine) is not None
+
+    def check_queue(self, key: JobKey) -> None:
+        """Raise ApiError if a job could not be submitted now, since too many jobs of the tenant wait."""
+        with self._sessions() as session:
+            _check_queue(session, key)
 
     def statuses(self, tenant: str, finished: int) -> list[JobStatus]:
         """The jobs of a tenant by submission time: all that have not ended, and the latest of the others.
@@ -328,6 +327,14 @@ class JobTable:
 
 def _waits(job: Job) -> bool:
     return job.state is JobState.PENDING and not job.claimed
+
+
+def _check_queue(session: Session, key: JobKey) -> None:
+    mine = select(func.count()).select_from(Job).where(_WAITING, Job.tenant == key.tenant)
+    if (session.scalar(mine) or 0) >= MAX_QUEUE and not session.get(Job, key):
+        raise ApiError(
+            429, f"{MAX_QUEUE} jobs are waiting already: submit again when some have started.", code="AT-613"
+        )
 
 
 def _found(session: Session, key: JobKey) -> Job:
